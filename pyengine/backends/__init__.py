@@ -1,0 +1,1 @@
+"""One module per backend, and `registry`, which knows them all. They never import one another."""

@@ -1,0 +1,56 @@
+"""What a backend is: candidates with an error bound. Subclass `Backend`, implement `propose`, and the search core
+makes it exact."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pyengine import exact
+from pyengine.problem import DenseProblem
+from pyengine.types import F32, I64, Candidates, TopK
+
+
+class Backend:
+    """A proposer of candidates.
+
+    A third-party package joins by an entry point in the group ``pyengine.backends`` that names such a class, and
+    can run the project's own conformance suite on it (`pyengine.conformance`).
+    """
+
+    name: ClassVar[str]
+    checks_finite: ClassVar[bool] = False
+    """Whether `propose` itself refuses documents that hold NaN or inf, so that no pass is spent on it before."""
+
+    def missing(self) -> str | None:
+        """None if this backend can run on this machine, else one sentence: why not, and the remedy."""
+        return None
+
+    def refusals(self, problem: DenseProblem) -> list[str]:
+        """The reasons why this backend cannot run this problem; empty when it can."""
+        if problem.docs.device is not None:
+            return [f"it reads host memory, and the documents are on {problem.docs.device}"]
+        return []
+
+    def first_width(self, problem: DenseProblem) -> int:
+        """How many candidates per query to ask for at first."""
+        return problem.k + max(16, problem.k // 4)
+
+    def propose(self, problem: DenseProblem, width: int) -> Candidates:
+        """At most about ``width`` candidates per query (k at least), and a bound on all others: see `Candidates`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement propose")
+
+    def describe(self, problem: DenseProblem) -> dict[str, str]:
+        """How `propose` would run, for `explain`: short facts by name."""
+        return {}
+
+    def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
+        """float32 [M]: the specification's scores of the candidates, wherever the documents live."""
+        return exact.refine(problem, candidates)
+
+    def select(self, problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[F32, I64]:
+        """The k best candidates of each query as ([Q, K] scores, [Q, K] ids)."""
+        return exact.select(problem, candidates, scores)
+
+    def scan(self, problem: DenseProblem) -> TopK:
+        """Top-k with every document scored by the specification."""
+        return exact.scan(problem)

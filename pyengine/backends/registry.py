@@ -1,0 +1,108 @@
+"""The backends and how one is chosen. Nothing optional is imported until its backend is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple
+
+from pyengine.backends.base import Backend
+from pyengine.problem import DenseProblem
+
+GROUP = "pyengine.backends"
+BUILTIN = {  # in the order in which "auto" tries them
+    "cpu": "pyengine.backends.cpu_backend:CpuBackend",
+    "torch": "pyengine.backends.torch_backend:TorchBackend",
+    "faiss": "pyengine.backends.faiss_backend:FaissBackend",
+    "numpy": "pyengine.backends.numpy_backend:NumpyBackend",
+}
+
+_default: ContextVar[str] = ContextVar("pyengine_backend", default="auto")
+
+
+class BackendStatus(NamedTuple):
+    """One line of `backends`: ``reason`` is None when the backend can run, else why not and the remedy."""
+
+    name: str
+    available: bool
+    reason: str | None
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILTIN}
+
+
+def names() -> list[str]:
+    """Every backend known here, built in or joined by an entry point, in the order "auto" tries them."""
+    return [*BUILTIN, *sorted(_third_party())]
+
+
+@lru_cache(maxsize=None)
+def get(name: str) -> Backend:
+    """The backend of that name; it may still be `missing` what it needs."""
+    if name in BUILTIN:
+        module, _, attribute = BUILTIN[name].partition(":")
+        backend: Backend = getattr(import_module(module), attribute)()
+        return backend
+    point = _third_party().get(name)
+    if point is None:
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, names()))}; got {name!r}")
+    joined: Backend = point.load()()
+    return joined
+
+
+def _missing(name: str) -> str | None:
+    """Why a backend cannot run here. A third party's failure to load is such a reason, not an error of ours."""
+    try:
+        return get(name).missing()
+    except Exception as error:
+        if name in BUILTIN:
+            raise
+        return f"its entry point failed to load: {type(error).__name__}: {error}"
+
+
+def backends() -> list[BackendStatus]:
+    """Every backend: available, or the reason why not and what to do about it."""
+    return [BackendStatus(name, reason is None, reason) for name in names() for reason in [_missing(name)]]
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block, ``backend="auto"`` means this backend. Per thread and per task."""
+    if name != "auto":
+        get(name)
+    token = _default.set(name)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+def reasons(problem: DenseProblem) -> dict[str, list[str]]:
+    """For each backend, why it cannot run this problem (empty when it can)."""
+    found: dict[str, list[str]] = {}
+    for name in names():
+        missing = _missing(name)
+        found[name] = [missing] if missing else get(name).refusals(problem)
+    return found
+
+
+def choose(name: str, problem: DenseProblem) -> Backend:
+    """The backend to run: the one named, or the first that can for "auto". An explicit choice never falls back."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a name; got {name!r}")
+    name = _default.get() if name == "auto" else name
+    for candidate in names() if name == "auto" else [name]:
+        backend = get(candidate)
+        if backend.missing() is None and not backend.refusals(problem):
+            return backend
+    why = reasons(problem)
+    shown = why if name == "auto" else {name: why[name]}
+    lines = [f"  {each}: {'; '.join(texts)}" for each, texts in shown.items()]
+    able = [each for each, texts in why.items() if not texts]
+    hint = f"\nbackends that can: {', '.join(able)}" if able else ""
+    raise RuntimeError(f"backend {name!r} cannot run {problem.describe()}:\n" + "\n".join(lines) + hint)

@@ -1,0 +1,10 @@
+"""torch (being written)."""
+
+from pyengine.backends.base import Backend
+
+
+class TorchBackend(Backend):
+    name = "torch"
+
+    def missing(self) -> str | None:
+        return "not written yet"

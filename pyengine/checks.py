@@ -1,0 +1,169 @@
+"""What an input must be. Every message names the argument, says what it was and what was expected."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyengine.reference import METRICS
+from pyengine.types import F32, F64, I64, U8
+
+PRECISIONS = ("exact", "fast")
+
+
+def is_torch(value: Any) -> bool:
+    """Whether the value is a torch tensor, without importing torch."""
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
+
+
+def device_of(value: Any) -> Any:
+    """The torch device of a tensor, None for everything else."""
+    return value.device if is_torch(value) else None
+
+
+def choice(value: Any, name: str, allowed: Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+    return value
+
+
+def positive_int(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a positive integer; got {value!r}") from None
+    if isinstance(value, (bool, np.bool_)) or number < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    return number
+
+
+def thread_count(value: Any) -> int:
+    """``num_threads``, else OMP_NUM_THREADS, else the cores this process may use."""
+    if value is not None:
+        return positive_int(value, "num_threads")
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_array(value: Any, name: str) -> np.ndarray:
+    """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
+    if is_torch(value):
+        return _from_torch(value, name)
+    try:
+        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an array of numbers; got a {kind} that is not one ({error})") from None
+
+
+def _from_torch(tensor: Any, name: str) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    try:
+        return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a dense tensor of numbers; got {tensor.dtype}, {tensor.layout} ({error})") from None
+
+
+def vectors(value: Any, name: str, dim: int | None = None) -> F32:
+    """Rows as float32 [n, D], C-contiguous, not copied where they already are. Wider types are rounded to float32,
+    which is then the truth. Whether they are finite is checked apart (`finite`), since a kernel may do it."""
+    array = host_array(value, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"{name} must have shape [n, D] with D >= 1; got shape {array.shape}")
+    if dim is not None and array.shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} dimensions per row; got shape {array.shape}")
+    with np.errstate(over="ignore", under="ignore"):  # what overflows becomes inf, and is refused as such
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def finite(rows: F32, name: str) -> None:
+    """Raise for the first row that holds NaN or inf (or overflowed float32)."""
+    block = max(1, (1 << 20) // max(1, rows.shape[1]))
+    for start in range(0, len(rows), block):
+        bad = np.flatnonzero(~np.isfinite(rows[start : start + block]).all(axis=1))
+        if bad.size:
+            raise non_finite(name, start + int(bad[0]))
+
+
+def non_finite(name: str, row: int) -> ValueError:
+    return ValueError(f"{name} must be finite in float32; row {row} holds NaN, inf or a value beyond 3.4e38")
+
+
+def prefix(dims: Any, dim: int) -> int:
+    """``dims``: how many leading dimensions are scored; None for all."""
+    if dims is None:
+        return dim
+    dims = positive_int(dims, "dims")
+    if dims > dim:
+        raise ValueError(f"dims must be at most the {dim} dimensions of the vectors; got {dims}")
+    return dims
+
+
+def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
+    """A mask as packed bits, uint8 [1 or Q, ceil(N/8)], bit i of byte j standing for document 8j+i.
+
+    Takes booleans [N] or [Q, N], or such a bitmap [ceil(N/8)] or [Q, ceil(N/8)]; True means "may be returned".
+    """
+    if mask is None:
+        return None
+    array = host_array(mask, "mask")
+    if array.dtype != np.bool_ and array.dtype != np.uint8:
+        raise TypeError(f"mask must be bool, or a uint8 bitmap; got dtype {array.dtype}")
+    width = n_docs if array.dtype == np.bool_ else -(-n_docs // 8)
+    if array.shape not in ((width,), (n_queries, width)):
+        form = "booleans" if array.dtype == np.bool_ else "bitmap bytes"
+        raise ValueError(f"mask must have shape ({width},) or ({n_queries}, {width}) as {form}; got {array.shape}")
+    array = np.atleast_2d(array)
+    return np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else np.ascontiguousarray(array)
+
+
+def unpack(bits: U8, n_docs: int) -> np.ndarray:
+    """The booleans [1 or Q, N] of a bitmap."""
+    return np.unpackbits(bits, axis=1, count=n_docs, bitorder="little").astype(bool)
+
+
+def biases(bias: Any, n_docs: int) -> F64 | None:
+    """One finite float per document, as float64 [N]."""
+    if bias is None:
+        return None
+    array = host_array(bias, "bias")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"bias must hold real numbers (float or int); got dtype {array.dtype}")
+    if array.shape != (n_docs,):
+        raise ValueError(f"bias must have shape ({n_docs},), one per document; got {array.shape}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise ValueError(f"bias must be finite; entry {bad[0]} is {array[bad[0]]} (use mask to leave a document out)")
+    return array
+
+
+def id_list(ids: Any, name: str = "ids") -> I64:
+    """Document ids as int64 [n], each once and none negative."""
+    array = host_array(ids, name)
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; got dtype {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape [n]; got shape {array.shape}")
+    if int(array.max()) > np.iinfo(np.int64).max or int(array.min()) < 0:
+        raise ValueError(f"{name} must lie in 0 .. 2^63-1; got values from {array.min()} to {array.max()}")
+    values, counts = np.unique(array, return_counts=True)
+    if values.size != array.size:
+        raise ValueError(f"{name} must be distinct; id {values[counts > 1][0]} occurs {counts.max()} times")
+    return array.astype(np.int64)

@@ -1,0 +1,114 @@
+"""Dense top-k: fused normalize-matmul-topk over one matrix of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyengine import checks
+from pyengine.backends import registry
+from pyengine.problem import DenseProblem, Documents
+from pyengine.reference import METRICS
+from pyengine.search import exact_search, fast_search
+from pyengine.types import TopK
+
+
+def topk(
+    queries: Any,
+    docs: Any,
+    k: int = 10,
+    *,
+    metric: str = "cosine",
+    mask: Any = None,
+    bias: Any = None,
+    dims: int | None = None,
+    precision: str = "exact",
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> TopK:
+    """The k best documents of each query, exact to the bit whatever the backend.
+
+    Parameters
+    ----------
+    queries, docs : array-like [Q, D] and [N, D] of real numbers
+        NumPy, torch, DLPack, buffers or nested lists, of any strides. What is not float32 is converted to it once,
+        and the converted values are the vectors. Nothing is normalised beforehand.
+    k : int >= 1
+        Beyond the number of documents that may be returned, rows are padded with id -1.
+    metric : "cosine", "dot" or "l2"
+        Cosine is 0 where a norm is 0. ``l2`` is the squared Euclidean distance: smaller is better, rows ascend.
+    mask : bool [N] or [Q, N], or uint8 bitmap [ceil(N/8)] or [Q, ceil(N/8)] with the first document in the low bit
+        Which documents may be returned.
+    bias : real [N]
+        Added to the score of each document in float64, before the one rounding to float32.
+    dims : int
+        Score only the first ``dims`` dimensions (Matryoshka prefixes, arXiv 2205.13147); cosine renormalises.
+    precision : "exact" or "fast"
+        ``fast`` returns what the proposer ranked, not certified; for ``cpu`` the score is then off by at most the
+        int8 residual bound |q||d - d'| (see DESIGN.md, "Bounds"), for ``torch`` and ``faiss`` by float32 rounding.
+    backend : "auto" or a name of `pyengine.backends`
+    num_threads : int, default OMP_NUM_THREADS, else the cores available
+
+    Returns
+    -------
+    TopK
+        ``scores`` float32 [Q, K], ``ids`` int64 [Q, K] (row numbers of ``docs``), ``certified`` bool [Q].
+
+    Raises
+    ------
+    TypeError, ValueError
+        One sentence naming the argument: a wrong dtype, shape or value, or a row with NaN or inf.
+    RuntimeError
+        The chosen backend cannot run this, with each backend's reason.
+    """
+    rows = checks.vectors(docs, "docs")
+    problem = prepare(
+        queries, Documents(rows), k, metric=metric, mask=mask, bias=bias, dims=dims, num_threads=num_threads
+    )
+    return run(problem, backend, precision, like=queries)
+
+
+def prepare(
+    queries: Any,
+    docs: Documents,
+    k: int,
+    *,
+    metric: str,
+    mask: Any = None,
+    bias: Any = None,
+    dims: int | None = None,
+    ids: Any = None,
+    num_threads: int | None = None,
+) -> DenseProblem:
+    """Check everything but the documents' values, and make the problem."""
+    checks.choice(metric, "metric", METRICS)
+    rows = checks.vectors(queries, "queries", docs.dim)
+    checks.finite(rows, "queries")
+    return DenseProblem(
+        queries=rows,
+        docs=docs,
+        k=checks.positive_int(k, "k"),
+        metric=metric,
+        dims=checks.prefix(dims, docs.dim),
+        mask=checks.bitmap(mask, len(rows), len(docs)),
+        bias=checks.biases(bias, len(docs)),
+        ids=ids,
+        num_threads=checks.thread_count(num_threads),
+    )
+
+
+def run(problem: DenseProblem, backend: str, precision: str, like: Any) -> TopK:
+    """Choose the backend, search, and give the result in the caller's kind of array."""
+    checks.choice(precision, "precision", checks.PRECISIONS)
+    chosen = registry.choose(backend, problem)
+    if not problem.docs.checked and not chosen.checks_finite:
+        checks.finite(problem.docs.rows, "docs")
+    result = (exact_search if precision == "exact" else fast_search)(problem, chosen)
+    return _as_input(result, like)
+
+
+def _as_input(result: TopK, like: Any) -> TopK:
+    if not checks.is_torch(like):
+        return result
+    import torch
+
+    return TopK(*(torch.from_numpy(part).to(like.device) for part in result))

@@ -1,0 +1,129 @@
+"""`DenseIndex`: a corpus of vectors that one can add to, remove from and search exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pyengine import checks, dense
+from pyengine.problem import Documents
+from pyengine.reference import METRICS
+from pyengine.stores import STORES, GrowingArray
+from pyengine.types import I64, TopK
+
+ORIGINALS = ("ram",)
+
+
+class DenseIndex:
+    """Exact top-k over vectors of one dimension.
+
+    Parameters
+    ----------
+    dim : int
+        D, the dimensions of every vector.
+    metric : "cosine", "dot" or "l2"
+        See `pyengine.topk`.
+    store : "int8" or "float32"
+        What is scanned: int8 codes with a bound per vector (1 byte a dimension, faster), or the vectors (4 bytes).
+        The answers are the same bits.
+    originals : "ram"
+        Where the full vectors are, which refine the candidates.
+    backend : "auto" or a name of `pyengine.backends`
+
+    Raises
+    ------
+    ValueError, TypeError
+        One sentence naming the argument. A failed call changes nothing.
+    """
+
+    def __init__(
+        self, dim: int, metric: str = "cosine", store: str = "int8", originals: str = "ram", backend: str = "auto"
+    ) -> None:
+        self.dim = checks.positive_int(dim, "dim")
+        self.metric = checks.choice(metric, "metric", METRICS)
+        checks.choice(store, "store", tuple(STORES))
+        checks.choice(originals, "originals", ORIGINALS)
+        self.backend = backend
+        self._store = STORES[store](self.dim)
+        self._ids = GrowingArray(np.int64)
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._ids.view)
+
+    def __repr__(self) -> str:
+        return (
+            f"DenseIndex(dim={self.dim}, metric={self.metric!r}, store={self._store.name!r}, documents={len(self)}, "
+            f"bytes={self._store.nbytes})"
+        )
+
+    @property
+    def ids(self) -> I64:
+        """The ids in the order that ``mask`` and ``bias`` follow, int64 [len(self)]."""
+        view = self._ids.view.view()
+        view.flags.writeable = False
+        return view
+
+    def add(self, vectors: Any, ids: Any = None) -> None:
+        """Add rows [n, D] with ``ids`` int64 [n] (default: counting on from the largest id ever used).
+
+        Raises ValueError for a wrong shape, a row with NaN or inf, or an id that is there already; TypeError for a
+        wrong dtype. Nothing is added then.
+        """
+        rows = checks.vectors(vectors, "vectors", self.dim)
+        checks.finite(rows, "vectors")
+        new_ids = np.arange(self._next_id, self._next_id + len(rows)) if ids is None else checks.id_list(ids)
+        if len(new_ids) != len(rows):
+            raise ValueError(f"ids must have one entry per vector, {len(rows)}; got {len(new_ids)}")
+        known = np.isin(new_ids, self._ids.view)
+        if known.any():
+            raise ValueError(f"ids must be new; id {new_ids[known][0]} is in the index already")
+        if len(rows) == 0:
+            return
+        self._store.append(rows)
+        self._ids.append(new_ids)
+        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+
+    def remove(self, ids: Any) -> None:
+        """Remove documents by id. Raises ValueError, removing none, if one of the ids is unknown."""
+        gone = checks.id_list(ids)
+        unknown = gone[~np.isin(gone, self._ids.view)]
+        if unknown.size:
+            raise ValueError(f"ids must be in the index; id {unknown[0]} is not")
+        kept = np.flatnonzero(~np.isin(self._ids.view, gone))
+        if len(kept) < len(self):
+            self._store.keep(kept)
+            self._ids.keep(kept)
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        mask: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        precision: str = "exact",
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> TopK:
+        """The k best documents of each query [Q, D]; arguments, result and errors as for `pyengine.topk`.
+
+        ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask`` and ``bias``
+        follow the order of `ids`.
+        """
+        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
+        return dense.run(problem, self.backend if backend is None else backend, precision, like=queries)
+
+    def explain(self, queries: Any, k: int = 10, *, backend: str | None = None, **arguments: Any) -> Any:
+        """The plan of that search, without running it (arguments as for `search`): see `pyengine.plan.Plan`."""
+        from pyengine.plan import explain
+
+        return explain(self._problem(queries, k, **arguments), self.backend if backend is None else backend)
+
+    def _problem(self, queries: Any, k: int, **arguments: Any) -> Any:
+        return dense.prepare(queries, self._documents(), k, metric=self.metric, ids=self._ids.view, **arguments)
+
+    def _documents(self) -> Documents:
+        return self._store.documents()

@@ -1,0 +1,113 @@
+"""How an index keeps its vectors. A store grows by rows, gives backends an unchanging view (`Documents`), and drops rows."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyengine import exact, reference
+from pyengine.problem import Codes, Documents
+from pyengine.types import F32, I64
+
+
+class GrowingArray:
+    """Rows of one dtype and width, appended in amortised O(1). Views given out are never written again."""
+
+    def __init__(self, dtype: Any, width: tuple[int, ...] = ()) -> None:
+        self._buffer: NDArray[Any] = np.empty((0, *width), dtype)
+        self._size = 0
+
+    @property
+    def view(self) -> NDArray[Any]:
+        return self._buffer[: self._size]
+
+    def append(self, rows: NDArray[Any]) -> None:
+        size = self._size + len(rows)
+        if size > len(self._buffer):
+            capacity = size if self._size == 0 else max(size, len(self._buffer) + len(self._buffer) // 2)
+            grown = np.empty((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
+            grown[: self._size] = self.view
+            self._buffer = grown
+        self._buffer[self._size : size] = rows
+        self._size = size
+
+    def keep(self, rows: I64) -> None:
+        """Keep only these rows, in this order."""
+        self._buffer = self._buffer[rows]
+        self._size = len(rows)
+
+
+class Float32Store:
+    """The vectors themselves, 4 bytes a dimension, and their norms."""
+
+    name: ClassVar[str] = "float32"
+
+    def __init__(self, dim: int) -> None:
+        self.rows = GrowingArray(np.float32, (dim,))
+        self.norms = GrowingArray(np.float64)
+        self._cache: dict[Any, Any] = {}
+
+    def _arrays(self) -> list[GrowingArray]:
+        return [self.rows, self.norms]
+
+    def append(self, rows: F32) -> None:
+        """Add rows that are already checked. What can fail is computed before anything is changed."""
+        self._append(rows, [rows, self._row_norms(rows)])
+
+    def _append(self, rows: F32, parts: list[NDArray[Any]]) -> None:
+        for array, part in zip(self._arrays(), parts):
+            array.append(part)
+        self._cache = {}
+
+    @staticmethod
+    def _row_norms(rows: F32) -> NDArray[np.float64]:
+        kernels = exact.native()
+        return reference.norm(rows) if kernels is None else kernels.norms(rows, rows.shape[1])
+
+    def keep(self, rows: I64) -> None:
+        """Keep only these rows, in this order."""
+        for array in self._arrays():
+            array.keep(rows)
+        self._cache = {}
+
+    def documents(self) -> Documents:
+        """The present state as a backend sees it; later changes do not show in it."""
+        return Documents(self.rows.view, self._codes(), self.norms.view, checked=True, cache=self._cache)
+
+    def _codes(self) -> Codes | None:
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.view.nbytes for array in self._arrays())
+
+
+class Int8Store(Float32Store):
+    """One byte a dimension for proposing (codes of the unit vector, its scale, its residual norm); the vectors
+    themselves stay in memory for refining."""
+
+    name = "int8"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        kernels = exact.native()
+        if kernels is None:
+            raise RuntimeError("store 'int8' needs the compiled extension: build it with 'pip install .', or use store='float32'")
+        self._quantize = kernels.quantize
+        self.codes = GrowingArray(np.uint8, (-(-dim // 64) * 64,))
+        self.scale = GrowingArray(np.float32)
+        self.residual = GrowingArray(np.float32)
+
+    def _arrays(self) -> list[GrowingArray]:
+        return [self.rows, self.norms, self.codes, self.scale, self.residual]
+
+    def append(self, rows: F32) -> None:
+        self._append(rows, [rows, self._row_norms(rows), *self._quantize(rows)])
+
+    def _codes(self) -> Codes:
+        return Codes(self.codes.view, self.scale.view, self.residual.view)
+
+
+STORES: dict[str, type[Float32Store]] = {store.name: store for store in (Float32Store, Int8Store)}

@@ -1,0 +1,43 @@
+"""Result and exchange types. Shape letters: Q queries, N documents, D dimensions, K results."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+Bool = NDArray[np.bool_]
+
+
+class TopK(NamedTuple):
+    """The k best documents of each query, best first, ties by smaller id.
+
+    ``scores`` float32 [Q, K], ``ids`` int64 [Q, K], ``certified`` bool [Q]: True where the row is proven
+    equal to the specification. Places that no document can fill hold id -1 and score -inf (+inf for ``l2``).
+    NumPy arrays, or torch tensors on the device of the input when the queries were a tensor.
+    """
+
+    scores: Any
+    ids: Any
+    certified: Any
+
+
+class Candidates(NamedTuple):
+    """What a backend proposes: ragged rows per query, and a bound on everything it left out.
+
+    ``rows`` int64 [M] are row numbers of the store, each at most once per query and never a masked one; query q
+    owns ``rows[offsets[q]:offsets[q + 1]]``. ``estimates`` float32 [M] are the proposer's own scores.
+    ``dropped`` float64 [Q] is an upper bound on the *rank score* (the score, or minus the distance for ``l2``,
+    bias included) of every allowed document that is not listed: -inf when nothing was left out, +inf when the
+    proposer cannot tell.
+    """
+
+    rows: I64
+    offsets: I64
+    estimates: F32
+    dropped: F64

@@ -6,12 +6,13 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from pyengine import checks, reference
 from pyengine.problem import DenseProblem, first_rows
-from pyengine.types import F32, Candidates, I64, TopK
+from pyengine.types import F32, F64, I64, Candidates, TopK
 
 PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
 
@@ -25,15 +26,41 @@ def native() -> ModuleType | None:
     return _native
 
 
+def corpus(problem: DenseProblem, scan: bool = False) -> Any:
+    """The documents as the extension takes them; with what the proposer needs on top where ``scan`` is set."""
+    docs = problem.docs
+    whole = problem.dims == docs.dim
+    extra: dict[str, Any] = {"norms": docs.norms} if whole or scan else {}
+    if scan and docs.codes is not None:
+        extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
+        extra["prefix_norms"] = None if whole else docs.derived(("norms", problem.dims), lambda: _norms(problem))
+    if scan and docs.norms is not None and len(docs) and problem.metric != "cosine":
+        extra["largest_norm"] = docs.derived("largest_norm", lambda: float(np.max(docs.norms)))
+    return _kernels().Corpus(
+        docs.rows, problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra
+    )
+
+
+def _norms(problem: DenseProblem) -> F64:
+    norms: F64 = _kernels().norms(problem.docs.rows, problem.dims, problem.num_threads)
+    return norms
+
+
+def _kernels() -> ModuleType:
+    kernels = native()
+    assert kernels is not None
+    return kernels
+
+
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates (see `reference.pair_scores`)."""
     kernels = native()
     queries, rows = problem.queries[:, : problem.dims], problem.docs.rows
     if kernels is not None:
-        return kernels.refine(
-            problem.queries, rows, problem.dims, problem.metric, candidates.rows, candidates.offsets,
-            problem.bias, problem.num_threads,
-        )  # fmt: skip
+        scores: F32 = kernels.refine(
+            corpus(problem), problem.queries, candidates.rows, candidates.offsets, problem.num_threads
+        )
+        return scores
     owner = first_rows(candidates.offsets)
     scores = np.empty(len(candidates.rows), np.float32)
     for start in range(0, len(scores), PAIR_BLOCK):
@@ -49,13 +76,16 @@ def select(problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[
     """The k best candidates of each query: scores float32 [Q, K] and ids int64 [Q, K], padded."""
     kernels = native()
     if kernels is not None:
-        return kernels.select(scores, candidates.rows, candidates.offsets, problem.k, problem.metric == "l2", problem.ids)
+        best: tuple[F32, I64] = kernels.select(
+            scores, candidates.rows, candidates.offsets, problem.k, problem.metric == "l2", problem.ids
+        )
+        return best
     ids = candidates.rows if problem.ids is None else problem.ids[candidates.rows]
     rank = reference.rank_score(scores, problem.metric)
     bounds = zip(candidates.offsets[:-1], candidates.offsets[1:])
-    best = [reference.select(rank[low:high], ids[low:high], problem.k) for low, high in bounds]
-    top_rank = np.array([b[0] for b in best], np.float32).reshape(-1, problem.k)
-    top_ids = np.array([b[1] for b in best], np.int64).reshape(-1, problem.k)
+    lists = [reference.select(rank[low:high], ids[low:high], problem.k) for low, high in bounds]
+    top_rank = np.array([top[0] for top in lists], np.float32).reshape(-1, problem.k)
+    top_ids = np.array([top[1] for top in lists], np.int64).reshape(-1, problem.k)
     return reference.rank_score(top_rank, problem.metric), top_ids
 
 
@@ -64,9 +94,8 @@ def scan(problem: DenseProblem) -> TopK:
     kernels = native()
     if kernels is not None:
         scores, ids = kernels.exact_topk(
-            problem.queries, problem.docs.rows, problem.dims, problem.metric, problem.k, problem.mask, problem.bias,
-            problem.ids, problem.num_threads,
-        )  # fmt: skip
+            corpus(problem), problem.queries, problem.k, problem.ids, problem.num_threads
+        )
         return TopK(scores, ids, np.ones(problem.n_queries, bool))
     mask = None if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
     return reference.topk(

@@ -1,0 +1,288 @@
+// The module pyengine._native: takes NumPy arrays, releases the GIL, calls, and gives arrays back.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "cpu/dense.h"
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+using namespace pyengine;
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+template <class T>
+using Optional = std::optional<Array<T>>;
+
+void check_signals() {
+  py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw py::value_error(message);
+}
+
+template <class T>
+Array<T> to_array(std::vector<T>&& values) {
+  auto* owned = new std::vector<T>(std::move(values));
+  py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
+}
+
+Metric metric_of(const std::string& name) {
+  if (name == "cosine") return Metric::cosine;
+  if (name == "dot") return Metric::dot;
+  require(name == "l2", "metric must be 'cosine', 'dot' or 'l2'; got '" + name + "'");
+  return Metric::l2;
+}
+
+// A Corpus with the arrays that it borrows from.
+class CorpusArrays {
+ public:
+  CorpusArrays(Array<float> rows, int dims, const std::string& metric, Optional<uint8_t> codes, Optional<float> scale,
+               Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms, double largest_norm,
+               Optional<uint8_t> mask, Optional<double> bias)
+      : rows_(std::move(rows)), codes_(std::move(codes)), scale_(std::move(scale)), residual_(std::move(residual)),
+        norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)), bias_(std::move(bias)) {
+    require(rows_.ndim() == 2 && rows_.shape(1) > 0, "rows must have shape [N, D]");
+    corpus_.n = rows_.shape(0);
+    corpus_.dim = static_cast<int>(rows_.shape(1));
+    corpus_.dims = dims;
+    require(dims >= 1 && dims <= corpus_.dim, "dims must be in 1 .. D");
+    corpus_.metric = metric_of(metric);
+    corpus_.rows = rows_.data();
+    corpus_.scale = vector(scale_, "scale");
+    corpus_.residual = vector(residual_, "residual");
+    corpus_.norms = vector(norms_, "norms");
+    corpus_.prefix_norms = vector(prefix_norms_, "prefix_norms");
+    corpus_.bias = vector(bias_, "bias");
+    corpus_.largest_norm = largest_norm;
+    if (codes_) {
+      require(codes_->ndim() == 2 && codes_->shape(0) == corpus_.n && codes_->shape(1) >= corpus_.dim &&
+                  codes_->shape(1) % DEPTH_STEP == 0 && scale_ && residual_ && norms_,
+              "codes must have shape [N, D padded to 64], with scale, residual and norms");
+      require(prefix_norms_ || dims == corpus_.dim, "codes of a prefix need prefix_norms");
+      corpus_.codes = codes_->data();
+      corpus_.code_stride = codes_->shape(1);
+    }
+    if (mask_) {
+      require(mask_->ndim() == 2 && mask_->shape(1) == (corpus_.n + 7) / 8, "mask must have shape [1 or Q, ceil(N / 8)]");
+      corpus_.mask = mask_->data();
+      corpus_.mask_stride = mask_->shape(0) == 1 ? 0 : mask_->shape(1);
+    }
+  }
+
+  const Corpus& view() const { return corpus_; }
+
+  Queries queries(const Array<float>& rows) const {
+    require(rows.ndim() == 2 && rows.shape(1) == corpus_.dim, "queries must have shape [Q, D]");
+    require(!mask_ || mask_->shape(0) == 1 || mask_->shape(0) == rows.shape(0), "mask must have one row, or one per query");
+    return {rows.data(), rows.shape(0)};
+  }
+
+ private:
+  template <class T>
+  const T* vector(const Optional<T>& array, const char* name) const {
+    if (!array) return nullptr;
+    require(array->ndim() == 1 && array->shape(0) == corpus_.n, std::string(name) + " must have shape [N]");
+    return array->data();
+  }
+
+  Array<float> rows_;
+  Optional<uint8_t> codes_;
+  Optional<float> scale_, residual_;
+  Optional<double> norms_, prefix_norms_;
+  Optional<uint8_t> mask_;
+  Optional<double> bias_;
+  Corpus corpus_;
+};
+
+py::tuple quantize_rows(const Array<float>& rows, int threads) {
+  require(rows.ndim() == 2 && rows.shape(1) > 0, "rows must have shape [n, D]");
+  const int64_t n = rows.shape(0), padded = (rows.shape(1) + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+  const int dim = static_cast<int>(rows.shape(1));
+  Array<uint8_t> codes({n, padded});
+  Array<float> scale(n), residual(n);
+  uint8_t* code_rows = codes.mutable_data();
+  float *scales = scale.mutable_data(), *residuals = residual.mutable_data();
+  const float* source = rows.data();
+  {
+    py::gil_scoped_release release;
+    const KernelTable& table = kernels();
+    constexpr int64_t CHUNK = 64;
+    parallel_for((n + CHUNK - 1) / CHUNK, threads, check_signals, [&](int64_t chunk, int) {
+      for (int64_t row = chunk * CHUNK; row < std::min(n, (chunk + 1) * CHUNK); ++row) {
+        RowCode code;
+        if (!table.quantize_row(source + row * dim, dim, static_cast<int>(padded), code_rows + row * padded, &code))
+          throw NonFiniteRow(row);
+        scales[row] = code.scale;
+        residuals[row] = code.residual;
+      }
+    });
+  }
+  return py::make_tuple(codes, scale, residual);
+}
+
+Array<double> row_norms(const Array<float>& rows, int dims, int threads) {
+  require(rows.ndim() == 2 && dims >= 1 && dims <= rows.shape(1), "rows must have shape [n, D], dims be in 1 .. D");
+  Array<double> out(rows.shape(0));
+  double* values = out.mutable_data();
+  py::gil_scoped_release release;
+  norms(rows.data(), rows.shape(0), static_cast<int>(rows.shape(1)), dims, values, threads, check_signals);
+  return out;
+}
+
+py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
+                       int64_t width, int query_block, int row_queries, int threads) {
+  const Queries queries = corpus.queries(query_rows);
+  require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 && threads >= 1 &&
+              query_block % PANEL == 0,
+          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16");
+  require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
+  CandidateLists found;
+  {
+    py::gil_scoped_release release;
+    const ScanPlan plan{tile, sample, width, query_block, row_queries};
+    found = propose(corpus.view(), queries, k, plan, threads, check_signals);
+  }
+  return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
+                        to_array(std::move(found.estimates)), to_array(std::move(found.dropped)));
+}
+
+void check_lists(const Array<int64_t>& rows, const Array<int64_t>& offsets, int64_t n_docs) {
+  require(rows.ndim() == 1 && offsets.ndim() == 1 && offsets.size() >= 1, "rows and offsets must be vectors");
+  const int64_t* o = offsets.data();
+  require(o[0] == 0 && o[offsets.size() - 1] == rows.size() && std::is_sorted(o, o + offsets.size()),
+          "offsets must rise from 0 to the number of candidates");
+  const auto [least, most] = std::minmax_element(rows.data(), rows.data() + rows.size());
+  require(rows.size() == 0 || (*least >= 0 && *most < n_docs), "candidate rows must be in 0 .. N-1");
+}
+
+Array<float> refine_lists(const CorpusArrays& corpus, const Array<float>& query_rows, const Array<int64_t>& rows,
+                          const Array<int64_t>& offsets, int threads) {
+  const Queries queries = corpus.queries(query_rows);
+  check_lists(rows, offsets, corpus.view().n);
+  require(offsets.size() == queries.n + 1, "offsets must have Q + 1 entries");
+  Array<float> scores(rows.size());
+  float* out = scores.mutable_data();
+  py::gil_scoped_release release;
+  refine(corpus.view(), queries, rows.data(), offsets.data(), out, threads, check_signals);
+  return scores;
+}
+
+py::tuple select_lists(const Array<float>& scores, const Array<int64_t>& rows, const Array<int64_t>& offsets, int64_t k,
+                       bool smaller_is_better, const Optional<int64_t>& ids) {
+  check_lists(rows, offsets, ids ? ids->size() : std::numeric_limits<int64_t>::max());
+  require(scores.ndim() == 1 && scores.size() == rows.size() && k >= 1, "scores must have one entry per candidate");
+  const int64_t n = offsets.size() - 1;
+  Array<float> top_scores({n, k});
+  Array<int64_t> top_ids({n, k});
+  float* score_out = top_scores.mutable_data();
+  int64_t* id_out = top_ids.mutable_data();
+  {
+    py::gil_scoped_release release;
+    select(scores.data(), rows.data(), offsets.data(), n, k, smaller_is_better ? Metric::l2 : Metric::dot,
+           ids ? ids->data() : nullptr, score_out, id_out);
+  }
+  return py::make_tuple(top_scores, top_ids);
+}
+
+py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, const Optional<int64_t>& ids,
+                     int threads) {
+  const Queries queries = corpus.queries(query_rows);
+  require(k >= 1 && (!ids || ids->size() == corpus.view().n), "k must be positive, and ids have shape [N]");
+  Array<float> top_scores({queries.n, k});
+  Array<int64_t> top_ids({queries.n, k});
+  float* score_out = top_scores.mutable_data();
+  int64_t* id_out = top_ids.mutable_data();
+  {
+    py::gil_scoped_release release;
+    exact_topk(corpus.view(), queries, k, ids ? ids->data() : nullptr, score_out, id_out, threads, check_signals);
+  }
+  return py::make_tuple(top_scores, top_ids);
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double peak_int8(int threads) {
+  py::gil_scoped_release release;
+  const KernelTable& table = kernels();
+  std::atomic<int64_t> products{0};
+  const auto start = std::chrono::steady_clock::now();
+  parallel_for(40 * threads, threads, check_signals, [&](int64_t, int) { products += table.multiply_in_registers(1 << 18); });
+  return 2.0 * static_cast<double>(products) / seconds_since(start);
+}
+
+double read_bandwidth(int64_t n_bytes, int threads) {
+  py::gil_scoped_release release;
+  const KernelTable& table = kernels();
+  const std::vector<uint8_t> memory(static_cast<size_t>(n_bytes), 1);
+  constexpr int64_t PART = 1 << 20;
+  const int64_t parts = n_bytes / PART;
+  std::atomic<int32_t> seen{0};
+  double best = 0;
+  for (int round = 0; round < 5; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(parts, threads, check_signals, [&](int64_t p, int) { seen += table.read_memory(memory.data() + p * PART, PART); });
+    best = std::max(best, static_cast<double>(parts * PART) / seconds_since(start));
+  }
+  return best;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "The C++ kernels of pyengine. Arrays must be C-contiguous and of the exact dtype.";
+
+  py::register_local_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const NonFiniteRow& error) {
+      PyErr_SetObject(PyExc_ArithmeticError, py::int_(error.row).ptr());
+    }
+  });
+
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const KernelTable* table : available_kernels()) names.push_back(table->name);
+    return names;
+  });
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("set_isa", [](const std::string& name) {
+    const std::string before = kernels().name;
+    use_kernels(name);
+    return before;
+  }, py::arg("name"));
+
+  py::class_<CorpusArrays>(m, "Corpus")
+      .def(py::init<Array<float>, int, const std::string&, Optional<uint8_t>, Optional<float>, Optional<float>,
+                    Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>>(),
+           py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"), py::kw_only(),
+           py::arg("codes").noconvert() = py::none(), py::arg("scale").noconvert() = py::none(),
+           py::arg("residual").noconvert() = py::none(), py::arg("norms").noconvert() = py::none(),
+           py::arg("prefix_norms").noconvert() = py::none(), py::arg("largest_norm") = 0.0,
+           py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none());
+
+  m.def("quantize", &quantize_rows, py::arg("rows").noconvert(), py::arg("num_threads") = 1);
+  m.def("norms", &row_norms, py::arg("rows").noconvert(), py::arg("dims"), py::arg("num_threads") = 1);
+  m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
+        py::arg("tile"), py::arg("sample"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
+        py::arg("num_threads"));
+  m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
+        py::arg("offsets").noconvert(), py::arg("num_threads"));
+  m.def("select", &select_lists, py::arg("scores").noconvert(), py::arg("rows").noconvert(),
+        py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"), py::arg("ids").noconvert() = py::none());
+  m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
+        py::arg("ids").noconvert(), py::arg("num_threads"));
+  m.def("peak_int8", &peak_int8, py::arg("num_threads"));
+  m.def("read_bandwidth", &read_bandwidth, py::arg("n_bytes"), py::arg("num_threads"));
+}

@@ -1,0 +1,117 @@
+// AMX int8: 16 x 16 products of 64 bytes an instruction. What is not matrix work is AVX-512's.
+//
+// With PYENGINE_EMULATE_AMX the same code is built a second time over tiles in software (amx_emulated.cpp).
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "cpu/kernels.h"
+#include "cpu/target.h"
+
+#ifdef PYENGINE_SOFTWARE_TILES
+#include "cpu/amx_software.h"
+PYENGINE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,prefer-vector-width=512")
+#else
+PYENGINE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,amx-tile,amx-int8,prefer-vector-width=512")
+#endif
+namespace pyengine {
+namespace {
+#include "cpu/avx512.inl"
+
+#define PYENGINE_TILED_SCAN
+#include "cpu/kernels.inl"
+
+constexpr int TILE_DOCS = 16;
+constexpr size_t LINE = 64;  // bytes of a tile's row
+
+// The layout that ldtilecfg reads. Tiles 0-3 are sums [doc group * 2 + panel], 4-5 documents, 6-7 panels.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  explicit TileConfig(int docs) {
+    for (int tile = 0; tile < 8; ++tile) {
+      row_bytes[tile] = LINE;
+      rows[tile] = tile < 6 ? docs : 16;
+    }
+  }
+};
+
+// Two groups of 16 documents (or one, of up to 16) against two panels (or one). Tile numbers must be literals.
+inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
+                                                      int depth, Hit* hits, const bool two_groups,
+                                                      const bool two_panels) {
+  alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
+  const uint8_t* codes = docs.codes + doc * docs.stride;
+  const int8_t* panel = queries.panels;
+  _tile_loadd(0, queries.start, 0);  // stride 0: every row starts at the queries' corrections
+  if (two_panels) _tile_loadd(1, queries.start + PANEL, 0);
+  if (two_groups) _tile_loadd(2, queries.start, 0);
+  if (two_groups && two_panels) _tile_loadd(3, queries.start + PANEL, 0);
+  for (int k = 0; k < depth; k += LINE) {
+    _tile_loadd(4, codes + k, docs.stride);
+    _tile_loadd(6, panel + (size_t)k * PANEL, LINE);
+    _tile_dpbusd(0, 4, 6);
+    if (two_panels) {
+      _tile_loadd(7, panel + (size_t)(depth + k) * PANEL, LINE);
+      _tile_dpbusd(1, 4, 7);
+    }
+    if (two_groups) {
+      _tile_loadd(5, codes + TILE_DOCS * docs.stride + k, docs.stride);
+      _tile_dpbusd(2, 5, 6);
+      if (two_panels) _tile_dpbusd(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums[0], sizeof sums[0]);
+  if (two_panels) _tile_stored(1, sums[0] + PANEL, sizeof sums[0]);
+  if (two_groups) _tile_stored(2, sums[TILE_DOCS], sizeof sums[0]);
+  if (two_groups && two_panels) _tile_stored(3, sums[TILE_DOCS] + PANEL, sizeof sums[0]);
+  for (int d = 0; d < n_docs; ++d) {
+    hits = filter_queries(load_i(sums[d]), docs, doc + d, queries, 0, hits);
+    if (two_panels) hits = filter_queries(load_i(sums[d] + PANEL), docs, doc + d, queries, PANEL, hits);
+  }
+  return hits;
+}
+
+size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits) {
+  Hit* const first = hits;
+  int doc = 0;
+  const TileConfig whole(TILE_DOCS);
+  _tile_loadconfig(&whole);
+  for (; doc + 2 * TILE_DOCS <= docs.count; doc += 2 * TILE_DOCS)
+    hits = n_panels == 2 ? scan_tiles(docs, doc, 2 * TILE_DOCS, queries, depth, hits, true, true)
+                         : scan_tiles(docs, doc, 2 * TILE_DOCS, queries, depth, hits, true, false);
+  while (doc < docs.count) {
+    const int n_docs = docs.count - doc < TILE_DOCS ? docs.count - doc : TILE_DOCS;
+    const TileConfig part(n_docs);
+    _tile_loadconfig(&part);
+    hits = n_panels == 2 ? scan_tiles(docs, doc, n_docs, queries, depth, hits, false, true)
+                         : scan_tiles(docs, doc, n_docs, queries, depth, hits, false, false);
+    doc += n_docs;
+  }
+  _tile_release();
+  return hits - first;
+}
+
+int64_t multiply_in_registers(int64_t rounds) {
+  const TileConfig whole(TILE_DOCS);
+  _tile_loadconfig(&whole);
+  for (int64_t round = 0; round < rounds; ++round) {
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(1, 4, 7);
+    _tile_dpbusd(2, 5, 6);
+    _tile_dpbusd(3, 5, 7);
+  }
+  _tile_release();
+  return rounds * 4 * TILE_DOCS * PANEL * static_cast<int64_t>(LINE);
+}
+}  // namespace
+
+#ifdef PYENGINE_SOFTWARE_TILES
+extern const KernelTable AMX_EMULATED_KERNELS = PYENGINE_KERNEL_TABLE("amx-emulated", 127, 128);
+#else
+extern const KernelTable AMX_KERNELS = PYENGINE_KERNEL_TABLE("amx", 127, 128);
+#endif
+}  // namespace pyengine
+PYENGINE_TARGET_END
+#endif

@@ -1,0 +1,52 @@
+// The ABI floor of the platform: SSE2 on x86-64, plain vectors elsewhere.
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "cpu/kernels.h"
+
+namespace pyengine {
+namespace {
+constexpr int W = 4;
+typedef float F __attribute__((vector_size(4 * W)));
+typedef int32_t I __attribute__((vector_size(4 * W)));
+typedef uint8_t U __attribute__((vector_size(W)));
+typedef double D __attribute__((vector_size(4 * W)));
+
+static inline F fma(F a, F b, F c) { return a * b + c; }
+
+#if defined(__SSE2__)
+static inline unsigned not_below_zero(F a) { return _mm_movemask_ps(_mm_cmpnlt_ps((__m128)a, _mm_setzero_ps())); }
+
+static inline I dot4(I sum, I codes, I query) {
+  const __m128i zero = _mm_setzero_si128(), c = (__m128i)codes, q = (__m128i)query;
+  const __m128i sign = _mm_cmpgt_epi8(zero, q);
+  const __m128 low = (__m128)_mm_madd_epi16(_mm_unpacklo_epi8(c, zero), _mm_unpacklo_epi8(q, sign));
+  const __m128 high = (__m128)_mm_madd_epi16(_mm_unpackhi_epi8(c, zero), _mm_unpackhi_epi8(q, sign));
+  const I even = (I)_mm_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0));
+  const I odd = (I)_mm_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1));
+  return sum + even + odd;
+}
+#else
+static inline unsigned not_below_zero(F a) {
+  return !(a[0] < 0) | !(a[1] < 0) << 1 | !(a[2] < 0) << 2 | !(a[3] < 0) << 3;
+}
+
+static inline I dot4(I sum, I codes, I query) {
+  uint8_t c[4 * W];
+  int8_t q[4 * W];
+  __builtin_memcpy(c, &codes, sizeof c);
+  __builtin_memcpy(q, &query, sizeof q);
+  for (int lane = 0; lane < W; ++lane)
+    for (int i = 0; i < 4; ++i) sum[lane] += c[4 * lane + i] * q[4 * lane + i];
+  return sum;
+}
+#endif
+
+constexpr int BLOCK_DOCS = 1;  // x 8 vectors = 8 accumulators of the 16 registers
+
+#include "cpu/kernels.inl"
+}  // namespace
+
+extern const KernelTable BASELINE_KERNELS = PYENGINE_KERNEL_TABLE("baseline", 127, 128);
+}  // namespace pyengine

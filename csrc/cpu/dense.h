@@ -1,0 +1,83 @@
+// Dense top-k: propose candidates with a bound (dense.cpp), refine and select them (refine.cpp).
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <vector>
+
+#include "cpu/parallel.h"
+
+namespace pyengine {
+
+enum class Metric { cosine, dot, l2 };
+
+// A corpus and what is asked of it. Pointers are borrowed; optional ones may be null.
+struct Corpus {
+  int64_t n = 0;
+  int dim = 0;   // floats from row to row
+  int dims = 0;  // floats that are scored: a prefix
+  const float* rows = nullptr;
+  const uint8_t* codes = nullptr;  // optional [n, code_stride], with scale and residual [n] (see RowCode)
+  int64_t code_stride = 0;
+  const float* scale = nullptr;
+  const float* residual = nullptr;
+  const double* norms = nullptr;         // optional [n]: |d|; required with codes
+  const double* prefix_norms = nullptr;  // required with codes where dims < dim: the norm of the scored prefix
+  double largest_norm = 0;               // of norms; 0 where they are unknown
+  const uint8_t* mask = nullptr;         // optional bitmap of what may be returned
+  int64_t mask_stride = 0;               // bytes from query to query; 0: one bitmap for all
+  const double* bias = nullptr;          // optional [n]
+  Metric metric = Metric::cosine;
+
+  bool allowed(int64_t query, int64_t row) const {
+    return !mask || (mask[query * mask_stride + (row >> 3)] >> (row & 7) & 1);
+  }
+};
+
+struct Queries {
+  const float* rows = nullptr;  // [n, dim]
+  int64_t n = 0;
+};
+
+// How the proposer runs: decided by kernels/plan.py.
+struct ScanPlan {
+  int tile = 0;         // documents per tile
+  int sample = 0;       // documents sampled for a first threshold; 0 for none
+  int64_t width = 0;    // most candidates kept per query
+  int query_block = 0;  // queries scanned together
+  int row_queries = 0;  // up to so many queries are scanned as rows, more as panels
+};
+
+// Ragged result: query q owns [offsets[q], offsets[q + 1]). See pyengine.types.Candidates.
+struct CandidateLists {
+  std::vector<int64_t> rows;
+  std::vector<int64_t> offsets{0};
+  std::vector<float> estimates;
+  std::vector<double> dropped;
+};
+
+struct NonFiniteRow : std::runtime_error {
+  explicit NonFiniteRow(int64_t row_) : std::runtime_error("a row is not finite"), row(row_) {}
+  int64_t row;
+};
+
+CandidateLists propose(const Corpus& corpus, const Queries& queries, int64_t k, const ScanPlan& plan, int threads,
+                       const Interrupt& interrupt);
+
+// The specification's float32 scores of listed rows; `query_norms` [n] and `doc_norms` [N] may be null.
+void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, const int64_t* offsets, float* scores,
+            int threads, const Interrupt& interrupt);
+
+// The k best of each query's list, padded; ids null for row numbers.
+void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
+            const int64_t* ids, float* top_scores, int64_t* top_ids);
+
+// Top-k with every document scored by the specification.
+void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const int64_t* ids, float* top_scores,
+                int64_t* top_ids, int threads, const Interrupt& interrupt);
+
+// |d| over the first dims floats of each row, by the specification.
+void norms(const float* rows, int64_t n, int dim, int dims, double* out, int threads, const Interrupt& interrupt);
+
+}  // namespace pyengine

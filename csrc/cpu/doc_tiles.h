@@ -1,0 +1,44 @@
+// Tiles of documents: codes (stored, or quantised here from float32) with the terms of their bounds.
+#pragma once
+
+#include <vector>
+
+#include "cpu/dense.h"
+#include "cpu/kernels.h"
+
+namespace pyengine {
+
+// Fills tiles of `capacity` documents at most. One per thread; a tile is valid until the next is made.
+class DocTiles {
+ public:
+  DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
+
+  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a float32 row is not finite.
+  const DocTile& make(int64_t first, int64_t step, int count);
+
+  // The offset h of a document in the tile, without the margin that the tile's own offset carries.
+  double offset(int doc) const { return tile_.offset ? exact_offset_[doc] : 0.0; }
+
+  // Scales for weights and offsets of this corpus: a norm and an offset that are about the largest.
+  static double norm_unit(const Corpus& corpus, const KernelTable& table);
+  static double offset_unit(const Corpus& corpus, double norm_unit);
+
+ private:
+  void read_codes(int64_t first, int64_t step, int count);
+  void quantize(int64_t first, int64_t step, int count);
+  void weigh(int64_t first, int64_t step, int count);
+  void set_weight(int doc, double weight);
+  void set_offset(int doc, double offset);
+
+  const Corpus& corpus_;
+  const KernelTable& table_;
+  int depth_;
+  double norm_unit_, offset_unit_, relative_;
+  bool weighted_;  // whether weights differ from 1
+  DocTile tile_{};
+  std::vector<uint8_t> codes_;
+  std::vector<float> scale_, weight_, residual_, offset_;
+  std::vector<double> norm_, exact_offset_;
+};
+
+}  // namespace pyengine

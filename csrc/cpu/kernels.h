@@ -1,0 +1,86 @@
+// What an instruction set offers: a table of kernels on blocks. No policy and no threads here.
+//
+// Names: a document is coded as d/|d| ~ scale * (code - 128), off by at most `residual` (all norms Euclidean); a query
+// likewise by one or two int8 parts. The product of the codes is an exact integer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pyengine {
+
+constexpr int PANEL = 16;        // queries interleaved in a panel: [depth / 4][PANEL][4] int8
+constexpr int MAX_PANELS = 2;    // panels that one call scans together
+constexpr int DEPTH_STEP = 64;   // code rows are padded to a multiple of this
+constexpr int PAIR_BLOCK = 4;    // documents that one call of the float64 kernels takes
+
+// One row quantised: see quantize_row.
+struct RowCode {
+  float scale;      // a: d/|d| ~ a * (code - 128)
+  float residual;   // upper bound of |d/|d| - a * (code - 128)|
+  double norm;      // |d|, to a relative (n / 4 + 32) * 2^-24
+};
+
+// A tile of documents with the terms of its bound (see QueryBlock).
+struct DocTile {
+  const uint8_t* codes;   // [count, stride]
+  size_t stride;          // bytes from row to row
+  int count;
+  const float* scale;     // [count] a * w, w the weight that turns a cosine into the score
+  const float* weight;    // [count] w
+  const float* residual;  // [count] r * w
+  const float* offset;    // [count] h: what is added per document, upper bound; null when nothing is
+};
+
+// Queries as packed panels. A document passes for a query unless it provably scores below the threshold:
+//   scale * s * product + weight * error + residual * spread + offset * lift >= threshold
+struct QueryBlock {
+  const int8_t* panels;     // [n_panels][depth / 4][PANEL][4], or rows [n][depth] for scan_rows
+  const int32_t* start;     // [n] what the product starts at: takes the codes' bias of 128 away
+  const float* scale;       // [n] s
+  const float* error;       // [n] bound on the query's own rounding
+  const float* spread;      // [n] |q| + error
+  const float* lift;        // [n] weight of the offset
+  const float* threshold;   // [n]
+};
+
+struct Hit {
+  int32_t doc;      // in the tile
+  int32_t query;    // in the block
+  int32_t product;  // sum of (code - 128) * query code
+};
+
+struct KernelTable {
+  const char* name;
+  int query_levels;   // largest query code: 127, or 63 where two byte products must fit in int16
+  int code_zero;      // what the dot of the codes must be corrected by per unit of query code: 128, or 0
+
+  // Quantise n floats to `padded` codes; false if the row holds NaN or inf.
+  bool (*quantize_row)(const float* row, int n, int padded, uint8_t* codes, RowCode* out);
+  // Sum of code * query over `depth` bytes (a multiple of DEPTH_STEP).
+  int32_t (*dot_codes)(const uint8_t* codes, const int8_t* query, int depth);
+  // All pairs of a tile with up to MAX_PANELS panels; returns how many hits were written.
+  size_t (*scan_panels)(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits);
+  // The same for one to a few queries given as rows.
+  size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
+  // The specification's float64 dot products and squared distances of one query with `count` <= PAIR_BLOCK rows.
+  void (*dot_f64)(const float* query, const float* const* rows, int count, int n, double* out);
+  void (*l2_f64)(const float* query, const float* const* rows, int count, int n, double* out);
+  // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
+  int64_t (*multiply_in_registers)(int64_t rounds);
+  int32_t (*read_memory)(const uint8_t* bytes, size_t n);
+};
+
+extern const KernelTable BASELINE_KERNELS;
+#if defined(__x86_64__)
+extern const KernelTable AVX2_KERNELS;
+extern const KernelTable AVX512_KERNELS;
+extern const KernelTable AMX_KERNELS;
+#ifdef PYENGINE_EMULATE_AMX
+extern const KernelTable AMX_EMULATED_KERNELS;
+#endif
+#elif defined(__aarch64__)
+extern const KernelTable NEON_KERNELS;
+#endif
+
+}  // namespace pyengine

@@ -1,0 +1,34 @@
+// NEON of ARMv8.0: signed byte products, widened twice.
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "cpu/kernels.h"
+
+namespace pyengine {
+namespace {
+constexpr int W = 4;
+typedef float F __attribute__((vector_size(4 * W)));
+typedef int32_t I __attribute__((vector_size(4 * W)));
+typedef uint8_t U __attribute__((vector_size(W)));
+typedef double D __attribute__((vector_size(4 * W)));
+
+static inline F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+static inline unsigned not_below_zero(F a) {
+  const uint32x4_t bit = {1, 2, 4, 8};
+  return vaddvq_u32(vbicq_u32(bit, vcltzq_f32((float32x4_t)a)));
+}
+static inline I dot4(I sum, I codes, I query) {
+  const int8x16_t c = veorq_s8((int8x16_t)codes, vdupq_n_s8(-128)), q = (int8x16_t)query;  // code - 128
+  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(c), vget_low_s8(q)));
+  const int32x4_t high = vpaddlq_s16(vmull_high_s8(c, q));
+  return sum + (I)vpaddq_s32(low, high);
+}
+
+constexpr int BLOCK_DOCS = 3;  // x 8 vectors = 24 accumulators of the 32 registers
+
+#include "cpu/kernels.inl"
+}  // namespace
+
+extern const KernelTable NEON_KERNELS = PYENGINE_KERNEL_TABLE("neon", 127, 0);
+}  // namespace pyengine
+#endif

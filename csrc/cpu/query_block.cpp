@@ -1,0 +1,106 @@
+#include "cpu/query_block.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pyengine {
+namespace {
+
+constexpr double ROUND_UP = 1 + 0x1p-22;  // more than float32 rounding of a positive number
+
+Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double offset_unit) {
+  const double gain = metric == Metric::cosine ? 1 : metric == Metric::dot ? query_norm * norm_unit
+                                                                           : 2 * query_norm * norm_unit;
+  Scaling s;
+  s.unit = std::max(gain, offset_unit);
+  if (s.unit == 0) s.unit = 1;
+  s.base = metric == Metric::l2 ? -query_norm * query_norm : 0;
+  s.alpha = gain / s.unit;
+  s.beta = offset_unit / s.unit;
+  const double reach = query_norm + norm_unit;
+  s.slack = 0x1p-22 * (metric == Metric::l2 ? (reach * reach + offset_unit) / s.unit : 1);
+  return s;
+}
+
+}  // namespace
+
+PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, int64_t first, int64_t count, int depth,
+                                 bool as_rows, double norm_unit, double offset_unit, const KernelTable& table)
+    : count_(count), padded_((count + PANEL - 1) / PANEL * PANEL), depth_(depth), as_rows_(as_rows),
+      relative_((corpus.dims / 4 + 64) * 0x1p-22), first_((as_rows ? count : padded_) * depth),
+      second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
+      lift_(padded_), first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
+  for (int64_t q = 0; q < count; ++q) {
+    const float* row = queries.rows + (first + q) * corpus.dim;
+    double squared;
+    table.dot_f64(row, &row, 1, corpus.dims, &squared);
+    scaling_[q] = scale_scores(corpus.metric, std::sqrt(squared), norm_unit, offset_unit);
+    quantize(q, row, corpus.dims, table);
+  }
+}
+
+// The unit query in two parts, each a scale times int8 codes; the second codes what the first leaves.
+void PreparedQueries::quantize(int64_t query, const float* row, int dims, const KernelTable& table) {
+  std::vector<double> rest(row, row + dims);
+  double squared = 0;
+  for (double x : rest) squared += x * x;
+  const double norm = std::sqrt(squared);
+  for (double& x : rest) x = norm > 0 ? x / norm : 0;
+
+  std::vector<int8_t> codes(depth_);
+  const double levels = table.query_levels;
+  auto part = [&](double* scale, int32_t* start) {
+    double largest = 0, left = 0;
+    for (double x : rest) largest = std::max(largest, std::fabs(x));
+    *scale = largest / levels;
+    int32_t sum = 0;
+    for (int i = 0; i < dims; ++i) {
+      codes[i] = static_cast<int8_t>(largest > 0 ? std::nearbyint(rest[i] / *scale) : 0);
+      sum += codes[i];
+      rest[i] -= *scale * codes[i];
+      left += rest[i] * rest[i];
+    }
+    *start = -table.code_zero * sum;
+    return std::sqrt(left) * (1 + 1e-9) + 1e-12;  // the float64 arithmetic here is far below these
+  };
+
+  const Scaling& s = scaling_[query];
+  const double first_error = part(&first_scale_[query], &start_[query]);
+  scale_[query] = static_cast<float>(s.alpha * first_scale_[query]);
+  error_[query] = static_cast<float>(s.alpha * (first_error + relative_) * ROUND_UP);
+  spread_[query] = static_cast<float>(s.alpha * (1 + first_error) * ROUND_UP);
+  lift_[query] = static_cast<float>(s.beta);
+  pack(query, codes);
+  second_error_[query] = part(&second_scale_[query], &second_start_[query]);
+  std::copy(codes.begin(), codes.end(), second_.begin() + query * depth_);
+}
+
+void PreparedQueries::pack(int64_t query, const std::vector<int8_t>& codes) {
+  if (as_rows_) {
+    std::copy(codes.begin(), codes.end(), first_.begin() + query * depth_);
+    return;
+  }
+  int8_t* panel = first_.data() + query / PANEL * PANEL * depth_ + query % PANEL * 4;
+  for (int k = 0; k < depth_; k += 4) std::copy_n(codes.begin() + k, 4, panel + k * PANEL);
+}
+
+QueryBlock PreparedQueries::block(int64_t first, const float* threshold) const {
+  return {first_.data() + first * depth_, start_.data() + first, scale_.data() + first, error_.data() + first,
+          spread_.data() + first, lift_.data() + first, threshold};
+}
+
+PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes, float scale,
+                                                 float weight, float residual, double offset,
+                                                 const KernelTable& table) const {
+  const Scaling& s = scaling_[query];
+  const int32_t second = second_start_[query] + table.dot_codes(codes, second_.data() + query * depth_, depth_);
+  const double cosine = first_scale_[query] * product + second_scale_[query] * second;
+  const double estimate = s.alpha * cosine * scale + s.beta * offset;
+  const double error = second_error_[query];
+  const double radius = s.alpha * ((error + relative_) * weight + (1 + error) * residual) +
+                        s.beta * relative_ * std::fabs(offset) + 0x1p-20 * (0x1p-3 + std::fabs(estimate));
+  if (!(radius < 1e30)) return {static_cast<float>(s.beta * offset), -INFINITY, INFINITY};
+  return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
+}
+
+}  // namespace pyengine

@@ -1,0 +1,169 @@
+// The specification in float64: scores of listed rows, selection, and the full scan that is the last resort.
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/dense.h"
+#include "cpu/dispatch.h"
+
+namespace pyengine {
+namespace {
+
+constexpr double FLOAT_MAX = std::numeric_limits<float>::max();
+constexpr float INF = std::numeric_limits<float>::infinity();
+constexpr int64_t CHUNK = 256;  // candidates handed to a thread at a time
+
+double norm_of(const KernelTable& table, const float* row, int n) {
+  double squared;
+  table.dot_f64(row, &row, 1, n, &squared);
+  return std::sqrt(squared);
+}
+
+// Scores one query against up to PAIR_BLOCK rows.
+class Scorer {
+ public:
+  Scorer(const Corpus& corpus, const float* query, const KernelTable& table)
+      : corpus_(corpus), query_(query), table_(table) {
+    if (corpus.metric == Metric::cosine) query_norm_ = norm_of(table, query, corpus.dims);
+  }
+
+  void operator()(const int64_t* rows, int count, float* scores) const {
+    const float* vectors[PAIR_BLOCK];
+    double raw[PAIR_BLOCK];
+    for (int i = 0; i < count; ++i) vectors[i] = corpus_.rows + rows[i] * corpus_.dim;
+    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(query_, vectors, count, corpus_.dims, raw);
+    for (int i = 0; i < count; ++i) scores[i] = finish(raw[i], rows[i], vectors[i]);
+  }
+
+ private:
+  float finish(double score, int64_t row, const float* vector) const {
+    if (corpus_.metric == Metric::cosine) {
+      const bool known = corpus_.norms && corpus_.dims == corpus_.dim;
+      const double norm = known ? corpus_.norms[row] : norm_of(table_, vector, corpus_.dims);
+      const double norms = query_norm_ * norm;
+      score = norms > 0 ? score / norms : 0.0;
+    }
+    if (corpus_.bias) score += corpus_.bias[row];
+    return static_cast<float>(std::min(std::max(score, -FLOAT_MAX), FLOAT_MAX)) + 0.0f;
+  }
+
+  const Corpus& corpus_;
+  const float* query_;
+  const KernelTable& table_;
+  double query_norm_ = 0;
+};
+
+struct Ranked {
+  float rank;  // the score, or minus the distance
+  int64_t id;
+};
+
+bool better(const Ranked& a, const Ranked& b) { return a.rank != b.rank ? a.rank > b.rank : a.id < b.id; }
+
+// The k best seen so far, as a heap whose front is the worst of them.
+class Best {
+ public:
+  explicit Best(int64_t k) : k_(k) {}
+
+  void add(Ranked item) {
+    if (item.rank == -INF) return;
+    if (static_cast<int64_t>(heap_.size()) < k_) {
+      heap_.push_back(item);
+      std::push_heap(heap_.begin(), heap_.end(), better);
+    } else if (better(item, heap_.front())) {
+      std::pop_heap(heap_.begin(), heap_.end(), better);
+      heap_.back() = item;
+      std::push_heap(heap_.begin(), heap_.end(), better);
+    }
+  }
+
+  void merge(const Best& other) {
+    for (const Ranked& item : other.heap_) add(item);
+  }
+
+  void write(Metric metric, float* scores, int64_t* ids) {
+    std::sort(heap_.begin(), heap_.end(), better);
+    const float sign = metric == Metric::l2 ? -1.0f : 1.0f;
+    for (int64_t i = 0; i < k_; ++i) {
+      const bool filled = i < static_cast<int64_t>(heap_.size());
+      scores[i] = filled ? sign * heap_[i].rank + 0.0f : sign * -INF;
+      ids[i] = filled ? heap_[i].id : -1;
+    }
+  }
+
+ private:
+  int64_t k_;
+  std::vector<Ranked> heap_;
+};
+
+float rank_of(float score, Metric metric) { return metric == Metric::l2 ? -score : score; }
+
+}  // namespace
+
+void norms(const float* rows, int64_t n, int dim, int dims, double* out, int threads, const Interrupt& interrupt) {
+  const KernelTable& table = kernels();
+  parallel_for((n + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
+    const int64_t end = std::min(n, (chunk + 1) * CHUNK);
+    for (int64_t row = chunk * CHUNK; row < end; ++row) out[row] = norm_of(table, rows + row * dim, dims);
+  });
+}
+
+void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, const int64_t* offsets, float* scores,
+            int threads, const Interrupt& interrupt) {
+  const KernelTable& table = kernels();
+  const int64_t total = offsets[queries.n];
+  parallel_for((total + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
+    const int64_t end = std::min(total, (chunk + 1) * CHUNK);
+    int64_t at = chunk * CHUNK;
+    int64_t query = std::upper_bound(offsets, offsets + queries.n + 1, at) - offsets - 1;
+    for (; at < end; ++query) {
+      const Scorer score(corpus, queries.rows + query * corpus.dim, table);
+      const int64_t last = std::min(end, offsets[query + 1]);
+      for (; at < last; at += PAIR_BLOCK)
+        score(rows + at, static_cast<int>(std::min<int64_t>(PAIR_BLOCK, last - at)), scores + at);
+      at = last;
+    }
+  });
+}
+
+void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
+            const int64_t* ids, float* top_scores, int64_t* top_ids) {
+  for (int64_t query = 0; query < n_queries; ++query) {
+    Best best(k);
+    for (int64_t at = offsets[query]; at < offsets[query + 1]; ++at)
+      best.add({rank_of(scores[at], metric), ids ? ids[rows[at]] : rows[at]});
+    best.write(metric, top_scores + query * k, top_ids + query * k);
+  }
+}
+
+void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const int64_t* ids, float* top_scores,
+                int64_t* top_ids, int threads, const Interrupt& interrupt) {
+  const KernelTable& table = kernels();
+  const int64_t parts = queries.n ? std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n)) : 1;
+  const int64_t length = (corpus.n + parts - 1) / parts;
+  // One query at a time over the whole corpus, its documents shared among the threads: memory stays at k per thread.
+  for (int64_t query = 0; query < queries.n; ++query) {
+    std::vector<Best> best(parts, Best(k));
+    const Scorer score(corpus, queries.rows + query * corpus.dim, table);
+    parallel_for(parts, threads, interrupt, [&](int64_t part, int) {
+      const int64_t end = std::min(corpus.n, (part + 1) * length);
+      int64_t rows[PAIR_BLOCK];
+      float scores[PAIR_BLOCK];
+      int count = 0;
+      auto flush = [&] {
+        score(rows, count, scores);
+        for (int i = 0; i < count; ++i) best[part].add({rank_of(scores[i], corpus.metric), ids ? ids[rows[i]] : rows[i]});
+        count = 0;
+      };
+      for (int64_t row = part * length; row < end; ++row) {
+        if (corpus.allowed(query, row)) rows[count++] = row;
+        if (count == PAIR_BLOCK) flush();
+      }
+      flush();
+    });
+    for (int64_t part = 1; part < parts; ++part) best[0].merge(best[part]);
+    best[0].write(corpus.metric, top_scores + query * k, top_ids + query * k);
+    interrupt();
+  }
+}
+
+}  // namespace pyengine

@@ -1,0 +1,72 @@
+"""The planner: from a problem to the tiles that its kernel runs, in pure Python. Each tile it rejects comes with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DEPTH_STEP = 64  # bytes: code rows are padded to it
+TILE_STEP = 96  # documents: a multiple of every kernel's register block (12, 32, 3)
+TILES = (96, 192, 288, 480, 960)
+TILE_BYTES = 256 << 10  # a tile's codes stay in the L2 cache (1 MiB and more) beside the panels of the queries
+QUERY_BLOCK = 1024
+POOL_BYTES = 48 << 20  # candidate pools of a block of queries, as they usually are
+CANDIDATE_BYTES = 16
+ROW_QUERIES = 4  # up to so many queries each row is read once and multiplied in place; more fill a panel of 16
+PANEL = 16
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """How the CPU kernel scans: the arguments of `_native.propose`, and what they are expected to cost."""
+
+    tile: int  # documents whose codes are in cache together
+    sample: int  # documents sampled for a first threshold
+    width: int  # most candidates kept per query
+    query_block: int  # queries per pass over the corpus
+    row_queries: int
+    bytes_read: int
+    operations: int
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def launch(self) -> dict[str, int]:
+        """The keyword arguments of the kernel."""
+        return {name: getattr(self, name) for name in ("tile", "sample", "width", "query_block", "row_queries")}
+
+
+def plan_dense(n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int) -> DensePlan:
+    """Plan the scan of [N, D] documents, stored at ``bytes_per_dim``, for [Q, D] queries."""
+    depth = -(-dims // DEPTH_STEP) * DEPTH_STEP
+    tile, rejected = _tile(depth, n_docs)
+    sample = max(1024, 4 * k)
+    if n_docs < 8 * sample:
+        rejected[f"sample {sample}"] = f"{n_docs} documents are too few for a sample to save work"
+        sample = 0
+    pool = CANDIDATE_BYTES * (2 * k + 512)
+    query_block = max(PANEL, min(QUERY_BLOCK, POOL_BYTES // pool // PANEL * PANEL))
+    blocks = -(-n_queries // query_block)
+    lanes = n_queries if n_queries <= ROW_QUERIES else -(-n_queries // PANEL) * PANEL
+    return DensePlan(
+        tile=tile,
+        sample=sample,
+        width=max(width, 4 * k),
+        query_block=query_block,
+        row_queries=ROW_QUERIES,
+        bytes_read=blocks * n_docs * (depth if bytes_per_dim == 1 else dims * bytes_per_dim),
+        operations=2 * n_docs * depth * lanes,
+        rejected=rejected,
+    )
+
+
+def _tile(depth: int, n_docs: int) -> tuple[int, dict[str, str]]:
+    """The largest tile that fits, and why the others do not."""
+    rejected = {}
+    chosen = TILES[0]
+    for tile in TILES:
+        if tile > TILES[0] and tile * depth > TILE_BYTES:
+            rejected[f"tile {tile}"] = f"{tile * depth >> 10} KiB of codes exceed the {TILE_BYTES >> 10} KiB kept in L2"
+        elif tile > TILES[0] and tile > n_docs:
+            rejected[f"tile {tile}"] = f"there are only {n_docs} documents"
+        else:
+            chosen = tile
+    rejected |= {f"tile {tile}": f"tile {chosen} fits as well and is larger" for tile in TILES if tile < chosen}
+    return chosen, rejected

@@ -12,9 +12,10 @@
 namespace pyengine {
 namespace {
 
-// Tiles are rows first, first + step, ... up to `rows` of them in all.
+// One pass over rows 0, step, 2 step, ...: of a sample, only to find a threshold, or of the corpus.
 struct Pass {
   int64_t rows, step;
+  bool sample;
 };
 
 // One block of queries against the whole corpus.
@@ -37,10 +38,10 @@ class Scan {
 
   void run(CandidateLists& out) {
     if (plan_.sample) {
-      scan({plan_.sample, corpus_.n / plan_.sample});
+      scan({plan_.sample, corpus_.n / plan_.sample, true});
       for (int64_t q = 0; q < queries_.count(); ++q) settle(q), pools_[0][q].clear();
     }
-    scan({corpus_.n, 1});
+    scan({corpus_.n, 1, false});
     for (int64_t q = 0; q < queries_.count(); ++q) settle(q), write(q, out);
   }
 
@@ -51,11 +52,11 @@ class Scan {
       const int64_t start = item * plan_.tile;
       const int count = static_cast<int>(std::min<int64_t>(plan_.tile, pass.rows - start));
       const DocTile& tile = tiles_[thread].make(start * pass.step, pass.step, count);
-      for (int64_t q = 0; q < queries_.count(); q += group_) scan_group(tile, start * pass.step, pass.step, q, thread);
+      for (int64_t q = 0; q < queries_.count(); q += group_) scan_group(tile, start * pass.step, pass, q, thread);
     });
   }
 
-  void scan_group(const DocTile& tile, int64_t first_row, int64_t step, int64_t first, int thread) {
+  void scan_group(const DocTile& tile, int64_t first_row, const Pass& pass, int64_t first, int thread) {
     const int n = static_cast<int>(std::min<int64_t>(group_, queries_.count() - first));
     std::vector<Hit>& hits = hits_[thread];
     float least[MAX_PANELS * PANEL];
@@ -70,13 +71,18 @@ class Scan {
                                   : table_.scan_panels(tile, block, (n + PANEL - 1) / PANEL, depth_, hits.data());
     for (size_t i = 0; i < found; ++i) {
       const Hit& hit = hits[i];
-      const int64_t query = first + hit.query, row = first_row + hit.doc * step;
+      const int64_t query = first + hit.query, row = first_row + hit.doc * pass.step;
       if (hit.query >= n || !corpus_.allowed(first_query_ + query, row)) continue;
-      const auto bounds =
-          queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, tile.scale[hit.doc],
-                           tile.weight[hit.doc], tile.residual[hit.doc], tiles_[thread].offset(hit.doc), table_);
-      pools_[thread][query].add({static_cast<int32_t>(row), bounds}, k_, plan_.width, slack(query), thresholds_[query]);
+      pools_[thread][query].add({static_cast<int32_t>(row), bounds(tile, hit, query, pass, thread)}, k_, plan_.width,
+                                slack(query), thresholds_[query]);
     }
+  }
+
+  PreparedQueries::Bounds bounds(const DocTile& tile, const Hit& hit, int64_t query, const Pass& pass, int thread) const {
+    const float scale = tile.scale[hit.doc], weight = tile.weight[hit.doc], residual = tile.residual[hit.doc];
+    const double offset = tiles_[thread].offset(hit.doc);
+    if (pass.sample) return {0, queries_.lower(query, hit.product, scale, weight, residual, offset), INFINITY};
+    return queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, scale, weight, residual, offset, table_);
   }
 
   float slack(int64_t query) const { return static_cast<float>(queries_.scaling(query).slack); }

@@ -63,9 +63,10 @@ struct KernelTable {
   size_t (*scan_panels)(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits);
   // The same for one to a few queries given as rows.
   size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
-  // The specification's float64 dot products and squared distances of one query with `count` <= PAIR_BLOCK rows.
-  void (*dot_f64)(const float* query, const float* const* rows, int count, int n, double* out);
-  void (*l2_f64)(const float* query, const float* const* rows, int count, int n, double* out);
+  // The specification's float64 dot products and squared distances of one query with `count` <= PAIR_BLOCK rows;
+  // `next` are PAIR_BLOCK rows that will be wanted soon.
+  void (*dot_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
+  void (*l2_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

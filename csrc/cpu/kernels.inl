@@ -171,16 +171,19 @@ INLINE Hit* scan_block(const DocTile& docs, int doc, const QueryBlock& queries, 
     for (int v = 0; v < width; ++v) sums[d][v] = load_i(queries.start + v * W);
   const uint8_t* codes = docs.codes + doc * docs.stride;
   const int8_t* panel = queries.panels;
-  for (int k = 0; k < depth; k += 4, panel += PANEL * 4) {
-    I query[MAX_PANELS * VECTORS];
+  for (int line = 0; line < depth; line += DEPTH_STEP) {
+    for (int d = 0; d < n_docs; ++d) __builtin_prefetch(codes + (n_docs + d) * docs.stride + line);  // the next block
+    for (int k = line; k < line + DEPTH_STEP; k += 4, panel += PANEL * 4) {
+      I query[MAX_PANELS * VECTORS];
 #pragma GCC unroll 8
-    for (int v = 0; v < width; ++v)
-      query[v] = load_i(panel + (v / VECTORS) * (size_t)depth * PANEL + (v % VECTORS) * W * 4);
+      for (int v = 0; v < width; ++v)
+        query[v] = load_i(panel + (v / VECTORS) * (size_t)depth * PANEL + (v % VECTORS) * W * 4);
 #pragma GCC unroll 16
-    for (int d = 0; d < n_docs; ++d) {
-      const I code = splat4(codes + d * docs.stride + k);
+      for (int d = 0; d < n_docs; ++d) {
+        const I code = splat4(codes + d * docs.stride + k);
 #pragma GCC unroll 8
-      for (int v = 0; v < width; ++v) sums[d][v] = dot4(sums[d][v], code, query[v]);
+        for (int v = 0; v < width; ++v) sums[d][v] = dot4(sums[d][v], code, query[v]);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -229,11 +232,18 @@ INLINE double add_lanes(const D (&lanes)[PARTS]) {
 }
 
 template <bool DIFFERENCE>
-INLINE void pairs_f64(const float* query, const float* const* rows, const int count, int n, double* out) {
+INLINE void pairs_f64(const float* query, const float* const* rows, const float* const* next, const int count, int n,
+                      double* out) {
   D lanes[PAIR_BLOCK][PARTS] = {};
   int i = 0;
-  for (; i + LANES <= n; i += LANES)
+  for (; i + 2 * LANES <= n; i += 2 * LANES)  // a cache line of each row
 #pragma GCC unroll 4
+    for (int r = 0; r < count; ++r) {
+      __builtin_prefetch(next[r] + i);
+      add_step<DIFFERENCE>(query + i, rows[r] + i, lanes[r]);
+      add_step<DIFFERENCE>(query + i + LANES, rows[r] + i + LANES, lanes[r]);
+    }
+  for (; i + LANES <= n; i += LANES)
     for (int r = 0; r < count; ++r) add_step<DIFFERENCE>(query + i, rows[r] + i, lanes[r]);
   if (i < n) {
     float q[LANES] = {}, d[LANES] = {};  // padding adds +0.0, which changes no lane
@@ -247,14 +257,16 @@ INLINE void pairs_f64(const float* query, const float* const* rows, const int co
   for (int r = 0; r < count; ++r) out[r] = add_lanes(lanes[r]);
 }
 
-static void dot_f64(const float* query, const float* const* rows, int count, int n, double* out) {
-  if (count == PAIR_BLOCK) return pairs_f64<false>(query, rows, PAIR_BLOCK, n, out);
-  for (int r = 0; r < count; ++r) pairs_f64<false>(query, rows + r, 1, n, out + r);
+static void dot_f64(const float* query, const float* const* rows, const float* const* next, int count, int n,
+                    double* out) {
+  if (count == PAIR_BLOCK) return pairs_f64<false>(query, rows, next, PAIR_BLOCK, n, out);
+  for (int r = 0; r < count; ++r) pairs_f64<false>(query, rows + r, next + r, 1, n, out + r);
 }
 
-static void l2_f64(const float* query, const float* const* rows, int count, int n, double* out) {
-  if (count == PAIR_BLOCK) return pairs_f64<true>(query, rows, PAIR_BLOCK, n, out);
-  for (int r = 0; r < count; ++r) pairs_f64<true>(query, rows + r, 1, n, out + r);
+static void l2_f64(const float* query, const float* const* rows, const float* const* next, int count, int n,
+                    double* out) {
+  if (count == PAIR_BLOCK) return pairs_f64<true>(query, rows, next, PAIR_BLOCK, n, out);
+  for (int r = 0; r < count; ++r) pairs_f64<true>(query, rows + r, next + r, 1, n, out + r);
 }
 
 // ---- ceilings ----

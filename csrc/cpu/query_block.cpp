@@ -33,7 +33,7 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
   for (int64_t q = 0; q < count; ++q) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
-    table.dot_f64(row, &row, 1, corpus.dims, &squared);
+    table.dot_f64(row, &row, &row, 1, corpus.dims, &squared);
     scaling_[q] = scale_scores(corpus.metric, std::sqrt(squared), norm_unit, offset_unit);
     quantize(q, row, corpus.dims, table);
   }
@@ -87,6 +87,14 @@ void PreparedQueries::pack(int64_t query, const std::vector<int8_t>& codes) {
 QueryBlock PreparedQueries::block(int64_t first, const float* threshold) const {
   return {first_.data() + first * depth_, start_.data() + first, scale_.data() + first, error_.data() + first,
           spread_.data() + first, lift_.data() + first, threshold};
+}
+
+float PreparedQueries::lower(int64_t query, int32_t product, float scale, float weight, float residual,
+                             double offset) const {
+  const double h = offset - relative_ * std::fabs(offset);
+  const double bound = static_cast<double>(scale_[query]) * product * scale - error_[query] * weight -
+                       spread_[query] * residual + lift_[query] * h;
+  return std::isfinite(bound) ? static_cast<float>(bound - 0x1p-20 * (1 + std::fabs(bound))) : -INFINITY;
 }
 
 PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes, float scale,

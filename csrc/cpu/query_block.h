@@ -33,6 +33,8 @@ class PreparedQueries {
   struct Bounds {
     float estimate, lower, upper;
   };
+  // A lower bound from the first parts alone, for sampling.
+  float lower(int64_t query, int32_t product, float scale, float weight, float residual, double offset) const;
   Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, float scale, float weight, float residual,
                  double offset, const KernelTable& table) const;
 

@@ -14,11 +14,11 @@ constexpr int64_t CHUNK = 256;  // candidates handed to a thread at a time
 
 double norm_of(const KernelTable& table, const float* row, int n) {
   double squared;
-  table.dot_f64(row, &row, 1, n, &squared);
+  table.dot_f64(row, &row, &row, 1, n, &squared);
   return std::sqrt(squared);
 }
 
-// Scores one query against up to PAIR_BLOCK rows.
+// Scores one query against up to PAIR_BLOCK of the `listed` rows; the others will be wanted soon.
 class Scorer {
  public:
   Scorer(const Corpus& corpus, const float* query, const KernelTable& table)
@@ -26,11 +26,15 @@ class Scorer {
     if (corpus.metric == Metric::cosine) query_norm_ = norm_of(table, query, corpus.dims);
   }
 
-  void operator()(const int64_t* rows, int count, float* scores) const {
-    const float* vectors[PAIR_BLOCK];
+  void operator()(const int64_t* rows, int64_t listed, float* scores) const {
+    const int count = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, listed));
+    const float *vectors[PAIR_BLOCK], *next[PAIR_BLOCK];
     double raw[PAIR_BLOCK];
-    for (int i = 0; i < count; ++i) vectors[i] = corpus_.rows + rows[i] * corpus_.dim;
-    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(query_, vectors, count, corpus_.dims, raw);
+    for (int i = 0; i < count; ++i) {
+      vectors[i] = corpus_.rows + rows[i] * corpus_.dim;
+      next[i] = corpus_.rows + rows[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)] * corpus_.dim;
+    }
+    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(query_, vectors, next, count, corpus_.dims, raw);
     for (int i = 0; i < count; ++i) scores[i] = finish(raw[i], rows[i], vectors[i]);
   }
 
@@ -80,20 +84,24 @@ class Best {
     for (const Ranked& item : other.heap_) add(item);
   }
 
-  void write(Metric metric, float* scores, int64_t* ids) {
-    std::sort(heap_.begin(), heap_.end(), better);
-    const float sign = metric == Metric::l2 ? -1.0f : 1.0f;
-    for (int64_t i = 0; i < k_; ++i) {
-      const bool filled = i < static_cast<int64_t>(heap_.size());
-      scores[i] = filled ? sign * heap_[i].rank + 0.0f : sign * -INF;
-      ids[i] = filled ? heap_[i].id : -1;
-    }
-  }
+  std::vector<Ranked>& items() { return heap_; }
 
  private:
   int64_t k_;
   std::vector<Ranked> heap_;
 };
+
+// The k best of the items, best first and padded.
+void write_best(std::vector<Ranked>& items, int64_t k, Metric metric, float* scores, int64_t* ids) {
+  const int64_t kept = std::min<int64_t>(k, items.size());
+  std::nth_element(items.begin(), items.begin() + kept, items.end(), better);
+  std::sort(items.begin(), items.begin() + kept, better);
+  const float sign = metric == Metric::l2 ? -1.0f : 1.0f;
+  for (int64_t i = 0; i < k; ++i) {
+    scores[i] = i < kept ? sign * items[i].rank + 0.0f : sign * -INF;
+    ids[i] = i < kept ? items[i].id : -1;
+  }
+}
 
 float rank_of(float score, Metric metric) { return metric == Metric::l2 ? -score : score; }
 
@@ -118,8 +126,7 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
     for (; at < end; ++query) {
       const Scorer score(corpus, queries.rows + query * corpus.dim, table);
       const int64_t last = std::min(end, offsets[query + 1]);
-      for (; at < last; at += PAIR_BLOCK)
-        score(rows + at, static_cast<int>(std::min<int64_t>(PAIR_BLOCK, last - at)), scores + at);
+      for (; at < last; at += PAIR_BLOCK) score(rows + at, last - at, scores + at);
       at = last;
     }
   });
@@ -127,11 +134,14 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
 
 void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
             const int64_t* ids, float* top_scores, int64_t* top_ids) {
+  std::vector<Ranked> items;
   for (int64_t query = 0; query < n_queries; ++query) {
-    Best best(k);
-    for (int64_t at = offsets[query]; at < offsets[query + 1]; ++at)
-      best.add({rank_of(scores[at], metric), ids ? ids[rows[at]] : rows[at]});
-    best.write(metric, top_scores + query * k, top_ids + query * k);
+    items.clear();
+    for (int64_t at = offsets[query]; at < offsets[query + 1]; ++at) {
+      const float rank = rank_of(scores[at], metric);
+      if (rank > -INF) items.push_back({rank, ids ? ids[rows[at]] : rows[at]});
+    }
+    write_best(items, k, metric, top_scores + query * k, top_ids + query * k);
   }
 }
 
@@ -146,22 +156,19 @@ void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const i
     const Scorer score(corpus, queries.rows + query * corpus.dim, table);
     parallel_for(parts, threads, interrupt, [&](int64_t part, int) {
       const int64_t end = std::min(corpus.n, (part + 1) * length);
-      int64_t rows[PAIR_BLOCK];
-      float scores[PAIR_BLOCK];
-      int count = 0;
-      auto flush = [&] {
-        score(rows, count, scores);
-        for (int i = 0; i < count; ++i) best[part].add({rank_of(scores[i], corpus.metric), ids ? ids[rows[i]] : rows[i]});
-        count = 0;
-      };
-      for (int64_t row = part * length; row < end; ++row) {
-        if (corpus.allowed(query, row)) rows[count++] = row;
-        if (count == PAIR_BLOCK) flush();
+      int64_t rows[CHUNK];
+      float scores[CHUNK];
+      for (int64_t row = part * length; row < end;) {
+        int64_t count = 0;
+        for (; row < end && count < CHUNK; ++row)
+          if (corpus.allowed(query, row)) rows[count++] = row;
+        for (int64_t at = 0; at < count; at += PAIR_BLOCK) score(rows + at, count - at, scores + at);
+        for (int64_t i = 0; i < count; ++i)
+          best[part].add({rank_of(scores[i], corpus.metric), ids ? ids[rows[i]] : rows[i]});
       }
-      flush();
     });
     for (int64_t part = 1; part < parts; ++part) best[0].merge(best[part]);
-    best[0].write(corpus.metric, top_scores + query * k, top_ids + query * k);
+    write_best(best[0].items(), k, corpus.metric, top_scores + query * k, top_ids + query * k);
     interrupt();
   }
 }

@@ -32,6 +32,7 @@ class BackendStatus(NamedTuple):
     reason: str | None
 
 
+@lru_cache(maxsize=None)
 def _third_party() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILTIN}
 

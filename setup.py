@@ -10,6 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+DATA = "pyengine.data.scifact"  # what `pyengine demo` searches
 
 
 class CMakeBuild(build_ext):
@@ -36,8 +37,8 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=["pyengine", "pyengine.backends", "pyengine.kernels"],
-    package_data={"pyengine": ["py.typed", "_native.pyi", "data/scifact/*", "data/scifact/*/*"]},
+    packages=["pyengine", "pyengine.backends", "pyengine.kernels", DATA, f"{DATA}.emb", f"{DATA}.qrels"],
+    package_data={"pyengine": ["py.typed", "_native.pyi"], DATA: ["*"], f"{DATA}.emb": ["*"], f"{DATA}.qrels": ["*"]},
     ext_modules=[Extension("pyengine._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "cpu/dense.h"
 #include "cpu/dispatch.h"
@@ -34,6 +35,17 @@ Array<T> to_array(std::vector<T>&& values) {
   auto* owned = new std::vector<T>(std::move(values));
   py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
   return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
+}
+
+// An array to be written in full. The tests' build fills it with NaN or -999, which no answer holds.
+template <class T>
+Array<T> output(std::vector<py::ssize_t> shape) {
+  Array<T> array(std::move(shape));
+#ifdef PYENGINE_TESTING
+  const T poison = std::is_floating_point_v<T> ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(-999);
+  std::fill_n(array.mutable_data(), array.size(), poison);
+#endif
+  return array;
 }
 
 Metric metric_of(const std::string& name) {
@@ -108,8 +120,8 @@ py::tuple quantize_rows(const Array<float>& rows, int threads) {
   require(rows.ndim() == 2 && rows.shape(1) > 0, "rows must have shape [n, D]");
   const int64_t n = rows.shape(0), padded = (rows.shape(1) + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
   const int dim = static_cast<int>(rows.shape(1));
-  Array<uint8_t> codes({n, padded});
-  Array<float> scale(n), residual(n);
+  auto codes = output<uint8_t>({n, padded});
+  auto scale = output<float>({n}), residual = output<float>({n});
   uint8_t* code_rows = codes.mutable_data();
   float *scales = scale.mutable_data(), *residuals = residual.mutable_data();
   const float* source = rows.data();
@@ -132,7 +144,7 @@ py::tuple quantize_rows(const Array<float>& rows, int threads) {
 
 Array<double> row_norms(const Array<float>& rows, int dims, int threads) {
   require(rows.ndim() == 2 && dims >= 1 && dims <= rows.shape(1), "rows must have shape [n, D], dims be in 1 .. D");
-  Array<double> out(rows.shape(0));
+  auto out = output<double>({rows.shape(0)});
   double* values = out.mutable_data();
   py::gil_scoped_release release;
   norms(rows.data(), rows.shape(0), static_cast<int>(rows.shape(1)), dims, values, threads, check_signals);
@@ -170,7 +182,7 @@ Array<float> refine_lists(const CorpusArrays& corpus, const Array<float>& query_
   const Queries queries = corpus.queries(query_rows);
   check_lists(rows, offsets, corpus.view().n);
   require(offsets.size() == queries.n + 1, "offsets must have Q + 1 entries");
-  Array<float> scores(rows.size());
+  auto scores = output<float>({rows.size()});
   float* out = scores.mutable_data();
   py::gil_scoped_release release;
   refine(corpus.view(), queries, rows.data(), offsets.data(), out, threads, check_signals);
@@ -182,8 +194,8 @@ py::tuple select_lists(const Array<float>& scores, const Array<int64_t>& rows, c
   check_lists(rows, offsets, ids ? ids->size() : std::numeric_limits<int64_t>::max());
   require(scores.ndim() == 1 && scores.size() == rows.size() && k >= 1, "scores must have one entry per candidate");
   const int64_t n = offsets.size() - 1;
-  Array<float> top_scores({n, k});
-  Array<int64_t> top_ids({n, k});
+  auto top_scores = output<float>({n, k});
+  auto top_ids = output<int64_t>({n, k});
   float* score_out = top_scores.mutable_data();
   int64_t* id_out = top_ids.mutable_data();
   {
@@ -198,8 +210,8 @@ py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows,
                      int threads) {
   const Queries queries = corpus.queries(query_rows);
   require(k >= 1 && (!ids || ids->size() == corpus.view().n), "k must be positive, and ids have shape [N]");
-  Array<float> top_scores({queries.n, k});
-  Array<int64_t> top_ids({queries.n, k});
+  auto top_scores = output<float>({queries.n, k});
+  auto top_ids = output<int64_t>({queries.n, k});
   float* score_out = top_scores.mutable_data();
   int64_t* id_out = top_ids.mutable_data();
   {

@@ -1,4 +1,4 @@
-"""The planner: from a problem to the tiles that its kernel runs, in pure Python. Each tile it rejects comes with a reason."""
+"""The planner: from a problem to the tiles its kernel runs, in pure Python, with a reason for each tile rejected."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class DensePlan:
     bytes_read: int
     operations: int
     rejected: dict[str, str] = field(default_factory=dict)
+
+    def query_form(self, n_queries: int) -> str:
+        """How the queries are laid out."""
+        return "single queries" if n_queries <= self.row_queries else f"panels of {PANEL} queries"
 
     def launch(self) -> dict[str, int]:
         """The keyword arguments of the kernel."""

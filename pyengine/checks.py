@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.reference import METRICS
 from pyengine.types import F32, F64, I64, U8
 
 PRECISIONS = ("exact", "fast")
+RESIDENT = ("cuda",)  # kinds of torch device where documents stay: those that have float64
 
 
 def is_torch(value: Any) -> bool:
@@ -36,8 +36,8 @@ def positive_int(value: Any, name: str) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a positive integer; got {value!r}") from None
-    if isinstance(value, (bool, np.bool_)) or number < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    if isinstance(value, (bool, np.bool_)) or not 0 < number < 1 << 31:
+        raise ValueError(f"{name} must be a positive integer below 2^31; got {value!r}")
     return number
 
 
@@ -55,25 +55,31 @@ def host_array(value: Any, name: str) -> np.ndarray:
     """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
     if is_torch(value):
         return _from_torch(value, name)
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name} must be an array of numbers; got a masked array with entries that are masked out")
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
-        kind = type(value).__name__
-        raise TypeError(f"{name} must be an array of numbers; got a {kind} that is not one ({error})") from None
+        got = f"a {type(value).__name__} that is not one ({_reason(error)})"
+        raise TypeError(f"{name} must be an array of numbers; got {got}") from None
 
 
 def _from_torch(tensor: Any, name: str) -> np.ndarray:
-    tensor = tensor.detach()
-    if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()
     try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()
         return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
     except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a dense tensor of numbers; got {tensor.dtype}, {tensor.layout} ({error})") from None
+        got = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise TypeError(f"{name} must be a dense tensor of numbers; got {got} ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of another library's message."""
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def vectors(value: Any, name: str, dim: int | None = None) -> F32:
@@ -82,19 +88,46 @@ def vectors(value: Any, name: str, dim: int | None = None) -> F32:
     array = host_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"{name} must have shape [n, D] with D >= 1; got shape {array.shape}")
-    if dim is not None and array.shape[1] != dim:
-        raise ValueError(f"{name} must have {dim} dimensions per row; got shape {array.shape}")
+    _matrix(array.shape, name, dim)
     with np.errstate(over="ignore", under="ignore"):  # what overflows becomes inf, and is refused as such
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def finite(rows: F32, name: str) -> None:
-    """Raise for the first row that holds NaN or inf (or overflowed float32)."""
+def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
+    shape = tuple(shape)
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"{name} must have shape [n, D] with D >= 1; got shape {shape}")
+    if dim is not None and shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} dimensions per row; got shape {shape}")
+
+
+def documents(docs: Any, queries: Any) -> Any:
+    """The documents of a search with these queries: `vectors`, or a float32 tensor on the GPU where both are."""
+    places = [device_of(each) if _resident(each) else "the host" for each in (queries, docs)]
+    if places[0] != places[1]:
+        raise ValueError(f"queries and docs must be on one device; got queries on {places[0]}, docs on {places[1]}")
+    return _device_vectors(docs, "docs") if _resident(docs) else vectors(docs, "docs")
+
+
+def _resident(value: Any) -> bool:
+    return is_torch(value) and value.device.type in RESIDENT
+
+
+def _device_vectors(tensor: Any, name: str) -> Any:
+    """`vectors` of a tensor, which stays where it is."""
+    if not (tensor.dtype.is_floating_point or "int" in str(tensor.dtype)) or str(tensor.layout) != "torch.strided":
+        raise TypeError(f"{name} must be a dense tensor of real numbers; got {tensor.dtype}, {tensor.layout}")
+    _matrix(tensor.shape, name)
+    return tensor.detach().float().contiguous()
+
+
+def finite(rows: Any, name: str) -> None:
+    """Raise for the first row [n, D] that holds NaN or inf (or overflowed float32)."""
     block = max(1, (1 << 20) // max(1, rows.shape[1]))
     for start in range(0, len(rows), block):
-        bad = np.flatnonzero(~np.isfinite(rows[start : start + block]).all(axis=1))
+        part = rows[start : start + block]
+        good = part.isfinite().all(dim=1).cpu().numpy() if is_torch(part) else np.isfinite(part).all(axis=1)
+        bad = np.flatnonzero(~good)
         if bad.size:
             raise non_finite(name, start + int(bad[0]))
 
@@ -107,10 +140,10 @@ def prefix(dims: Any, dim: int) -> int:
     """``dims``: how many leading dimensions are scored; None for all."""
     if dims is None:
         return dim
-    dims = positive_int(dims, "dims")
-    if dims > dim:
-        raise ValueError(f"dims must be at most the {dim} dimensions of the vectors; got {dims}")
-    return dims
+    leading = positive_int(dims, "dims")
+    if leading > dim:
+        raise ValueError(f"dims must be at most the {dim} dimensions of the vectors; got {leading}")
+    return leading
 
 
 def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:

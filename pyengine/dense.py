@@ -31,7 +31,8 @@ def topk(
     ----------
     queries, docs : array-like [Q, D] and [N, D] of real numbers
         NumPy, torch, DLPack, buffers or nested lists, of any strides. What is not float32 is converted to it once,
-        and the converted values are the vectors. Nothing is normalised beforehand.
+        and the converted values are the vectors. Nothing is normalised beforehand. CUDA tensors stay on their
+        device, which must be one; the results are tensors wherever the queries are.
     k : int >= 1
         Beyond the number of documents that may be returned, rows are padded with id -1.
     metric : "cosine", "dot" or "l2"
@@ -60,7 +61,7 @@ def topk(
     RuntimeError
         The chosen backend cannot run this, with each backend's reason.
     """
-    rows = checks.vectors(docs, "docs")
+    rows = checks.documents(docs, queries)
     problem = prepare(
         queries, Documents(rows), k, metric=metric, mask=mask, bias=bias, dims=dims, num_threads=num_threads
     )
@@ -100,9 +101,16 @@ def run(problem: DenseProblem, backend: str, precision: str, like: Any) -> TopK:
     """Choose the backend, search, and give the result in the caller's kind of array."""
     checks.choice(precision, "precision", checks.PRECISIONS)
     chosen = registry.choose(backend, problem)
-    if not problem.docs.checked and not chosen.checks_finite:
+    search = exact_search if precision == "exact" else fast_search
+    unchecked = not problem.docs.checked
+    if unchecked and not chosen.checks_finite(problem):
         checks.finite(problem.docs.rows, "docs")
-    result = (exact_search if precision == "exact" else fast_search)(problem, chosen)
+    try:
+        result = search(problem, chosen)
+    except ArithmeticError:
+        if unchecked:
+            checks.finite(problem.docs.rows, "docs")  # names the first such row
+        raise
     return _as_input(result, like)
 
 

@@ -5,6 +5,7 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -18,12 +19,11 @@ PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
 
 
 def native() -> ModuleType | None:
-    """The compiled extension, or None when it is not built."""
+    """The compiled extension, or None when it is not built. One that is built but broken is an error."""
     try:
-        from pyengine import _native
-    except ImportError:
+        return import_module("pyengine._native")
+    except ModuleNotFoundError:
         return None
-    return _native
 
 
 def corpus(problem: DenseProblem, scan: bool = False) -> Any:
@@ -34,11 +34,10 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     if scan and docs.codes is not None:
         extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
         extra["prefix_norms"] = None if whole else docs.derived(("norms", problem.dims), lambda: _norms(problem))
-    if scan and docs.norms is not None and len(docs) and problem.metric != "cosine":
-        extra["largest_norm"] = docs.derived("largest_norm", lambda: float(np.max(docs.norms)))
-    return _kernels().Corpus(
-        docs.rows, problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra
-    )
+    norms = docs.norms
+    if scan and norms is not None and len(docs) and problem.metric != "cosine":
+        extra["largest_norm"] = docs.derived("largest_norm", lambda: float(norms.max()))
+    return _kernels().Corpus(docs.rows, problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra)
 
 
 def _norms(problem: DenseProblem) -> F64:
@@ -93,9 +92,7 @@ def scan(problem: DenseProblem) -> TopK:
     """Top-k with every document scored by the specification: the last resort, and always right."""
     kernels = native()
     if kernels is not None:
-        scores, ids = kernels.exact_topk(
-            corpus(problem), problem.queries, problem.k, problem.ids, problem.num_threads
-        )
+        scores, ids = kernels.exact_topk(corpus(problem), problem.queries, problem.k, problem.ids, problem.num_threads)
         return TopK(scores, ids, np.ones(problem.n_queries, bool))
     mask = None if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
     return reference.topk(

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks, dense
-from pyengine.problem import Documents
+from pyengine.backends import registry
+from pyengine.explain import Plan, explain
+from pyengine.problem import DenseProblem, Documents
 from pyengine.reference import METRICS
 from pyengine.stores import STORES, GrowingArray
 from pyengine.types import I64, TopK
 
 ORIGINALS = ("ram",)
+MAX_ID = 2**63 - 1
 
 
 class DenseIndex:
@@ -44,7 +47,7 @@ class DenseIndex:
         self.metric = checks.choice(metric, "metric", METRICS)
         checks.choice(store, "store", tuple(STORES))
         checks.choice(originals, "originals", ORIGINALS)
-        self.backend = backend
+        self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
         self._store = STORES[store](self.dim)
         self._ids = GrowingArray(np.int64)
         self._next_id = 0
@@ -61,7 +64,7 @@ class DenseIndex:
     @property
     def ids(self) -> I64:
         """The ids in the order that ``mask`` and ``bias`` follow, int64 [len(self)]."""
-        view = self._ids.view.view()
+        view: I64 = self._ids.view.view()
         view.flags.writeable = False
         return view
 
@@ -73,17 +76,25 @@ class DenseIndex:
         """
         rows = checks.vectors(vectors, "vectors", self.dim)
         checks.finite(rows, "vectors")
-        new_ids = np.arange(self._next_id, self._next_id + len(rows)) if ids is None else checks.id_list(ids)
+        new_ids = self._count_on(len(rows)) if ids is None else checks.id_list(ids)
         if len(new_ids) != len(rows):
             raise ValueError(f"ids must have one entry per vector, {len(rows)}; got {len(new_ids)}")
-        known = np.isin(new_ids, self._ids.view)
-        if known.any():
-            raise ValueError(f"ids must be new; id {new_ids[known][0]} is in the index already")
+        used = new_ids[new_ids < self._next_id]
+        known = used[np.isin(used, self._ids.view)] if used.size else used
+        if known.size:
+            raise ValueError(f"ids must be new; id {known[0]} is in the index already")
         if len(rows) == 0:
             return
+        self._ids.reserve(len(rows))
         self._store.append(rows)
         self._ids.append(new_ids)
         self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+
+    def _count_on(self, count: int) -> I64:
+        """The next ``count`` ids that were never used."""
+        if self._next_id + count > MAX_ID:
+            raise ValueError(f"ids must be given, since counting on from {self._next_id} would pass 2^63-1; got None")
+        return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
 
     def remove(self, ids: Any) -> None:
         """Remove documents by id. Raises ValueError, removing none, if one of the ids is unknown."""
@@ -93,8 +104,9 @@ class DenseIndex:
             raise ValueError(f"ids must be in the index; id {unknown[0]} is not")
         kept = np.flatnonzero(~np.isin(self._ids.view, gone))
         if len(kept) < len(self):
+            kept_ids = self._ids.view[kept]
             self._store.keep(kept)
-            self._ids.keep(kept)
+            self._ids.replace(kept_ids)
 
     def search(
         self,
@@ -116,13 +128,23 @@ class DenseIndex:
         problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
         return dense.run(problem, self.backend if backend is None else backend, precision, like=queries)
 
-    def explain(self, queries: Any, k: int = 10, *, backend: str | None = None, **arguments: Any) -> Any:
-        """The plan of that search, without running it (arguments as for `search`): see `pyengine.plan.Plan`."""
-        from pyengine.plan import explain
+    def explain(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        mask: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Plan:
+        """The plan of that search, without running it: backend, ISA, tiles, store, expected bytes and operations,
+        and what was rejected with the reasons. Arguments and errors as for `search`."""
+        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
+        return explain(problem, self.backend if backend is None else backend)
 
-        return explain(self._problem(queries, k, **arguments), self.backend if backend is None else backend)
-
-    def _problem(self, queries: Any, k: int, **arguments: Any) -> Any:
+    def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
         return dense.prepare(queries, self._documents(), k, metric=self.metric, ids=self._ids.view, **arguments)
 
     def _documents(self) -> Documents:

@@ -68,8 +68,8 @@ class Documents:
 
 @dataclass(frozen=True)
 class DenseProblem:
-    """A dense top-k search. ``queries`` float32 [Q, D] (or a tensor on the documents' GPU), ``mask`` a bitmap uint8
-    [1 or Q, ceil(N/8)], ``bias`` float64 [N], ``ids`` int64 [N] or None for row numbers."""
+    """A dense top-k search. ``queries`` float32 [Q, D] (on the host, wherever the documents are), ``mask`` a bitmap
+    uint8 [1 or Q, ceil(N/8)], ``bias`` float64 [N], ``ids`` int64 [N] or None for row numbers."""
 
     queries: F32
     docs: Documents
@@ -92,11 +92,11 @@ class DenseProblem:
 
     def describe(self) -> str:
         extras = [name for name in ("mask", "bias") if getattr(self, name) is not None]
-        return (
-            f"dense top-{self.k}, {self.metric}, queries float32 [{self.n_queries}, {self.queries.shape[1]}], documents "
-            f"{self.docs.store} [{len(self.docs)}, {self.docs.dim}], dims {self.dims}, device {self.docs.device or 'cpu'}"
-            + (f", with {' and '.join(extras)}" if extras else "")
-        )
+        queries = f"queries float32 [{self.n_queries}, {self.queries.shape[1]}]"
+        documents = f"documents {self.docs.store} [{len(self.docs)}, {self.docs.dim}]"
+        where = f"dims {self.dims}, device {self.docs.device or 'cpu'}"
+        added = f", with {' and '.join(extras)}" if extras else ""
+        return f"dense top-{self.k}, {self.metric}, {queries}, {documents}, {where}{added}"
 
 
 def first_rows(offsets: I64) -> I64:

@@ -25,7 +25,8 @@ def lane_sum(terms: F64) -> F64:
     for start in range(0, terms.shape[-1], LANES):
         step = terms[..., start : start + LANES]
         lanes[: step.shape[-1]] += np.moveaxis(step, -1, 0)
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    total: F64 = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    return total
 
 
 def dot(a: NDArray[np.floating], b: NDArray[np.floating]) -> F64:
@@ -42,11 +43,12 @@ def round_score(score: F64) -> F32:
     """Round once to float32: finite values outside its range are clamped, and zero is +0.0."""
     clamped = np.clip(score, -FLOAT32_MAX, FLOAT32_MAX)
     with np.errstate(under="ignore"):
-        return clamped.astype(np.float32) + np.float32(0.0)  # -0.0 + 0.0 is +0.0
+        rounded: F32 = clamped.astype(np.float32) + np.float32(0.0)  # -0.0 + 0.0 is +0.0
+    return rounded
 
 
-def pair_scores(queries: F32, docs: F32, metric: str, bias: F64 | None = None) -> F32:
-    """Scores of query rows against document rows [..., D], broadcast against each other.
+def unrounded_scores(queries: F32, docs: F32, metric: str, bias: F64 | None = None) -> F64:
+    """float64 scores of query rows against document rows [..., D], broadcast against each other.
 
     ``cosine`` is <q,d> / (|q| |d|), 0 where either norm is 0; ``l2`` is the sum of (q_i - d_i)^2.
     """
@@ -58,9 +60,12 @@ def pair_scores(queries: F32, docs: F32, metric: str, bias: F64 | None = None) -
     if metric == "cosine":
         norms = norm(queries) * norm(docs)
         score = np.divide(score, norms, out=np.zeros_like(score), where=norms > 0)
-    if bias is not None:
-        score = score + bias
-    return round_score(score)
+    return score if bias is None else score + bias
+
+
+def pair_scores(queries: F32, docs: F32, metric: str, bias: F64 | None = None) -> F32:
+    """The scores: `unrounded_scores`, rounded once."""
+    return round_score(unrounded_scores(queries, docs, metric, bias))
 
 
 def scores(queries: F32, docs: F32, metric: str = "cosine", bias: F64 | None = None, dims: int | None = None) -> F32:

@@ -53,4 +53,6 @@ def certified(problem: DenseProblem, candidates: Candidates, top_scores: F32) ->
     kth = reference.rank_score(top_scores[:, -1], problem.metric)
     nothing_dropped = candidates.dropped == -np.inf
     could_be = reference.round_score(candidates.dropped)
-    return nothing_dropped | ((could_be < kth) & (candidates.dropped < np.inf) & (kth > -np.inf))
+    beaten = (could_be < kth) & (candidates.dropped < np.inf) & (kth > -np.inf)
+    proven: Bool = nothing_dropped | beaten
+    return proven

@@ -1,4 +1,5 @@
-"""How an index keeps its vectors. A store grows by rows, gives backends an unchanging view (`Documents`), and drops rows."""
+"""How an index keeps its vectors: a store grows by rows, drops rows, and gives backends an unchanging view
+(`Documents`)."""
 
 from __future__ import annotations
 
@@ -23,20 +24,24 @@ class GrowingArray:
     def view(self) -> NDArray[Any]:
         return self._buffer[: self._size]
 
-    def append(self, rows: NDArray[Any]) -> None:
-        size = self._size + len(rows)
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more rows, which is all that can fail in `append`."""
+        size = self._size + count
         if size > len(self._buffer):
             capacity = size if self._size == 0 else max(size, len(self._buffer) + len(self._buffer) // 2)
             grown = np.empty((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
             grown[: self._size] = self.view
             self._buffer = grown
+
+    def append(self, rows: NDArray[Any]) -> None:
+        self.reserve(len(rows))
+        size = self._size + len(rows)
         self._buffer[self._size : size] = rows
         self._size = size
 
-    def keep(self, rows: I64) -> None:
-        """Keep only these rows, in this order."""
-        self._buffer = self._buffer[rows]
-        self._size = len(rows)
+    def replace(self, rows: NDArray[Any]) -> None:
+        """Hold these rows, and no others."""
+        self._buffer, self._size = rows, len(rows)
 
 
 class Float32Store:
@@ -58,6 +63,8 @@ class Float32Store:
 
     def _append(self, rows: F32, parts: list[NDArray[Any]]) -> None:
         for array, part in zip(self._arrays(), parts):
+            array.reserve(len(part))
+        for array, part in zip(self._arrays(), parts):
             array.append(part)
         self._cache = {}
 
@@ -68,8 +75,9 @@ class Float32Store:
 
     def keep(self, rows: I64) -> None:
         """Keep only these rows, in this order."""
-        for array in self._arrays():
-            array.keep(rows)
+        kept = [array.view[rows] for array in self._arrays()]
+        for array, part in zip(self._arrays(), kept):
+            array.replace(part)
         self._cache = {}
 
     def documents(self) -> Documents:
@@ -94,7 +102,7 @@ class Int8Store(Float32Store):
         super().__init__(dim)
         kernels = exact.native()
         if kernels is None:
-            raise RuntimeError("store 'int8' needs the compiled extension: build it with 'pip install .', or use store='float32'")
+            raise RuntimeError("store 'int8' needs the compiled extension (pip install .); store='float32' does not")
         self._quantize = kernels.quantize
         self.codes = GrowingArray(np.uint8, (-(-dim // 64) * 64,))
         self.scale = GrowingArray(np.float32)

@@ -1,6 +1,6 @@
 // AMX int8: 16 x 16 products of 64 bytes an instruction. What is not matrix work is AVX-512's.
 //
-// With PYENGINE_EMULATE_AMX the same code is built a second time over tiles in software (amx_emulated.cpp).
+// With PYENGINE_TESTING the same code is built a second time over tiles in software (amx_emulated.cpp).
 #if defined(__x86_64__)
 #include <immintrin.h>
 

@@ -38,7 +38,7 @@ std::vector<const KernelTable*> detect() {
   found.push_back(&NEON_KERNELS);
 #endif
   found.push_back(&BASELINE_KERNELS);
-#if defined(PYENGINE_EMULATE_AMX) && defined(__x86_64__)
+#if defined(PYENGINE_TESTING) && defined(__x86_64__)
   if (avx512) found.push_back(&AMX_EMULATED_KERNELS);
 #endif
   return found;

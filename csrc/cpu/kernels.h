@@ -77,7 +77,7 @@ extern const KernelTable BASELINE_KERNELS;
 extern const KernelTable AVX2_KERNELS;
 extern const KernelTable AVX512_KERNELS;
 extern const KernelTable AMX_KERNELS;
-#ifdef PYENGINE_EMULATE_AMX
+#ifdef PYENGINE_TESTING
 extern const KernelTable AMX_EMULATED_KERNELS;
 #endif
 #elif defined(__aarch64__)

@@ -18,8 +18,6 @@ class Backend:
     """
 
     name: ClassVar[str]
-    checks_finite: ClassVar[bool] = False
-    """Whether `propose` itself refuses documents that hold NaN or inf, so that no pass is spent on it before."""
 
     def missing(self) -> str | None:
         """None if this backend can run on this machine, else one sentence: why not, and the remedy."""
@@ -31,6 +29,10 @@ class Backend:
             return [f"it reads host memory, and the documents are on {problem.docs.device}"]
         return []
 
+    def checks_finite(self, problem: DenseProblem) -> bool:
+        """Whether `propose` raises ArithmeticError for documents with NaN or inf, so that no pass need look first."""
+        return False
+
     def first_width(self, problem: DenseProblem) -> int:
         """How many candidates per query to ask for at first."""
         return problem.k + max(16, problem.k // 4)
@@ -39,9 +41,9 @@ class Backend:
         """At most about ``width`` candidates per query (k at least), and a bound on all others: see `Candidates`."""
         raise NotImplementedError(f"{type(self).__name__} must implement propose")
 
-    def describe(self, problem: DenseProblem) -> dict[str, str]:
-        """How `propose` would run, for `explain`: short facts by name."""
-        return {}
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        """How `propose` would run, for `explain`: facts by name, and what was rejected with the reason."""
+        return {}, {}
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         """float32 [M]: the specification's scores of the candidates, wherever the documents live."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pyengine import checks, exact
+from pyengine import exact
 from pyengine.backends.base import Backend
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem
 from pyengine.types import Candidates
 
+ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
 
@@ -22,11 +23,10 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
-    checks_finite = True
 
     def missing(self) -> str | None:
         if exact.native() is None:
-            return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++17 compiler)"
+            return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
         return None
 
     def refusals(self, problem: DenseProblem) -> list[str]:
@@ -36,6 +36,9 @@ class CpuBackend(Backend):
         if len(problem.docs) > MAX_DOCUMENTS:
             found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {len(problem.docs)}")
         return found
+
+    def checks_finite(self, problem: DenseProblem) -> bool:
+        return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
 
     def first_width(self, problem: DenseProblem) -> int:
         return 8 * problem.k + 4096
@@ -48,21 +51,29 @@ class CpuBackend(Backend):
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        try:
-            lists = kernels.propose(
-                exact.corpus(problem, scan=True), problem.queries, problem.k,
-                **self.plan(problem, width).launch(), num_threads=problem.num_threads,
-            )  # fmt: skip
-        except ArithmeticError as error:  # the kernel met a row that is not finite
-            raise checks.non_finite("docs", error.args[0]) from None
+        lists = kernels.propose(
+            exact.corpus(problem, scan=True), problem.queries, problem.k,
+            **self.plan(problem, width).launch(), num_threads=problem.num_threads,
+        )  # fmt: skip
         return Candidates(*lists)
 
-    def describe(self, problem: DenseProblem) -> dict[str, str]:
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         kernels = exact.native()
         assert kernels is not None
         plan = self.plan(problem, self.first_width(problem))
-        facts = {name: str(value) for name, value in plan.launch().items()}
-        facts["isa"] = f"{kernels.isa()} of {', '.join(kernels.isas())}"
-        facts["reads"] = f"{plan.bytes_read:,} bytes"
-        facts["computes"] = f"{plan.operations:,} int8 operations"
-        return facts | {f"not {what}": why for what, why in plan.rejected.items()}
+        threads = problem.num_threads
+        facts = {
+            "isa": kernels.isa(),
+            "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
+            "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
+            "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
+            "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
+            "candidates": f"at most {plan.width} per query before widening",
+            "reads": f"{plan.bytes_read:,} bytes, and {4 * problem.docs.dim:,} more per candidate refined",
+            "computes": f"{plan.operations:,} int8 operations",
+        }
+        present = kernels.isas()
+        slower = f"{kernels.isa()} was taken: it is the fastest here, or was forced (PYENGINE_CPU_ISA)"
+        rejected = {f"isa {isa}": slower for isa in present if isa != kernels.isa()}
+        rejected |= {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
+        return facts, rejected | plan.rejected

@@ -24,5 +24,8 @@ class NumpyBackend(Backend):
         kept = found.ids >= 0
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
         full = kept.all(axis=1) & (width < len(docs))
-        last = reference.rank_score(found.scores[:, -1], problem.metric).astype(np.float64)
-        return Candidates(found.ids[kept], offsets, found.scores[kept], np.where(full, last, -np.inf))
+        last = reference.rank_score(found.scores[:, -1], problem.metric)
+        # What was dropped rounds to `last` at most, so in float64 it lies below the next float32.
+        with np.errstate(over="ignore"):
+            above = np.nextafter(last, np.float32(np.inf)).astype(np.float64)
+        return Candidates(found.ids[kept], offsets, found.scores[kept], np.where(full, above, -np.inf))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class BackendStatus(NamedTuple):
     reason: str | None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _third_party() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILTIN}
 
@@ -42,18 +42,23 @@ def names() -> list[str]:
     return [*BUILTIN, *sorted(_third_party())]
 
 
-@lru_cache(maxsize=None)
+@cache
 def get(name: str) -> Backend:
     """The backend of that name; it may still be `missing` what it needs."""
     if name in BUILTIN:
         module, _, attribute = BUILTIN[name].partition(":")
         backend: Backend = getattr(import_module(module), attribute)()
         return backend
-    point = _third_party().get(name)
-    if point is None:
-        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, names()))}; got {name!r}")
-    joined: Backend = point.load()()
+    joined: Backend = _third_party()[_known(name)].load()()
     return joined
+
+
+def _known(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be a name; got {name!r}")
+    if name not in names():
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(map(repr, names()))}; got {name!r}")
+    return name
 
 
 def _missing(name: str) -> str | None:
@@ -75,7 +80,7 @@ def backends() -> list[BackendStatus]:
 def use_backend(name: str) -> Iterator[None]:
     """Within the block, ``backend="auto"`` means this backend. Per thread and per task."""
     if name != "auto":
-        get(name)
+        _known(name)
     token = _default.set(name)
     try:
         yield
@@ -85,22 +90,20 @@ def use_backend(name: str) -> Iterator[None]:
 
 def reasons(problem: DenseProblem) -> dict[str, list[str]]:
     """For each backend, why it cannot run this problem (empty when it can)."""
-    found: dict[str, list[str]] = {}
-    for name in names():
-        missing = _missing(name)
-        found[name] = [missing] if missing else get(name).refusals(problem)
-    return found
+    return {name: _reasons(name, problem) for name in names()}
+
+
+def _reasons(name: str, problem: DenseProblem) -> list[str]:
+    missing = _missing(name)
+    return [missing] if missing else get(name).refusals(problem)
 
 
 def choose(name: str, problem: DenseProblem) -> Backend:
     """The backend to run: the one named, or the first that can for "auto". An explicit choice never falls back."""
-    if not isinstance(name, str):
-        raise TypeError(f"backend must be a name; got {name!r}")
     name = _default.get() if name == "auto" else name
-    for candidate in names() if name == "auto" else [name]:
-        backend = get(candidate)
-        if backend.missing() is None and not backend.refusals(problem):
-            return backend
+    for candidate in names() if name == "auto" else [_known(name)]:
+        if not _reasons(candidate, problem):
+            return get(candidate)
     why = reasons(problem)
     shown = why if name == "auto" else {name: why[name]}
     lines = [f"  {each}: {'; '.join(texts)}" for each, texts in shown.items()]

@@ -1,0 +1,110 @@
+"""What is raced: a setup that is not timed, and a search that is. Here are ours, which must pass the gate; the others
+are in `bench.peers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+import pyengine
+from pyengine import exact
+from pyengine.backends import registry
+from pyengine.types import F32, I64
+
+ISAS = ("baseline", "avx2", "avx512", "amx", "neon")
+
+Answer = tuple[F32, I64]  # scores [Q, K], ids [Q, K]
+Search = Callable[[F32, int], Any]  # (queries [Q, D], k) -> what `Contestant.read` turns into an `Answer`
+Prepare = Callable[[F32, str, int], Search]  # (docs [N, D], metric, threads)
+
+
+class Unavailable(Exception):
+    """Why a contestant cannot run here, in a sentence."""
+
+
+def first_two(found: Any) -> Answer:
+    """The answer of those who return (scores, ids, ...), best first."""
+    return np.asarray(found[0], np.float32), np.asarray(found[1], np.int64)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``value_bytes`` is what it must read of each stored number, ``arithmetic`` ("float32" or "int8") what it
+    multiplies in: both only set the floor with which it is compared."""
+
+    name: str
+    prepare: Prepare
+    ours: bool = False
+    arithmetic: str = "float32"
+    value_bytes: int = 4
+    read: Callable[[Any], Answer] = first_two
+
+
+def module(name: str, package: str = "") -> Any:
+    """An optional module; `Unavailable` names the remedy."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise Unavailable(f"pip install {package or name} ({error})") from None
+
+
+def index(store: str, backend: str = "cpu", isa: str = "") -> Contestant:
+    """`DenseIndex` with that store, on one instruction set where ``isa`` names it."""
+
+    def prepare(docs: F32, metric: str, threads: int) -> Search:
+        _require(backend)
+        with _on_isa(isa):
+            built = pyengine.DenseIndex(docs.shape[1], metric=metric, store=store, backend=backend)
+            built.add(docs)
+
+        def search(queries: F32, k: int) -> Any:
+            with _on_isa(isa):
+                return built.search(queries, k, num_threads=threads)
+
+        return search
+
+    name = f"pyengine-{store}" + (f"@{isa}" if isa else "")
+    return Contestant(name, prepare, ours=True, arithmetic="int8", value_bytes=1 if store == "int8" else 4)
+
+
+def one_off(backend: str = "cpu") -> Contestant:
+    """`pyengine.topk` on the raw vectors: nothing is prepared."""
+
+    def prepare(docs: F32, metric: str, threads: int) -> Search:
+        _require(backend)
+        return lambda queries, k: pyengine.topk(queries, docs, k, metric=metric, backend=backend, num_threads=threads)
+
+    return Contestant("pyengine-topk", prepare, ours=True, arithmetic="int8")
+
+
+OURS = (index("int8"), index("float32"), one_off())
+FORCED = tuple(index(store, isa=isa) for isa in ISAS for store in ("int8", "float32"))
+
+
+def _require(backend: str) -> None:
+    reason = registry.get(backend).missing()
+    if reason is not None:
+        raise Unavailable(reason)
+
+
+@contextmanager
+def _on_isa(name: str) -> Iterator[None]:
+    """Within the block the extension uses that instruction set ("" leaves it as it is)."""
+    kernels: Any = exact.native()
+    if not name:
+        yield
+        return
+    before = kernels.isa()
+    try:
+        kernels.set_isa(name)
+    except (ValueError, RuntimeError) as error:
+        raise Unavailable(str(error)) from None
+    try:
+        yield
+    finally:
+        kernels.set_isa(before)

@@ -1,0 +1,78 @@
+"""Corpora, seeded and made in chunks, and queries drawn near their documents.
+
+"clustered" is meant to be like text embeddings: unit vectors around a few thousand centres, with a decaying spectrum
+that a rotation spreads over all dimensions. "scaled" gives those vectors log-normal lengths, for ``dot`` and ``l2``.
+"gaussian" is uniform on the sphere: no structure at all, the hardest for a bound. "scifact" is real: MiniLM
+embeddings of SciFact. The last bit of a corpus may differ between machines (it goes through their BLAS); every answer
+is judged on the very arrays that were searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import pyengine
+from bench.shapes import Corpus
+from pyengine.types import F32
+
+SEED = 20261121
+CHUNK = 1 << 14  # rows made at a time
+SPREAD = 0.8  # length of a document's offset from its centre of length 1: cosine 0.6 within a cluster
+QUERY_SPREAD = 0.5  # the same of a query from its document: cosine 0.9
+DECAY = 0.5  # the j-th direction has standard deviation j^-DECAY
+SCIFACT = Path(pyengine.__file__).parent / "data" / "scifact" / "emb"
+
+Draw = Callable[[np.random.Generator, int], F32]
+
+
+def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
+    """Documents float32 [N, D] and queries float32 [Q, D]; the first queries are the same however many are asked for.
+
+    Raises FileNotFoundError where real data is asked for that is not there.
+    """
+    if corpus.data == "scifact":
+        return np.load(SCIFACT / "doc_dense_f32.npy"), np.load(SCIFACT / "query_dense_f32.npy")[:n_queries]
+    if corpus.data not in ("clustered", "scaled", "gaussian"):
+        raise ValueError(f"data must be 'clustered', 'scaled', 'gaussian' or 'scifact'; got {corpus.data!r}")
+    draw = _directions(corpus)
+    docs = _documents(corpus, draw)
+    picks = np.random.default_rng([SEED, 2]).integers(len(docs), size=n_queries)
+    lengths = np.linalg.norm(docs[picks], axis=1, keepdims=True)
+    queries = docs[picks] + np.float32(QUERY_SPREAD) * lengths * draw(np.random.default_rng([SEED, 3]), n_queries)
+    return docs, queries if corpus.data == "scaled" else _unit(queries)
+
+
+def _documents(corpus: Corpus, draw: Draw) -> F32:
+    """float32 [N, D], each chunk from a generator of its own."""
+    docs = np.empty((corpus.n_docs, corpus.dim), np.float32)
+    centres = draw(np.random.default_rng([SEED, 1]), min(4096, max(1, corpus.n_docs // 64)))
+    for start in range(0, len(docs), CHUNK):
+        rng = np.random.default_rng([SEED, 4, start])
+        part = docs[start : start + CHUNK]
+        if corpus.data == "gaussian":
+            part[:] = draw(rng, len(part))
+            continue
+        near = centres[rng.integers(len(centres), size=len(part))]
+        part[:] = _unit(near + np.float32(SPREAD) * draw(rng, len(part)))
+        if corpus.data == "scaled":
+            part *= rng.lognormal(0.0, 0.25, size=(len(part), 1)).astype(np.float32)
+    return docs
+
+
+def _directions(corpus: Corpus) -> Draw:
+    """Draws unit vectors [n, D]: isotropic for "gaussian", else with the spectrum of embeddings."""
+    if corpus.data == "gaussian":
+        return lambda rng, n: _unit(rng.standard_normal((n, corpus.dim), dtype=np.float32))
+    square = np.random.default_rng([SEED, 0]).standard_normal((corpus.dim, corpus.dim))
+    rotation = np.linalg.qr(square)[0]  # [D, D]
+    spectrum = np.arange(1, corpus.dim + 1) ** -DECAY
+    mix = (spectrum[:, None] * rotation).astype(np.float32)
+    return lambda rng, n: _unit(rng.standard_normal((n, corpus.dim), dtype=np.float32) @ mix)
+
+
+def _unit(rows: F32) -> F32:
+    lengths: F32 = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / lengths

@@ -1,0 +1,46 @@
+"""The C++ kernels (csrc/). Arrays must be C-contiguous and of the exact dtype; row numbers and ids are int64."""
+
+from pyengine.types import F32, F64, I64, U8
+
+def isas() -> list[str]: ...
+def isa() -> str: ...
+def set_isa(name: str) -> str: ...
+
+class Corpus:
+    def __init__(
+        self,
+        rows: F32,
+        dims: int,
+        metric: str,
+        *,
+        codes: U8 | None = None,
+        scale: F32 | None = None,
+        residual: F32 | None = None,
+        norms: F64 | None = None,
+        prefix_norms: F64 | None = None,
+        largest_norm: float = 0.0,
+        mask: U8 | None = None,
+        bias: F64 | None = None,
+    ) -> None: ...
+
+def quantize(rows: F32, num_threads: int = 1) -> tuple[U8, F32, F32]: ...
+def norms(rows: F32, dims: int, num_threads: int = 1) -> F64: ...
+def propose(
+    corpus: Corpus,
+    queries: F32,
+    k: int,
+    *,
+    tile: int,
+    sample: int,
+    width: int,
+    query_block: int,
+    row_queries: int,
+    num_threads: int,
+) -> tuple[I64, I64, F32, F64]: ...
+def refine(corpus: Corpus, queries: F32, rows: I64, offsets: I64, num_threads: int) -> F32: ...
+def select(
+    scores: F32, rows: I64, offsets: I64, k: int, smaller_is_better: bool, ids: I64 | None = None
+) -> tuple[F32, I64]: ...
+def exact_topk(corpus: Corpus, queries: F32, k: int, ids: I64 | None, num_threads: int) -> tuple[F32, I64]: ...
+def peak_int8(num_threads: int) -> float: ...
+def read_bandwidth(n_bytes: int, num_threads: int) -> float: ...

@@ -1,0 +1,107 @@
+"""Retrieval quality: collections in the BEIR layout, metrics by ir_measures, and TREC runs.
+
+A BEIR folder holds ``corpus.jsonl`` or ``corpus.jsonl.gz``, ``queries.jsonl`` and ``qrels/<split>.tsv`` (Thakur et
+al., arXiv 2104.08663).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyengine.reference import rank_score
+from pyengine.types import TopK
+
+Qrels = dict[str, dict[str, int]]
+"""The judgements: by query id, then by document id; above 0 is relevant."""
+
+
+class Document(NamedTuple):
+    title: str
+    text: str
+
+
+def load_corpus(folder: Path) -> dict[str, Document]:
+    """The documents by id, in the order of the file."""
+    plain = folder / "corpus.jsonl"
+    path = plain if plain.exists() else folder / "corpus.jsonl.gz"
+    return {record["_id"]: Document(record.get("title", ""), record["text"]) for record in _records(path)}
+
+
+def load_queries(folder: Path) -> dict[str, str]:
+    """The texts of the queries by id, in the order of the file."""
+    return {record["_id"]: record["text"] for record in _records(folder / "queries.jsonl")}
+
+
+def load_qrels(folder: Path, split: str = "test") -> Qrels:
+    """The judgements of one split."""
+    path = folder / "qrels" / f"{split}.tsv"
+    qrels: Qrels = {}
+    for number, line in _lines(path):
+        if number == 1:  # the names of the columns
+            continue
+        try:
+            query, doc, grade = line.split("\t")
+            qrels.setdefault(query, {})[doc] = int(grade)
+        except ValueError:
+            raise ValueError(f"{path}, line {number}: expected query-id, corpus-id and score between tabs") from None
+    return qrels
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in _lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not (isinstance(record, dict) and {"_id", "text"} <= record.keys()):
+            raise ValueError(f"{path}, line {number}: expected a JSON object with '_id' and 'text'")
+        yield record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: a BEIR folder holds corpus.jsonl, queries.jsonl, qrels/<split>.tsv"
+        )
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.rstrip("\n")
+
+
+def metrics(result: TopK, doc_ids: Sequence[str], query_ids: Sequence[str], qrels: Qrels) -> dict[str, float]:
+    """nDCG@10, Recall@100 and MRR@10, each the mean over all judged queries; one that was not searched counts 0.
+
+    ``doc_ids`` [N] and ``query_ids`` [Q] name the rows of the corpus and of the result. ImportError without the
+    package ir_measures.
+    """
+    try:
+        from ir_measures import RR, R, calc_aggregate, nDCG
+    except ModuleNotFoundError:
+        raise ImportError("metrics need the package ir_measures: pip install 'pyengine-search[eval]'") from None
+    # Minus the place stands for the score: trec_eval breaks ties of its own accord, and for l2 smaller is better.
+    run = {
+        query: {doc_ids[row]: -float(place) for place, row in enumerate(rows) if row >= 0}
+        for query, rows in zip(query_ids, result.ids)
+    }
+    measures = {"nDCG@10": nDCG @ 10, "Recall@100": R @ 100, "MRR@10": RR @ 10}
+    values = calc_aggregate(measures.values(), qrels, run)
+    return {name: float(values[measure]) for name, measure in measures.items()}
+
+
+def write_trec(path: Path, result: TopK, doc_ids: Sequence[str], query_ids: Sequence[str], metric: str) -> None:
+    """Write ``query Q0 document place score pyengine`` a line. Larger is better there, so ``l2`` is written negated;
+    nine digits keep every float32 apart. ValueError for an id that holds white space."""
+    for name in (*doc_ids, *query_ids):
+        if len(name.split()) != 1:
+            raise ValueError(f"ids in a TREC run must be words without white space; got {name!r}")
+    with path.open("w", encoding="utf-8") as file:
+        for query, scores, rows in zip(query_ids, rank_score(result.scores, metric), result.ids):
+            for place, (score, row) in enumerate(zip(scores, rows), 1):
+                if row >= 0:
+                    file.write(f"{query} Q0 {doc_ids[row]} {place} {score:.9g} pyengine\n")

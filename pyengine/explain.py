@@ -1,0 +1,40 @@
+"""What a search would do and why: the backend, its plan, and what was rejected."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pyengine.backends import registry
+from pyengine.problem import DenseProblem
+
+
+class Plan(NamedTuple):
+    """The plan of one search. ``facts`` are the backend's own (ISA, tiles, bytes, operations), ``rejected`` says for
+    everything that was not chosen why not. Printing it gives a readable page."""
+
+    problem: str
+    backend: str
+    facts: dict[str, str]
+    rejected: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [self.problem, f"backend: {self.backend}"]
+        lines += [f"  {name}: {value}" for name, value in self.facts.items()]
+        lines += ["rejected:", *(f"  {name}: {reason}" for name, reason in self.rejected.items())]
+        return "\n".join(lines)
+
+
+def explain(problem: DenseProblem, backend: str) -> Plan:
+    """The plan of this search with that backend, or with the one that "auto" takes; errors as for the search."""
+    chosen = registry.choose(backend, problem)
+    facts, tiles = chosen.describe(problem)
+    rejected = {
+        f"backend {name}": "; ".join(reasons) or f"it can run this too, but {chosen.name!r} is {_preference(backend)}"
+        for name, reasons in registry.reasons(problem).items()
+        if name != chosen.name
+    }
+    return Plan(problem.describe(), chosen.name, facts, rejected | tiles)
+
+
+def _preference(backend: str) -> str:
+    return "the first that can" if backend == "auto" else "what was asked for"

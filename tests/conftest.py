@@ -1,0 +1,116 @@
+"""What the tests share: the backends and instruction sets of this machine, and poisoned memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import pyengine
+from pyengine import conformance_cases, exact
+
+settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
+settings.register_profile("long", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=long
+settings.load_profile("pyengine")
+
+GOLDEN = Path(__file__).parent / "golden"
+NATIVE = exact.native()
+ISAS: list[str] = [] if NATIVE is None else list(NATIVE.isas())
+STATUSES = pyengine.backends()
+# Every backend that can run here, and the instruction set it is to use: cpu comes once for each.
+ENGINES = [(each.name, isa) for each in STATUSES if each.available for isa in (ISAS if each.name == "cpu" else [""])]
+
+
+def pytest_report_header() -> list[str]:
+    absent = [f"{each.name} ({each.reason})" for each in STATUSES if not each.available]
+    return [
+        f"pyengine: backends {', '.join(each.name for each in STATUSES if each.available)}; "
+        f"instruction sets {', '.join(ISAS) or 'none'}; not tested: {', '.join(absent) or 'nothing'}"
+    ]
+
+
+@contextmanager
+def using_isa(isa: str) -> Iterator[None]:
+    """Within the block, the extension uses this instruction set."""
+    if NATIVE is None or not isa:
+        yield
+        return
+    before = NATIVE.set_isa(isa)
+    try:
+        yield
+    finally:
+        NATIVE.set_isa(before)
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this machine that the extension has kernels for."""
+    with using_isa(request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=lambda engine: "-".join(filter(None, engine)))
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of each backend that can run here; ``cpu`` once for each instruction set."""
+    name, isa = request.param
+    with using_isa(isa):
+        yield name
+
+
+@pytest.fixture(params=[name for name in conformance_cases.stores() if name != "matrix"])
+def store(request: pytest.FixtureRequest) -> str:
+    """Each store of `DenseIndex` that can be made here."""
+    return str(request.param)
+
+
+@pytest.fixture(params=sorted(GOLDEN.glob("dense_*.npz")), ids=lambda path: path.stem)
+def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The arrays of each dense golden file: see golden/README.md."""
+    with np.load(request.param) as file:
+        return dict(file)
+
+
+def _poisoned(make: Callable[..., Any], fill: Callable[[Any], object]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        array = make(*args, **kwargs)
+        fill(array)
+        return array
+
+    return made
+
+
+def _fill_numpy(array: np.ndarray) -> None:
+    kind = array.dtype.kind
+    if kind in "fc":
+        array.fill(np.nan)
+    elif kind in "iu":
+        array.fill(max(-999, int(np.iinfo(array.dtype).min)) if kind == "i" else 99)
+
+
+def _fill_torch(tensor: Any) -> None:
+    if tensor.is_floating_point():
+        tensor.fill_(float("nan"))
+    elif tensor.dtype in (sys.modules["torch"].int32, sys.modules["torch"].int64):
+        tensor.fill_(-999)
+
+
+@pytest.fixture(scope="module")
+def poison() -> Iterator[None]:
+    """``np.empty`` and ``torch.empty`` give arrays full of NaN or -999, so that an output which is never written
+    cannot pass for zeros."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("empty", "empty_like"):
+            patch.setattr(np, name, _poisoned(getattr(np, name), _fill_numpy))
+            if "torch" in sys.modules:
+                torch = sys.modules["torch"]
+                patch.setattr(torch, name, _poisoned(getattr(torch, name), _fill_torch))
+        yield

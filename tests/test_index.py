@@ -1,0 +1,276 @@
+"""`DenseIndex`: adding, removing, ids, and what a search sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine
+from pyengine import DenseIndex, TopK, conformance, reference
+from pyengine.stores import GrowingArray
+from pyengine.types import F32, I64
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
+metrics = pytest.mark.parametrize("metric", reference.METRICS)
+D = 20
+RNG = np.random.default_rng(7)
+QUERIES: F32 = RNG.standard_normal((4, D)).astype(np.float32)
+DOCS: F32 = RNG.standard_normal((120, D)).astype(np.float32)
+TIED: F32 = RNG.integers(-1, 2, (120, D)).astype(np.float32)[RNG.integers(0, 120, 120)]
+
+
+def index_of(docs: F32, store: str, ids: Any = None, metric: str = "cosine") -> DenseIndex:
+    index = DenseIndex(D, metric, store)
+    index.add(docs, ids)
+    return index
+
+
+def holds(index: DenseIndex, docs: F32, ids: I64, what: str, **arguments: Any) -> None:
+    """The index holds these documents in this order, and searches them as specified."""
+    np.testing.assert_array_equal(index.ids, ids, err_msg=what)
+    assert len(index) == len(docs)
+    want = reference.topk(QUERIES, docs, 15, index.metric, ids=ids, **arguments)
+    conformance.same(index.search(QUERIES, 15, **arguments), want, what)
+
+
+# --- Adding -----------------------------------------------------------------------------------------------------------
+
+
+@metrics
+def test_search_gives_the_specified_answer(store: str, metric: str) -> None:
+    holds(index_of(DOCS, store, metric=metric), DOCS, np.arange(120), "an index")
+
+
+def test_ids_count_on_from_the_largest_ever_used(store: str) -> None:
+    index = index_of(DOCS[:2], store)
+    index.add(DOCS[2:4], ids=[100, 7])
+    index.add(DOCS[4:6])
+    assert index.ids.tolist() == [0, 1, 100, 7, 101, 102]
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2], (3, 1, 2), np.array([3, 1, 2], np.uint8), np.array([3, 9, 1, 9, 2])[::2]])
+def test_ids_may_be_any_integers(store: str, ids: Any) -> None:
+    assert index_of(DOCS[:3], store, ids).ids.tolist() == [3, 1, 2]
+
+
+def test_the_largest_id_there_is(store: str) -> None:
+    index = index_of(DOCS[:1], store, [2**63 - 1])
+    assert index.search(QUERIES, 1).ids.tolist() == [[2**63 - 1]] * 4
+
+
+def test_many_small_adds_are_one_large_add(store: str) -> None:
+    index = DenseIndex(D, "dot", store)
+    sizes = [1, 1, 2, 0, 3, 1, 5, 8, 1, 13, 1, 1, 21, 34, 28]
+    start = 0
+    for size in sizes:
+        index.add(DOCS[start : start + size])
+        start += size
+        holds(index, DOCS[:start], np.arange(start), f"after {start} documents")
+    assert start == 120
+
+
+def test_growth_copies_each_row_a_bounded_number_of_times() -> None:
+    rows, buffers = GrowingArray(np.float32, (2,)), set()
+    for i in range(5000):
+        rows.append(np.full((1, 2), i, np.float32))
+        buffers.add(rows.view.base.__array_interface__["data"][0] if rows.view.base is not None else None)
+    assert rows.view[:, 0].tolist() == list(range(5000))
+    assert len(buffers) < 30
+
+
+def test_adding_does_not_keep_or_change_what_was_given(store: str) -> None:
+    given, given_ids = DOCS.copy(), np.arange(120)[::-1].copy()
+    index = index_of(given, store, given_ids)
+    np.testing.assert_array_equal(given, DOCS)
+    given[:], given_ids[:] = 0, 0
+    holds(index, DOCS, np.arange(120)[::-1], "after the caller's arrays changed")
+
+
+def test_adding_nothing_changes_nothing(store: str) -> None:
+    index = index_of(DOCS, store)
+    index.add(DOCS[:0])
+    index.add(DOCS[:0], ids=[])
+    holds(index, DOCS, np.arange(120), "after empty adds")
+
+
+# --- Removing ---------------------------------------------------------------------------------------------------------
+
+
+@metrics
+def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(store: str, metric: str) -> None:
+    index = index_of(DOCS, store, metric=metric)
+    gone = [5, 0, 119, 64, 63]
+    index.remove(gone)
+    kept = np.setdiff1d(np.arange(120), gone)
+    holds(index, DOCS[kept], kept, "after a removal")
+
+
+def test_removing_everything_leaves_an_empty_index(store: str) -> None:
+    index = index_of(DOCS, store)
+    index.remove(index.ids)
+    assert len(index) == 0
+    assert (index.search(QUERIES, 3).ids == -1).all()
+    index.add(DOCS)
+    holds(index, DOCS, np.arange(120, 240), "filled again")
+
+
+def test_removing_nothing_changes_nothing(store: str) -> None:
+    index = index_of(DOCS, store)
+    index.remove([])
+    holds(index, DOCS, np.arange(120), "after an empty removal")
+
+
+def test_removed_ids_are_never_given_again(store: str) -> None:
+    index = index_of(DOCS[:4], store)
+    index.remove([2, 3])
+    index.add(DOCS[4:6])
+    assert index.ids.tolist() == [0, 1, 4, 5]
+
+
+def test_a_removed_id_may_be_given_by_hand(store: str) -> None:
+    index = index_of(DOCS[:4], store)
+    index.remove([2])
+    index.add(DOCS[10:11], ids=[2])
+    holds(index, DOCS[[0, 1, 3, 10]], np.array([0, 1, 3, 2]), "with the id of another")
+
+
+def test_any_history_is_the_documents_it_leaves(store: str) -> None:
+    rng = np.random.default_rng(11)
+    index, docs, ids = DenseIndex(D, "l2", store), np.empty((0, D), np.float32), np.empty(0, np.int64)
+    for step in range(40):
+        if rng.random() < 0.6:
+            rows = TIED[rng.integers(0, 120, rng.integers(0, 30))]
+            before = len(index)
+            index.add(rows)
+            docs, ids = np.concatenate([docs, rows]), np.concatenate([ids, index.ids[before:]])
+        else:
+            stay = rng.random(len(ids)) < 0.7
+            index.remove(rng.permutation(ids[~stay]))
+            docs, ids = docs[stay], ids[stay]
+        holds(index, docs, ids, f"after step {step}")
+
+
+# --- Ties, masks and biases -------------------------------------------------------------------------------------------
+
+
+@metrics
+def test_ties_go_to_the_smaller_id_in_any_order_of_adding(store: str, metric: str) -> None:
+    orders = [np.arange(120), np.arange(120)[::-1], np.random.default_rng(1).permutation(120)]
+    answers = []
+    for order in orders:
+        index = DenseIndex(D, metric, store)
+        for part in np.array_split(order, 5):
+            index.add(TIED[part], ids=part)
+        answers.append(index.search(QUERIES, 40))
+    want = reference.topk(QUERIES, TIED, 40, metric)
+    for answer in answers:
+        conformance.same(answer, want, "in another order")
+
+
+def test_mask_and_bias_follow_the_order_of_ids(store: str) -> None:
+    index = index_of(DOCS, store, ids=np.arange(120)[::-1] * 3)
+    index.remove([0, 9, 300])
+    ids = index.ids
+    docs = DOCS[119 - ids // 3]
+    only_seven = ids % 7 == 0
+    holds(index, docs, ids, "masked", mask=only_seven)
+    holds(index, docs, ids, "masked per query", mask=np.stack([only_seven, ~only_seven, ids > 90, ids > 1000]))
+    holds(index, docs, ids, "biased", bias=np.sin(ids))
+    assert (index.search(QUERIES, 3, mask=only_seven).ids % 7 == 0).all()
+    assert (index.search(QUERIES, 3, bias=1e6 * (ids == 42)).ids[:, 0] == 42).all()
+
+
+def test_dims_scores_a_prefix(store: str) -> None:
+    index = index_of(DOCS, store)
+    for dims in (1, 8, D - 1, D):
+        holds(index, DOCS, np.arange(120), f"dims={dims}", dims=dims)
+
+
+def test_the_backend_of_a_search_goes_before_that_of_the_index() -> None:
+    index = DenseIndex(D, store="float32", backend="numpy")
+    index.add(DOCS)
+    want = reference.topk(QUERIES, DOCS, 5)
+    for status in pyengine.backends():
+        if status.available:
+            conformance.same(index.search(QUERIES, 5, backend=status.name), want, status.name)
+        else:
+            with pytest.raises(RuntimeError, match=f"backend '{status.name}' cannot run"):
+                index.search(QUERIES, 5, backend=status.name)
+
+
+# --- What is held stays -----------------------------------------------------------------------------------------------
+
+
+def test_results_held_do_not_change(store: str) -> None:
+    index = index_of(DOCS[:50], store)
+    result = index.search(QUERIES, 60)
+    copy = TopK(*(part.copy() for part in result))
+    index.add(DOCS[50:])
+    index.remove(np.arange(0, 120, 2))
+    index.search(QUERIES[::-1], 60)
+    conformance.same(result, copy, "a result held")
+
+
+def test_results_are_the_callers_own(store: str) -> None:
+    index = index_of(DOCS, store)
+    index.search(QUERIES, 15).ids[:] = -7
+    result = index.search(QUERIES, 130)
+    result.scores[:], result.ids[:], result.certified[:] = 0, 0, False
+    holds(index, DOCS, np.arange(120), "after results were written to")
+
+
+def test_ids_held_do_not_change_and_cannot_be_written(store: str) -> None:
+    index = index_of(DOCS[:3], store)
+    held = index.ids
+    index.add(DOCS[3:4], ids=[77])
+    assert held.tolist() == [0, 1, 2]
+    index.remove([1])
+    index.add(DOCS[4:6])
+    assert held.tolist() == [0, 1, 2]
+    assert index.ids.tolist() == [0, 2, 77, 78, 79]
+    with pytest.raises(ValueError, match="read-only"):
+        index.ids[0] = 5
+
+
+def test_a_problem_made_before_a_change_sees_the_documents_of_then(store: str) -> None:
+    """What a backend was given (the snapshot) is what it answers from, whatever happens to the index meanwhile."""
+    index = index_of(DOCS[:50], store)
+    problem = index._problem(QUERIES, 15)
+    want = conformance.specified(problem)
+    changes: list[Callable[[], None]] = [
+        lambda: index.add(DOCS[50:60]),
+        lambda: index.remove([0, 1, 2]),
+        lambda: index.add(DOCS[60:]),
+    ]
+    for change in changes:
+        change()
+        for status in pyengine.backends():
+            if status.available:
+                result = pyengine.dense.run(problem, status.name, "exact", like=QUERIES)
+                conformance.same(result, want, f"{status.name}, after a change")
+
+
+def test_threads_may_search_one_index(engine: str, store: str) -> None:
+    index = index_of(DOCS, store, metric="l2")
+    want = reference.topk(QUERIES, DOCS, 15, "l2", dims=7)
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(index.search, QUERIES, 15, dims=7, backend=engine) for _ in range(32)]
+    for result in results:
+        conformance.same(result.result(), want, "one of 32 searches at once")
+
+
+# --- How it shows itself ----------------------------------------------------------------------------------------------
+
+
+def test_len_and_repr(store: str) -> None:
+    index = DenseIndex(D, "l2", store)
+    assert len(index) == 0
+    assert repr(index) == f"DenseIndex(dim={D}, metric='l2', store='{store}', documents=0, bytes=0)"
+    index.add(DOCS)
+    shown = repr(index)
+    assert shown.startswith(f"DenseIndex(dim={D}, metric='l2', store='{store}', documents=120, bytes=")
+    assert int(shown.rpartition("=")[2].rstrip(")")) >= DOCS.nbytes

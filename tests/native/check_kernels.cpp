@@ -1,0 +1,134 @@
+// Checks every kernel table of the machine it runs on against plain loops; prints the tables, exits 1 at a difference.
+// Lets an instruction set be checked under an emulator, without Python: see tests/test_cross_compiled.py.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <set>
+#include <tuple>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/kernels.h"
+
+using namespace pyengine;
+
+namespace {
+
+std::mt19937 engine(7);
+
+void require(bool holds, const KernelTable& table, const char* what, int n) {
+  if (holds) return;
+  std::printf("%s: %s is wrong at n = %d\n", table.name, what, n);
+  std::exit(1);
+}
+
+std::vector<float> random_floats(size_t n, float scale) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(n);
+  for (float& x : values) x = scale * normal(engine);
+  return values;
+}
+
+double lanes(const float* a, const float* b, int n, bool difference) {
+  double lane[8] = {};
+  for (int i = 0; i < n; ++i) {
+    const double x = a[i], y = b[i], d = x - y;
+    const double term = difference ? d * d : x * y;
+    lane[i % 8] += term;
+  }
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+void check_float64(const KernelTable& table, int n) {
+  const std::vector<float> query = random_floats(n, 3), docs = random_floats(n * PAIR_BLOCK, 1e-3f);
+  const float* rows[PAIR_BLOCK];
+  for (int r = 0; r < PAIR_BLOCK; ++r) rows[r] = docs.data() + r * n;
+  for (int count = 1; count <= PAIR_BLOCK; ++count)
+    for (const bool difference : {false, true}) {
+      double out[PAIR_BLOCK] = {NAN, NAN, NAN, NAN};
+      (difference ? table.l2_f64 : table.dot_f64)(query.data(), rows, rows, count, n, out);
+      for (int r = 0; r < count; ++r) {
+        const double want = lanes(query.data(), rows[r], n, difference);
+        require(std::memcmp(&out[r], &want, sizeof want) == 0, table, difference ? "l2_f64" : "dot_f64", n);
+      }
+    }
+}
+
+void check_quantize(const KernelTable& table, int n, float scale) {
+  const int padded = (n + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+  std::vector<float> row = random_floats(n, scale);
+  std::vector<uint8_t> codes(padded, 0);
+  RowCode code{NAN, NAN, NAN};
+  require(table.quantize_row(row.data(), n, padded, codes.data(), &code), table, "quantize_row (finite)", n);
+  double squared = 0, error = 0;
+  for (float x : row) squared += static_cast<double>(x) * x;
+  const double norm = std::sqrt(squared);
+  for (int i = 0; i < n; ++i) {
+    const double left = (norm > 0 ? row[i] / norm : 0) - static_cast<double>(code.scale) * (codes[i] - 128);
+    error += left * left;
+  }
+  require(std::sqrt(error) <= code.residual || norm == 0, table, "quantize_row (residual)", n);
+  require(code.residual <= 0.6 || norm == 0, table, "quantize_row (residual too large)", n);
+  require(std::fabs(code.norm - norm) <= (n / 4 + 32) * 0x1p-24 * norm, table, "quantize_row (norm)", n);
+  for (int i = n; i < padded; ++i) require(codes[i] == 128, table, "quantize_row (padding)", n);
+  row[n - 1] = NAN;
+  require(!table.quantize_row(row.data(), n, padded, codes.data(), &code), table, "quantize_row (NaN)", n);
+}
+
+void check_scans(const KernelTable& table, int count, int depth, int n_panels, bool offsets) {
+  const int n_queries = n_panels * PANEL, stride = depth + DEPTH_STEP;
+  std::uniform_int_distribution<int> byte(1, 255), level(-table.query_levels, table.query_levels);
+  std::vector<uint8_t> codes(static_cast<size_t>(count) * stride);
+  std::vector<int8_t> queries(n_queries * depth), panels(n_queries * depth);
+  for (uint8_t& c : codes) c = static_cast<uint8_t>(byte(engine));
+  for (int8_t& q : queries) q = static_cast<int8_t>(level(engine));
+  std::vector<int32_t> start(n_queries);
+  for (int q = 0; q < n_queries; ++q)
+    for (int k = 0; k < depth; ++k) {
+      start[q] -= table.code_zero * queries[q * depth + k];
+      panels[q / PANEL * PANEL * depth + k / 4 * PANEL * 4 + q % PANEL * 4 + k % 4] = queries[q * depth + k];
+    }
+  const std::vector<float> scale = random_floats(count, 1), weight = random_floats(count, 1), residual = random_floats(count, 1),
+                           offset = random_floats(count, 1), s = random_floats(n_queries, 1e-4f),
+                           error = random_floats(n_queries, 1), spread = random_floats(n_queries, 1),
+                           lift = random_floats(n_queries, 1), threshold = random_floats(n_queries, 1);
+  const DocTile tile{codes.data(), static_cast<size_t>(stride), count, scale.data(), weight.data(), residual.data(),
+                     offsets ? offset.data() : nullptr};
+  auto check = [&](const int8_t* packed, bool as_rows) {
+    const QueryBlock block{packed, start.data(), s.data(), error.data(), spread.data(), lift.data(), threshold.data()};
+    std::vector<Hit> hits(static_cast<size_t>(count) * n_queries);
+    hits.resize(as_rows ? table.scan_rows(tile, block, n_queries, depth, hits.data())
+                        : table.scan_panels(tile, block, n_panels, depth, hits.data()));
+    std::set<std::tuple<int, int, int>> found;
+    for (const Hit& hit : hits) found.insert({hit.doc, hit.query, hit.product});
+    require(found.size() == hits.size(), table, "a scan (a pair twice)", depth);
+    for (int d = 0; d < count; ++d)
+      for (int q = 0; q < n_queries; ++q) {
+        int32_t product = 0;
+        for (int k = 0; k < depth; ++k) product += (codes[d * stride + k] - 128) * queries[q * depth + k];
+        const double excess = static_cast<double>(s[q]) * product * scale[d] + error[q] * weight[d] +
+                              spread[q] * residual[d] + (offsets ? lift[q] * offset[d] : 0) - threshold[q];
+        if (std::fabs(excess) < 1e-4) continue;  // float32 rounding may decide
+        require(found.count({d, q, product}) == (excess > 0), table, as_rows ? "scan_rows" : "scan_panels", depth);
+      }
+  };
+  check(panels.data(), false);
+  check(queries.data(), true);
+}
+
+}  // namespace
+
+int main() {
+  for (const KernelTable* table : available_kernels()) {
+    for (int n : {1, 3, 7, 8, 9, 15, 16, 17, 31, 64, 127, 129, 384, 771}) {
+      check_float64(*table, n);
+      for (float scale : {1.0f, 0.0f, 1e-38f, 1e37f, 1e-42f}) check_quantize(*table, n, scale);
+    }
+    for (int count : {1, 2, 11, 12, 13, 16, 31, 32, 33, 97})
+      for (int depth : {64, 128, 448})
+        for (int panels : {1, 2}) check_scans(*table, count, depth, panels, count % 2 == 0);
+    std::printf("%s: ok\n", table->name);
+  }
+}

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "cpu/query_block.h"
@@ -24,61 +25,81 @@ class Threshold {
   std::atomic<float> value_{-INFINITY};
 };
 
-struct Candidate {
-  int32_t row;
-  PreparedQueries::Bounds bounds;
+// What all pools of a query share. Dropped is what cannot reach the threshold by more than `slack`.
+struct PoolRules {
+  int64_t k, width;  // wanted; kept at most
+  float slack;
+  Threshold& threshold;
+  const KernelTable& table;
 };
 
 class CandidatePool {
  public:
-  // Add a candidate; beyond `limit` thin the pool, beyond `width` cut it.
-  void add(const Candidate& candidate, int64_t k, int64_t width, float slack, Threshold& threshold) {
-    if (candidate.bounds.upper < threshold.get() - slack) return;
-    if (items_.empty()) limit_ = std::min(width, 2 * k + 512);
-    items_.push_back(candidate);
-    if (static_cast<int64_t>(items_.size()) < limit_) return;
-    thin(k, slack, threshold);
-    if (static_cast<int64_t>(items_.size()) <= limit_ / 4 * 3) return;
-    if (limit_ < width)
-      limit_ = std::min(width, 2 * limit_);
-    else
-      cut(width / 2, slack, threshold);
+  using Bounds = PreparedQueries::Bounds;
+
+  int64_t size() const { return static_cast<int64_t>(row_.size()); }
+  int32_t row(int64_t i) const { return row_[i]; }
+  float estimate(int64_t i) const { return estimate_[i]; }
+
+  void add(int32_t row, const Bounds& bounds, const PoolRules& rules) {
+    if (bounds.upper < rules.threshold.get() - rules.slack) return;
+    append(row, bounds.estimate, bounds.lower, bounds.upper);
+    if (size() < std::max(limit_, std::min(rules.width, room(rules.k)))) return;
+    thin(rules);
+    if (size() > rules.width / 4 * 3) cut(rules);
+    limit_ = std::min(rules.width, room(size()));
   }
 
   // Raise the threshold to the k-th best lower bound, and drop what lies below it.
-  void thin(int64_t k, float slack, Threshold& threshold) {
-    if (static_cast<int64_t>(items_.size()) >= k) {
-      std::vector<float> lower(items_.size());
-      std::transform(items_.begin(), items_.end(), lower.begin(), [](const Candidate& c) { return c.bounds.lower; });
-      std::nth_element(lower.begin(), lower.begin() + (k - 1), lower.end(), std::greater<float>());
-      threshold.raise(lower[k - 1]);
+  void thin(const PoolRules& rules) {
+    if (size() >= rules.k)
+      rules.threshold.raise(rules.table.kth_largest(lower_.data(), static_cast<int>(size()), static_cast<int>(rules.k)));
+    const float least = rules.threshold.get() - rules.slack;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < size(); ++i) {  // without branches: which ones stay cannot be predicted
+      row_[kept] = row_[i], estimate_[kept] = estimate_[i], lower_[kept] = lower_[i], upper_[kept] = upper_[i];
+      kept += !(upper_[i] < least);
     }
-    const float least = threshold.get() - slack;
-    items_.erase(std::remove_if(items_.begin(), items_.end(), [&](const Candidate& c) { return c.bounds.upper < least; }),
-                 items_.end());
+    resize(kept);
   }
 
   void take(CandidatePool& other) {
-    items_.insert(items_.end(), other.items_.begin(), other.items_.end());
-    other.items_ = {};
+    for (int64_t i = 0; i < other.size(); ++i)
+      append(other.row_[i], other.estimate_[i], other.lower_[i], other.upper_[i]);
+    other = CandidatePool();
   }
 
-  void clear() { items_.clear(); }
-
-  std::vector<Candidate>& items() { return items_; }
+  void clear() { resize(0); }
 
  private:
-  // Too many to keep: keep the `most` with the best upper bounds. The threshold rises above the bound of what goes, so
-  // that it still bounds all that was dropped, though k documents need not reach it: the certificate will tell.
-  void cut(int64_t most, float slack, Threshold& threshold) {
-    std::nth_element(items_.begin(), items_.begin() + most, items_.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.bounds.upper > b.bounds.upper; });
-    const float bound = items_[most].bounds.upper;
-    threshold.raise(std::nextafter(bound + slack, INFINITY) + slack);
-    items_.resize(most);
+  // A pool is thinned when it has grown by half: by then about a third of it may go.
+  static int64_t room(int64_t kept) { return kept + kept / 2 + 64; }
+
+  void append(int32_t row, float estimate, float lower, float upper) {
+    row_.push_back(row), estimate_.push_back(estimate), lower_.push_back(lower), upper_.push_back(upper);
   }
 
-  std::vector<Candidate> items_;
+  void resize(int64_t n) { row_.resize(n), estimate_.resize(n), lower_.resize(n), upper_.resize(n); }
+
+  // Too many to keep: keep half of `width`, those with the best upper bounds. The threshold rises above the bound of
+  // what goes, so that it still bounds all that was dropped, though k documents need not reach it: the certificate will
+  // tell.
+  void cut(const PoolRules& rules) {
+    const int64_t most = rules.width / 2;
+    std::vector<int32_t> order(row_.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::nth_element(order.begin(), order.begin() + most, order.end(),
+                     [&](int32_t a, int32_t b) { return upper_[a] > upper_[b]; });
+    rules.threshold.raise(std::nextafter(upper_[order[most]] + rules.slack, INFINITY) + rules.slack);
+    CandidatePool kept;
+    for (int64_t i = 0; i < most; ++i)
+      kept.append(row_[order[i]], estimate_[order[i]], lower_[order[i]], upper_[order[i]]);
+    *this = std::move(kept);
+  }
+
+  // Arrays apart, since selection reads one of them.
+  std::vector<int32_t> row_;
+  std::vector<float> estimate_, lower_, upper_;
   int64_t limit_ = 0;
 };
 

@@ -39,10 +39,10 @@ class Scan {
   void run(CandidateLists& out) {
     if (plan_.sample) {
       scan({plan_.sample, corpus_.n / plan_.sample, true});
-      for (int64_t q = 0; q < queries_.count(); ++q) settle(q), pools_[0][q].clear();
+      for (int64_t q = 0; q < queries_.count(); ++q) settle(q).clear();
     }
     scan({corpus_.n, 1, false});
-    for (int64_t q = 0; q < queries_.count(); ++q) settle(q), write(q, out);
+    for (int64_t q = 0; q < queries_.count(); ++q) write(q, settle(q), out);
   }
 
  private:
@@ -73,8 +73,7 @@ class Scan {
       const Hit& hit = hits[i];
       const int64_t query = first + hit.query, row = first_row + hit.doc * pass.step;
       if (hit.query >= n || !corpus_.allowed(first_query_ + query, row)) continue;
-      pools_[thread][query].add({static_cast<int32_t>(row), bounds(tile, hit, query, pass, thread)}, k_, plan_.width,
-                                slack(query), thresholds_[query]);
+      pools_[thread][query].add(static_cast<int32_t>(row), bounds(tile, hit, query, pass, thread), rules(query));
     }
   }
 
@@ -87,25 +86,26 @@ class Scan {
 
   float slack(int64_t query) const { return static_cast<float>(queries_.scaling(query).slack); }
 
+  PoolRules rules(int64_t query) { return {k_, plan_.width, slack(query), thresholds_[query], table_}; }
+
   // Bring the threads' candidates together and thin them by what all of them know.
-  void settle(int64_t query) {
+  CandidatePool& settle(int64_t query) {
     CandidatePool& pool = pools_[0][query];
     for (int thread = 1; thread < threads_; ++thread) pool.take(pools_[thread][query]);
-    pool.thin(k_, slack(query), thresholds_[query]);
+    pool.thin(rules(query));
+    return pool;
   }
 
-  void write(int64_t query, CandidateLists& out) {
-    std::vector<Candidate>& found = pools_[0][query].items();
-    std::sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) { return a.row < b.row; });
+  void write(int64_t query, CandidatePool& found, CandidateLists& out) {
     const Scaling& s = queries_.scaling(query);
     const double sign = corpus_.metric == Metric::l2 ? -1 : 1, most = std::numeric_limits<float>::max();
-    for (const Candidate& c : found) {
-      out.rows.push_back(c.row);
-      const double score = sign * (s.unit * c.bounds.estimate + s.base);
+    for (int64_t i = 0; i < found.size(); ++i) {
+      out.rows.push_back(found.row(i));
+      const double score = sign * (s.unit * found.estimate(i) + s.base);
       out.estimates.push_back(static_cast<float>(std::min(std::max(score, -most), most)));
     }
     out.offsets.push_back(static_cast<int64_t>(out.rows.size()));
-    found = {};
+    found = CandidatePool();
     // Dropped was what could not reach threshold - slack; the margin is for float64 rounding, here and in the scores.
     const double reach = thresholds_[query].get() - s.slack;
     const double margin = (corpus_.dims + 64) * 0x1p-50 * (s.unit * (1 + std::fabs(reach)) + std::fabs(s.base));

@@ -63,6 +63,8 @@ struct KernelTable {
   size_t (*scan_panels)(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits);
   // The same for one to a few queries given as rows.
   size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
+  // A value that k or more of the n reach: the k-th largest, or a little below it.
+  float (*kth_largest)(const float* values, int n, int k);
   // The specification's float64 dot products and squared distances of one query with `count` <= PAIR_BLOCK rows;
   // `next` are PAIR_BLOCK rows that will be wanted soon.
   void (*dot_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);

@@ -44,7 +44,11 @@ INLINE F load_tail(const float* p, int n) {
 INLINE int32_t largest_bits(const float* row, int n) {
   I most = I{};
   int i = 0;
-  for (; i + W <= n; i += W) { I b = abs_bits(load_f(row + i)); most = b > most ? b : most; }
+  for (; i + W <= n; i += W) {
+    __builtin_prefetch(row + i + 4 * n);  // rows mostly follow one another
+    const I b = abs_bits(load_f(row + i));
+    most = b > most ? b : most;
+  }
   if (i < n) { I b = abs_bits(load_tail(row + i, n - i)); most = b > most ? b : most; }
   int32_t largest = 0;
   for (int lane = 0; lane < W; ++lane) largest = most[lane] > largest ? most[lane] : largest;
@@ -67,24 +71,30 @@ static bool quantize_row(const float* row, int n, int padded, uint8_t* codes, Ro
   largest *= power;
   const float to_code = 127.0f / largest, step = largest / 127.0f;
 
-  F errors = F{}, squares = F{};
-  auto quantise = [&](F x, uint8_t* to, int count) __attribute__((always_inline)) {
+  F errors[2] = {}, squares[2] = {};  // two sums each, so that one addition need not wait for the last
+  auto quantise = [&](F x, uint8_t* to, int count, int sum) __attribute__((always_inline)) {
     x *= power;
     const F shifted = x * to_code + ROUND;
     const F error = x - (shifted - ROUND) * step;
-    errors = fma(error, error, errors);
-    squares = fma(x, x, squares);
+    errors[sum] = fma(error, error, errors[sum]);
+    squares[sum] = fma(x, x, squares[sum]);
     const U bytes = __builtin_convertvector(as_bits(shifted) - ROUND_BITS + 128, U);
     __builtin_memcpy(to, &bytes, count);
   };
   int i = 0;
-  for (; i + W <= n; i += W) quantise(load_f(row + i), codes + i, W);
-  if (i < n) quantise(load_tail(row + i, n - i), codes + i, n - i);
+  for (; i + 2 * W <= n; i += 2 * W) {
+    quantise(load_f(row + i), codes + i, W, 0);
+    quantise(load_f(row + i + W), codes + i + W, W, 1);
+  }
+  for (; i < n; i += W) {
+    const int count = n - i < W ? n - i : W;
+    quantise(load_tail(row + i, count), codes + i, count, 0);
+  }
 
   // Rounding: of the sums, relative `sums`; of each error, at most 2^-22 of the largest; of scale and norm, 2 `sums`.
   const double sums = (n / 4 + 32) * 0x1p-24;
-  const double norm = __builtin_sqrt((double)lane_sum<F, float>(squares));
-  const double error = __builtin_sqrt((double)lane_sum<F, float>(errors)) * (1 + sums);
+  const double norm = __builtin_sqrt((double)lane_sum<F, float>(squares[0] + squares[1]));
+  const double error = __builtin_sqrt((double)lane_sum<F, float>(errors[0] + errors[1])) * (1 + sums);
   const double residual = (error + __builtin_sqrt((double)n) * 0x1p-22 * largest) / norm * (1 + 2 * sums) + 4 * sums;
   out->scale = (float)(step / norm);
   out->residual = (float)(residual * (1 + 0x1p-22));
@@ -207,6 +217,41 @@ static size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_
 
 #endif
 
+// ---- select ----
+
+static int count_at_least(const float* values, int n, float least) {
+  const F bound = splat(least);
+  I count = I{};
+  int i = 0;
+  for (; i + W <= n; i += W) count -= load_f(values + i) >= bound;
+  int total = lane_sum<I, int32_t>(count);
+  for (; i < n; ++i) total += values[i] >= least;
+  return total;
+}
+
+// float32 in the order of int32: negative ones have their magnitude turned round.
+INLINE float float_at(int32_t place) {
+  const int32_t bits = place < 0 ? place ^ 0x7fffffff : place;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+// Bisection over the places of float32, ended early where the count is right: each count is one pass over the values.
+static float kth_largest(const float* values, int n, int k) {
+  int64_t low = -0x7f800001LL, high = 0x7f800000;  // the places of -inf and inf
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    const int count = count_at_least(values, n, float_at(static_cast<int32_t>(middle)));
+    if (count == k) return float_at(static_cast<int32_t>(middle));
+    if (count > k)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return float_at(static_cast<int32_t>(low));
+}
+
 // ---- refine: float64 in the order of the specification, eight strided lanes ----
 
 constexpr int LANES = 8;
@@ -296,6 +341,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
-    name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, dot_f64, l2_f64,                \
+    name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
         multiply_in_registers, read_memory                                                               \
   }

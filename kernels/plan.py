@@ -13,6 +13,10 @@ POOL_BYTES = 48 << 20  # candidate pools of a block of queries, as they usually 
 CANDIDATE_BYTES = 16
 ROW_QUERIES = 4  # up to so many queries each row is read once and multiplied in place; more fill a panel of 16
 PANEL = 16
+THREAD_OPERATIONS = 1 << 25  # int8 operations that make a thread worth starting: some 30 microseconds
+
+
+LAUNCH = ("tile", "sample", "width", "query_block", "row_queries", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class DensePlan:
     width: int  # most candidates kept per query
     query_block: int  # queries per pass over the corpus
     row_queries: int
+    num_threads: int
     bytes_read: int
     operations: int
     rejected: dict[str, str] = field(default_factory=dict)
@@ -34,11 +39,13 @@ class DensePlan:
 
     def launch(self) -> dict[str, int]:
         """The keyword arguments of the kernel."""
-        return {name: getattr(self, name) for name in ("tile", "sample", "width", "query_block", "row_queries")}
+        return {name: getattr(self, name) for name in LAUNCH}
 
 
-def plan_dense(n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int) -> DensePlan:
-    """Plan the scan of [N, D] documents, stored at ``bytes_per_dim``, for [Q, D] queries."""
+def plan_dense(
+    n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int, num_threads: int
+) -> DensePlan:
+    """Plan the scan of [N, D] documents, kept at ``bytes_per_dim``, for [Q, D] queries, by up to ``num_threads``."""
     depth = -(-dims // DEPTH_STEP) * DEPTH_STEP
     tile, rejected = _tile(depth, n_docs)
     sample = max(1024, 4 * k)
@@ -49,14 +56,16 @@ def plan_dense(n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes
     query_block = max(PANEL, min(QUERY_BLOCK, POOL_BYTES // pool // PANEL * PANEL))
     blocks = -(-n_queries // query_block)
     lanes = n_queries if n_queries <= ROW_QUERIES else -(-n_queries // PANEL) * PANEL
+    operations = 2 * n_docs * depth * lanes
     return DensePlan(
         tile=tile,
         sample=sample,
         width=max(width, 4 * k),
         query_block=query_block,
         row_queries=ROW_QUERIES,
+        num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
         bytes_read=blocks * n_docs * (depth if bytes_per_dim == 1 else dims * bytes_per_dim),
-        operations=2 * n_docs * depth * lanes,
+        operations=operations,
         rejected=rejected,
     )
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import pyengine
 from pyengine import conformance_cases, exact
+from pyengine.kernels import plan
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.register_profile("long", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=long
@@ -59,9 +60,11 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=ENGINES, ids=lambda engine: "-".join(filter(None, engine)))
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of each backend that can run here; ``cpu`` once for each instruction set."""
+    """The name of each backend that can run here; ``cpu`` once for each instruction set, and with as many threads as
+    it is given, however little there is to do."""
     name, isa = request.param
-    with using_isa(isa):
+    with using_isa(isa), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "THREAD_OPERATIONS", 1)
         yield name
 
 

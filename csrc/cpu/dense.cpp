@@ -27,7 +27,8 @@ class Scan {
         table_(kernels()), depth_((corpus.dims + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP),
         as_rows_(count <= plan.row_queries), group_(as_rows_ ? static_cast<int>(count) : MAX_PANELS * PANEL),
         norm_unit_(DocTiles::norm_unit(corpus, table_)), offset_unit_(DocTiles::offset_unit(corpus, norm_unit_)),
-        queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_),
+        queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
+                 interrupt),
         thresholds_(count), pools_(threads) {
     for (int thread = 0; thread < threads; ++thread) {
       pools_[thread].resize(count);
@@ -39,10 +40,11 @@ class Scan {
   void run(CandidateLists& out) {
     if (plan_.sample) {
       scan({plan_.sample, corpus_.n / plan_.sample, true});
-      for (int64_t q = 0; q < queries_.count(); ++q) settle(q).clear();
+      parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q).clear(); });
     }
     scan({corpus_.n, 1, false});
-    for (int64_t q = 0; q < queries_.count(); ++q) write(q, settle(q), out);
+    parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q); });
+    for (int64_t q = 0; q < queries_.count(); ++q) write(q, pools_[0][q], out);
   }
 
  private:

@@ -25,18 +25,19 @@ Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double 
 }  // namespace
 
 PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, int64_t first, int64_t count, int depth,
-                                 bool as_rows, double norm_unit, double offset_unit, const KernelTable& table)
+                                 bool as_rows, double norm_unit, double offset_unit, const KernelTable& table,
+                                 int threads, const Interrupt& interrupt)
     : count_(count), padded_((count + PANEL - 1) / PANEL * PANEL), depth_(depth), as_rows_(as_rows),
       relative_((corpus.dims / 4 + 64) * 0x1p-22), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
       lift_(padded_), first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
-  for (int64_t q = 0; q < count; ++q) {
+  parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
     table.dot_f64(row, &row, &row, 1, corpus.dims, &squared);
     scaling_[q] = scale_scores(corpus.metric, std::sqrt(squared), norm_unit, offset_unit);
     quantize(q, row, corpus.dims, table);
-  }
+  });
 }
 
 // The unit query in two parts, each a scale times int8 codes; the second codes what the first leaves.

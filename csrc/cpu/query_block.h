@@ -21,7 +21,8 @@ class PreparedQueries {
  public:
   // Queries [first, first + count) of the problem. `norm_unit` and `offset_unit` scale the documents' weights, offsets.
   PreparedQueries(const Corpus& corpus, const Queries& queries, int64_t first, int64_t count, int depth, bool as_rows,
-                  double norm_unit, double offset_unit, const KernelTable& table);
+                  double norm_unit, double offset_unit, const KernelTable& table, int threads,
+                  const Interrupt& interrupt);
 
   // The terms of queries [first, first + n) in the block, to be compared with `threshold` [n].
   QueryBlock block(int64_t first, const float* threshold) const;

@@ -46,22 +46,22 @@ class CpuBackend(Backend):
     def plan(self, problem: DenseProblem, width: int) -> DensePlan:
         """The tiles and limits of the scan."""
         stored = 4 if problem.docs.codes is None else 1
-        return plan_dense(problem.n_queries, len(problem.docs), problem.dims, problem.k, width, stored)
+        return plan_dense(
+            problem.n_queries, len(problem.docs), problem.dims, problem.k, width, stored, problem.num_threads
+        )
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        lists = kernels.propose(
-            exact.corpus(problem, scan=True), problem.queries, problem.k,
-            **self.plan(problem, width).launch(), num_threads=problem.num_threads,
-        )  # fmt: skip
+        launch = self.plan(problem, width).launch()
+        lists = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
         return Candidates(*lists)
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         kernels = exact.native()
         assert kernels is not None
         plan = self.plan(problem, self.first_width(problem))
-        threads = problem.num_threads
+        threads = plan.num_threads
         facts = {
             "isa": kernels.isa(),
             "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),

@@ -1,0 +1,136 @@
+"""The C++ scan under every plan: tiny tiles, narrow pools, samples, panels or rows, threads. The answers stay the same
+bits, and the bound on what was dropped holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyengine import checks, dense, exact, reference
+from pyengine.backends.cpu_backend import CpuBackend
+from pyengine.kernels.plan import DensePlan, plan_dense
+from pyengine.problem import DenseProblem, Documents
+from pyengine.search import exact_search
+from pyengine.stores import Int8Store
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]
+
+
+class PlannedCpu(CpuBackend):
+    """The cpu backend with a plan of the test's own."""
+
+    def __init__(self, **launch: int) -> None:
+        self.launch: dict[str, Any] = dict(launch)
+
+    def first_width(self, problem: DenseProblem) -> int:
+        return 4 * problem.k
+
+    def plan(self, problem: DenseProblem, width: int) -> DensePlan:
+        return replace(super().plan(problem, width), width=width, **self.launch)
+
+
+launches = st.fixed_dictionaries(
+    {
+        "tile": st.sampled_from([1, 2, 13, 32, 33, 96]),
+        "sample": st.sampled_from([0, 1, 7, 40]),
+        "query_block": st.sampled_from([16, 32]),
+        "row_queries": st.sampled_from([0, 4, 32]),
+        "num_threads": st.integers(1, 3),
+    }
+)
+
+
+def make_documents(kind: str, n_docs: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    docs = rng.standard_normal((n_docs, dim))
+    if kind == "magnitudes":
+        docs *= 10.0 ** rng.uniform(-37, 37, (n_docs, 1))
+    if kind == "equal":
+        docs[:] = docs[0]
+    if kind == "duplicates":
+        docs = docs[rng.integers(0, min(5, n_docs), n_docs)]
+    if kind == "zeros":
+        docs *= rng.random((n_docs, 1)) < 0.5
+    if kind == "offset":
+        docs += 50
+    if kind == "sorted":
+        docs = np.sort(docs, axis=0)
+    return docs.astype(np.float32)
+
+
+def make_problem(
+    kind: str, metric: str, store: str, rng: np.random.Generator, sizes: tuple[int, int, int]
+) -> DenseProblem:
+    n_queries, n_docs, dim = sizes
+    docs = make_documents(kind, n_docs, dim, rng)
+    queries = docs[rng.integers(0, n_docs, n_queries)] + rng.standard_normal((n_queries, dim)).astype(np.float32)
+    documents = Documents(docs)
+    if store == "int8":
+        kept = Int8Store(dim)
+        kept.append(docs)
+        documents = kept.documents()
+    options: dict[str, Any] = {"dims": int(rng.integers(1, dim + 1))} if rng.random() < 0.3 else {}
+    if rng.random() < 0.3:
+        options["mask"] = rng.random((n_queries, n_docs) if rng.random() < 0.5 else n_docs) < 0.6
+    if rng.random() < 0.3:
+        options["bias"] = rng.standard_normal(n_docs) * 10.0 ** rng.uniform(-20, 20)
+    return dense.prepare(queries, documents, int(rng.integers(1, 30)), metric=metric, **options)
+
+
+def specified(problem: DenseProblem) -> Any:
+    mask = None if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
+    arguments = (problem.queries, problem.docs.rows, problem.k, problem.metric)
+    return reference.topk(*arguments, mask=mask, bias=problem.bias, dims=problem.dims)
+
+
+def assert_dropped_bounds(problem: DenseProblem, backend: CpuBackend) -> None:
+    """No document that was left out scores above the bound, in float64."""
+    found = backend.propose(problem, backend.first_width(problem))
+    n_docs = len(problem.docs)
+    allowed = np.ones((1, n_docs), bool) if problem.mask is None else checks.unpack(problem.mask, n_docs)
+    queries, rows = problem.queries[:, None, : problem.dims], problem.docs.rows[None, :, : problem.dims]
+    rank = reference.unrounded_scores(queries, rows, problem.metric, problem.bias)
+    rank = -rank if problem.metric == "l2" else rank
+    for q in range(problem.n_queries):
+        listed = found.rows[found.offsets[q] : found.offsets[q + 1]]
+        assert len(set(listed)) == len(listed)
+        left = np.setdiff1d(np.flatnonzero(allowed[q % len(allowed)]), listed)
+        assert (rank[q, left] <= found.dropped[q]).all()
+
+
+KINDS = ("plain", "magnitudes", "equal", "duplicates", "zeros", "offset", "sorted")
+
+
+@settings(max_examples=200)
+@given(
+    launch=launches,
+    kind=st.sampled_from(KINDS),
+    metric=st.sampled_from(reference.METRICS),
+    store=st.sampled_from(["matrix", "int8"]),
+    sizes=st.tuples(st.integers(1, 40), st.integers(1, 300), st.sampled_from([1, 3, 64, 65, 130])),
+    seed=st.integers(0, 2**32),
+)
+def test_any_plan_gives_the_specified_bits(
+    isa: str, launch: dict[str, int], kind: str, metric: str, store: str, sizes: tuple[int, int, int], seed: int
+) -> None:
+    problem = make_problem(kind, metric, store, np.random.default_rng(seed), sizes)
+    launch["sample"] = min(launch["sample"], len(problem.docs))
+    backend = PlannedCpu(**launch)
+    assert_dropped_bounds(problem, backend)
+    result, want = exact_search(problem, backend), specified(problem)
+    assert np.array_equal(result.ids, want.ids)
+    assert np.array_equal(result.scores.view(np.int32), want.scores.view(np.int32))
+    assert result.certified.all()
+
+
+def test_the_planner_gives_a_reason_for_every_tile_it_rejects() -> None:
+    plan = plan_dense(n_queries=32, n_docs=200_000, dims=768, k=10, width=400, bytes_per_dim=1, num_threads=8)
+    assert plan.tile == 288
+    assert all(plan.rejected[f"tile {tile}"] for tile in (96, 192, 480, 960))
+    assert plan.bytes_read == 200_000 * 768
+    assert plan.operations == 2 * 200_000 * 768 * 32
+    assert plan_dense(1, 100, 64, 10, 80, 4, num_threads=8).num_threads == 1

@@ -33,9 +33,9 @@ $(VENV)/pip.stamp:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-# An editable install builds the C++ extension, so a change to its sources installs again.
+# An editable install builds the C++ extension, so a change to its sources installs again. (Its warning is not for us.)
 $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
-	$(BIN)/python -m pip install --quiet -e ".[cli,eval]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e ".[cli,eval]"
 	touch $@
 
 # The tests' build poisons its outputs, and runs the AMX kernel over software tiles on machines that have no AMX.

@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cfenv>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -221,6 +223,21 @@ py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows,
   return py::make_tuple(top_scores, top_ids);
 }
 
+// Set the calling thread's floating-point environment to the default; returns what it was.
+py::bytes default_float_state() {
+  std::fenv_t before;
+  std::fegetenv(&before);
+  std::fesetenv(FE_DFL_ENV);
+  return py::bytes(reinterpret_cast<const char*>(&before), sizeof before);
+}
+
+void restore_float_state(const std::string& state) {
+  std::fenv_t before;
+  require(state.size() == sizeof before, "state must come from default_float_state");
+  std::memcpy(&before, state.data(), sizeof before);
+  std::fesetenv(&before);
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -295,6 +312,8 @@ PYBIND11_MODULE(_native, m) {
         py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"), py::arg("ids").noconvert() = py::none());
   m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
         py::arg("ids").noconvert(), py::arg("num_threads"));
+  m.def("default_float_state", &default_float_state);
+  m.def("restore_float_state", &restore_float_state, py::arg("state"));
   m.def("peak_int8", &peak_int8, py::arg("num_threads"));
   m.def("read_bandwidth", &read_bandwidth, py::arg("n_bytes"), py::arg("num_threads"));
 }

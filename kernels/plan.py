@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 DEPTH_STEP = 64  # bytes: code rows are padded to it
-TILE_STEP = 96  # documents: a multiple of every kernel's register block (12, 32, 3)
-TILES = (96, 192, 288, 480, 960)
+TILES = (96, 192, 288, 480, 960)  # documents: multiples of every kernel's register block (12, 32, 3)
 TILE_BYTES = 256 << 10  # a tile's codes stay in the L2 cache (1 MiB and more) beside the panels of the queries
 QUERY_BLOCK = 1024
 POOL_BYTES = 48 << 20  # candidate pools of a block of queries, as they usually are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 from pyengine.types import F32, F64, I64, U8
 
 PRECISIONS = ("exact", "fast")
+MAX_THREADS = 1024  # more are taken for this many
 RESIDENT = ("cuda",)  # kinds of torch device where documents stay: those that have float64
 
 
 def is_torch(value: Any) -> bool:
     """Whether the value is a torch tensor, without importing torch."""
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def device_of(value: Any) -> Any:
@@ -44,10 +47,10 @@ def positive_int(value: Any, name: str) -> int:
 def thread_count(value: Any) -> int:
     """``num_threads``, else OMP_NUM_THREADS, else the cores this process may use."""
     if value is not None:
-        return positive_int(value, "num_threads")
+        return min(positive_int(value, "num_threads"), MAX_THREADS)
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if first.isdecimal() and int(first) > 0:
-        return int(first)
+        return min(int(first), MAX_THREADS)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -22,7 +22,6 @@ OUTPUTS = (".npz", ".run", ".trec")
 SHOWN = 5  # queries of which `search` prints the results
 
 app = typer.Typer(
-    help="Exact similarity search: the same bits from every backend.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +51,21 @@ Output = Annotated[
         callback=checked_output,
     ),
 ]
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(pyengine.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="The version, and no more.")
+    ] = False,
+) -> None:
+    """Exact similarity search: the same bits from every backend."""
 
 
 @app.command()
@@ -128,6 +142,7 @@ def evaluation(
     output: Output = None,
 ) -> None:
     """nDCG@10, Recall@100 and MRR@10 of a search, over all judged queries."""
+    evaluate.require()
     qrels = evaluate.load_qrels(folder, split)
     vectors, asked = read_vectors(docs), read_vectors(queries)
     doc_ids, query_ids = read_ids(ids, len(vectors), len(asked), both=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ PATIENCE = 1.0  # seconds of timed runs after which no further one starts
 
 def run(console: Console) -> bool:
     """Print the demo; whether every backend present returned the bits of the specification."""
+    evaluate.require()
     docs = np.load(DATA / "emb" / "doc_dense_f32.npy")  # [N, D]
     queries = np.load(DATA / "emb" / "query_dense_f32.npy")  # [Q, D]
     ids = json.loads((DATA / "emb" / "ids.json").read_text(encoding="utf-8"))
@@ -38,7 +40,7 @@ def run(console: Console) -> bool:
     index.add(docs)
     result = index.search(queries, k=K)
     console.print(f"[bold]SciFact[/bold]: {len(docs):,} abstracts, {len(queries)} claims, {docs.shape[1]} dimensions")
-    console.print(Text(repr(index)))
+    console.print(Text(repr(index), no_wrap=True, overflow="ignore"), soft_wrap=True)
 
     show_examples(console, result, ids["doc_ids"], ids["query_ids"], qrels)
     console.rule("Quality over all claims")
@@ -86,6 +88,8 @@ def compare_backends(console: Console, index: pe.DenseIndex, queries: F32, docs:
         all_equal &= same_ids and same_scores
         table.add_row(name, milliseconds(seconds), verdict(same_ids), verdict(same_scores))
     console.print(table, *missing, sep="\n")
+    if missing:
+        console.print(Text(f"pip of this environment: {Path(sys.executable).parent / 'pip'}"), soft_wrap=True)
     console.print(f"{len(queries)} queries, k = {K}, {checks.thread_count(None)} threads; the median of a few runs.")
     return all_equal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyengine import checks
+from pyengine import checks, exact
 from pyengine.backends import registry
 from pyengine.problem import DenseProblem, Documents
 from pyengine.reference import METRICS
@@ -12,6 +12,7 @@ from pyengine.search import exact_search, fast_search
 from pyengine.types import TopK
 
 
+@exact.arithmetic()
 def topk(
     queries: Any,
     docs: Any,
@@ -44,8 +45,9 @@ def topk(
     dims : int
         Score only the first ``dims`` dimensions (Matryoshka prefixes, arXiv 2205.13147); cosine renormalises.
     precision : "exact" or "fast"
-        ``fast`` returns what the proposer ranked, not certified; for ``cpu`` the score is then off by at most the
-        int8 residual bound |q||d - d'| (see DESIGN.md, "Bounds"), for ``torch`` and ``faiss`` by float32 rounding.
+        ``fast`` returns what the proposer ranked, with its own scores, not certified: off by at most the int8 residual
+        bound |q||d - d'| for ``cpu`` (DESIGN.md, "Bounds"), by float32 rounding for ``torch`` and ``faiss``. Ties,
+        other k and other batches may then come out differently; all that is promised of ``exact`` only.
     backend : "auto" or a name of `pyengine.backends`
     num_threads : int, default OMP_NUM_THREADS, else the cores available
 

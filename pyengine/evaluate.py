@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,16 +75,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\n")
 
 
+def require() -> None:
+    """ImportError, with the remedy, if `metrics` could not be computed."""
+    if find_spec("ir_measures") is None:
+        raise ImportError("metrics need the package ir_measures: pip install 'pyengine-search[eval]'")
+
+
 def metrics(result: TopK, doc_ids: Sequence[str], query_ids: Sequence[str], qrels: Qrels) -> dict[str, float]:
     """nDCG@10, Recall@100 and MRR@10, each the mean over all judged queries; one that was not searched counts 0.
 
     ``doc_ids`` [N] and ``query_ids`` [Q] name the rows of the corpus and of the result. ImportError without the
     package ir_measures.
     """
-    try:
-        from ir_measures import RR, R, calc_aggregate, nDCG
-    except ModuleNotFoundError:
-        raise ImportError("metrics need the package ir_measures: pip install 'pyengine-search[eval]'") from None
+    require()
+    from ir_measures import RR, R, calc_aggregate, nDCG
+
     # Minus the place stands for the score: trec_eval breaks ties of its own accord, and for l2 smaller is better.
     run = {
         query: {doc_ids[row]: -float(place) for place, row in enumerate(rows) if row >= 0}

@@ -5,6 +5,8 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from pyengine import checks, reference
 from pyengine.problem import DenseProblem, first_rows
-from pyengine.types import F32, F64, I64, Candidates, TopK
+from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
 PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
 
@@ -26,6 +28,21 @@ def native() -> ModuleType | None:
         return None
 
 
+@contextmanager
+def arithmetic() -> Iterator[None]:
+    """Floating point as the specification assumes it, whatever the caller has set: rounding to nearest, denormals kept
+    (torch.set_flush_denormal flushes them), and NumPy silent where a checked result over- or underflows. Also a
+    decorator."""
+    kernels = native()
+    before = None if kernels is None else kernels.default_float_state()
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        if kernels is not None:
+            kernels.restore_float_state(before)
+
+
 def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     """The documents as the extension takes them; with what the proposer needs on top where ``scan`` is set."""
     docs = problem.docs
@@ -33,16 +50,28 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     extra: dict[str, Any] = {"norms": docs.norms} if whole or scan else {}
     if scan and docs.codes is not None:
         extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
-        extra["prefix_norms"] = None if whole else docs.derived(("norms", problem.dims), lambda: _norms(problem))
-    norms = docs.norms
-    if scan and norms is not None and len(docs) and problem.metric != "cosine":
-        extra["largest_norm"] = docs.derived("largest_norm", lambda: float(norms.max()))
+        extra["prefix_norms"] = (
+            None
+            if whole
+            else docs.derived(("norms", problem.dims), lambda: norms(docs.rows, problem.dims, problem.num_threads))
+        )
+    known = docs.norms
+    if scan and known is not None and len(docs) and problem.metric != "cosine":
+        extra["largest_norm"] = docs.derived("largest_norm", lambda: float(known.max()))
     return _kernels().Corpus(docs.rows, problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra)
 
 
-def _norms(problem: DenseProblem) -> F64:
-    norms: F64 = _kernels().norms(problem.docs.rows, problem.dims, problem.num_threads)
-    return norms
+def norms(rows: F32, dims: int, num_threads: int) -> F64:
+    """float64 [n]: the norms of the first ``dims`` dimensions, by the specification; not finite where a row is not."""
+    kernels = native()
+    found: F64 = reference.norm(rows[:, :dims]) if kernels is None else kernels.norms(rows, dims, num_threads)
+    return found
+
+
+def quantize(rows: F32, num_threads: int) -> tuple[U8, F32, F32]:
+    """The int8 codes, scales and residuals of finite rows (see `Codes`). Needs the extension."""
+    coded: tuple[U8, F32, F32] = _kernels().quantize(rows, num_threads)
+    return coded
 
 
 def _kernels() -> ModuleType:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from pyengine import checks, dense
+from pyengine import checks, dense, exact
 from pyengine.backends import registry
 from pyengine.explain import Plan, explain
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problem import DenseProblem
 from pyengine.reference import METRICS
 from pyengine.stores import STORES, GrowingArray
 from pyengine.types import I64, TopK
@@ -38,6 +39,8 @@ class DenseIndex:
     ------
     ValueError, TypeError
         One sentence naming the argument. A failed call changes nothing.
+
+    Searches may run while other threads add and remove: each sees one state of the index.
     """
 
     def __init__(
@@ -50,7 +53,15 @@ class DenseIndex:
         self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
         self._store = STORES[store](self.dim)
         self._ids = GrowingArray(np.int64)
-        self._next_id = 0
+        self._largest_id = -1  # ever used
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
 
     def __len__(self) -> int:
         return len(self._ids.view)
@@ -68,6 +79,7 @@ class DenseIndex:
         view.flags.writeable = False
         return view
 
+    @exact.arithmetic()
     def add(self, vectors: Any, ids: Any = None) -> None:
         """Add rows [n, D] with ``ids`` int64 [n] (default: counting on from the largest id ever used).
 
@@ -75,39 +87,44 @@ class DenseIndex:
         wrong dtype. Nothing is added then.
         """
         rows = checks.vectors(vectors, "vectors", self.dim)
-        checks.finite(rows, "vectors")
-        new_ids = self._count_on(len(rows)) if ids is None else checks.id_list(ids)
-        if len(new_ids) != len(rows):
-            raise ValueError(f"ids must have one entry per vector, {len(rows)}; got {len(new_ids)}")
-        used = new_ids[new_ids < self._next_id]
-        known = used[np.isin(used, self._ids.view)] if used.size else used
-        if known.size:
-            raise ValueError(f"ids must be new; id {known[0]} is in the index already")
-        if len(rows) == 0:
-            return
-        self._ids.reserve(len(rows))
-        self._store.append(rows)
-        self._ids.append(new_ids)
-        self._next_id = max(self._next_id, int(new_ids.max()) + 1)
+        given = None if ids is None else checks.id_list(ids)
+        with self._lock:
+            new_ids = self._count_on(len(rows)) if given is None else given
+            if len(new_ids) != len(rows):
+                raise ValueError(f"ids must have one entry per vector, {len(rows)}; got {len(new_ids)}")
+            used = new_ids[new_ids <= self._largest_id]
+            known = used[np.isin(used, self._ids.view)] if used.size else used
+            if known.size:
+                raise ValueError(f"ids must be new; id {known[0]} is in the index already")
+            if len(rows) == 0:
+                return
+            self._ids.reserve(len(rows))
+            self._store.append(rows)
+            self._ids.append(new_ids)
+            self._largest_id = max(self._largest_id, int(new_ids.max()))
 
     def _count_on(self, count: int) -> I64:
         """The next ``count`` ids that were never used."""
-        if self._next_id + count > MAX_ID:
-            raise ValueError(f"ids must be given, since counting on from {self._next_id} would pass 2^63-1; got None")
-        return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
+        first = self._largest_id + 1
+        if count and first + count > MAX_ID:
+            raise ValueError(f"ids must be given, since counting on from {first} would pass 2^63-1; got None")
+        return first + np.arange(count, dtype=np.int64) if count else np.empty(0, np.int64)
 
     def remove(self, ids: Any) -> None:
-        """Remove documents by id. Raises ValueError, removing none, if one of the ids is unknown."""
+        """Remove documents by id, in one pass over the index: better many ids in one call than many calls. Raises
+        ValueError, removing none, if one of the ids is unknown."""
         gone = checks.id_list(ids)
-        unknown = gone[~np.isin(gone, self._ids.view)]
-        if unknown.size:
-            raise ValueError(f"ids must be in the index; id {unknown[0]} is not")
-        kept = np.flatnonzero(~np.isin(self._ids.view, gone))
-        if len(kept) < len(self):
-            kept_ids = self._ids.view[kept]
-            self._store.keep(kept)
-            self._ids.replace(kept_ids)
+        with self._lock:
+            unknown = gone[~np.isin(gone, self._ids.view)]
+            if unknown.size:
+                raise ValueError(f"ids must be in the index; id {unknown[0]} is not")
+            kept = np.flatnonzero(~np.isin(self._ids.view, gone))
+            if len(kept) < len(self):
+                kept_ids = self._ids.view[kept]
+                self._store.keep(kept)
+                self._ids.replace(kept_ids)
 
+    @exact.arithmetic()
     def search(
         self,
         queries: Any,
@@ -145,7 +162,6 @@ class DenseIndex:
         return explain(problem, self.backend if backend is None else backend)
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
-        return dense.prepare(queries, self._documents(), k, metric=self.metric, ids=self._ids.view, **arguments)
-
-    def _documents(self) -> Documents:
-        return self._store.documents()
+        with self._lock:  # one state of vectors and ids, which later changes leave alone
+            docs, ids = self._store.documents(), self._ids.view
+        return dense.prepare(queries, docs, k, metric=self.metric, ids=ids, **arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -74,8 +74,8 @@ class DenseProblem:
     queries: F32
     docs: Documents
     k: int
-    metric: str = "cosine"
-    dims: int = field(default=-1)
+    metric: str
+    dims: int
     mask: U8 | None = None
     bias: F64 | None = None
     ids: I64 | None = None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import exact, reference
+from pyengine import checks, exact
 from pyengine.problem import Codes, Documents
 from pyengine.types import F32, I64
 
@@ -58,20 +58,21 @@ class Float32Store:
         return [self.rows, self.norms]
 
     def append(self, rows: F32) -> None:
-        """Add rows that are already checked. What can fail is computed before anything is changed."""
-        self._append(rows, [rows, self._row_norms(rows)])
-
-    def _append(self, rows: F32, parts: list[NDArray[Any]]) -> None:
+        """Add rows. Raises ValueError for one with NaN or inf; all that can fail comes before anything is changed."""
+        norms = exact.norms(rows, rows.shape[1], checks.thread_count(None))
+        bad = np.flatnonzero(~np.isfinite(norms))  # float64 does not overflow here, so these have NaN or inf
+        if bad.size:
+            raise checks.non_finite("vectors", int(bad[0]))
+        parts: list[NDArray[Any]] = [rows, norms, *self._code(rows)]
         for array, part in zip(self._arrays(), parts):
             array.reserve(len(part))
         for array, part in zip(self._arrays(), parts):
             array.append(part)
         self._cache = {}
 
-    @staticmethod
-    def _row_norms(rows: F32) -> NDArray[np.float64]:
-        kernels = exact.native()
-        return reference.norm(rows) if kernels is None else kernels.norms(rows, rows.shape[1])
+    def _code(self, rows: F32) -> tuple[NDArray[Any], ...]:
+        """What else is stored of these rows: one array for each further one of `_arrays`."""
+        return ()
 
     def keep(self, rows: I64) -> None:
         """Keep only these rows, in this order."""
@@ -100,10 +101,8 @@ class Int8Store(Float32Store):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        kernels = exact.native()
-        if kernels is None:
+        if exact.native() is None:
             raise RuntimeError("store 'int8' needs the compiled extension (pip install .); store='float32' does not")
-        self._quantize = kernels.quantize
         self.codes = GrowingArray(np.uint8, (-(-dim // 64) * 64,))
         self.scale = GrowingArray(np.float32)
         self.residual = GrowingArray(np.float32)
@@ -111,8 +110,8 @@ class Int8Store(Float32Store):
     def _arrays(self) -> list[GrowingArray]:
         return [self.rows, self.norms, self.codes, self.scale, self.residual]
 
-    def append(self, rows: F32) -> None:
-        self._append(rows, [rows, self._row_norms(rows), *self._quantize(rows)])
+    def _code(self, rows: F32) -> tuple[NDArray[Any], ...]:
+        return exact.quantize(rows, checks.thread_count(None))
 
     def _codes(self) -> Codes:
         return Codes(self.codes.view, self.scale.view, self.residual.view)

@@ -210,7 +210,7 @@ def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(shapes, "quick", lambda: TINY)
+    monkeypatch.setattr(shapes, "QUICK", TINY)
     monkeypatch.setattr(dense, "OURS", (EXACT,))
     monkeypatch.setattr(dense, "RESULTS", tmp_path)
     monkeypatch.setattr(ceilings, "measure", lambda threads: CEILINGS)

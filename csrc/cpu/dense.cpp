@@ -137,9 +137,10 @@ CandidateLists propose(const Corpus& corpus, const Queries& queries, int64_t k, 
                        const Interrupt& interrupt) {
   const DefaultFloatEnvironment environment;
   CandidateLists out;
+  const int useful = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n / plan.tile)));
   for (int64_t first = 0; first < queries.n; first += plan.query_block) {
     const int64_t count = std::min<int64_t>(plan.query_block, queries.n - first);
-    Scan(corpus, queries, first, count, k, plan, threads, interrupt).run(out);
+    Scan(corpus, queries, first, count, k, plan, useful, interrupt).run(out);
   }
   return out;
 }

@@ -65,7 +65,7 @@ struct NonFiniteRow : std::runtime_error {
 CandidateLists propose(const Corpus& corpus, const Queries& queries, int64_t k, const ScanPlan& plan, int threads,
                        const Interrupt& interrupt);
 
-// The specification's float32 scores of listed rows; `query_norms` [n] and `doc_norms` [N] may be null.
+// The specification's float32 scores of listed rows, one per entry.
 void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, const int64_t* offsets, float* scores,
             int threads, const Interrupt& interrupt);
 

@@ -10,7 +10,8 @@ namespace {
 
 constexpr double FLOAT_MAX = std::numeric_limits<float>::max();
 constexpr float INF = std::numeric_limits<float>::infinity();
-constexpr int64_t CHUNK = 256;  // candidates handed to a thread at a time
+constexpr int64_t CHUNK = 256;       // candidates handed to a thread at a time
+constexpr int64_t SCAN_PART = 4096;  // documents that make a thread worth starting
 
 double norm_of(const KernelTable& table, const float* row, int n) {
   double squared;
@@ -134,6 +135,7 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
 
 void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
             const int64_t* ids, float* top_scores, int64_t* top_ids) {
+  const DefaultFloatEnvironment environment;
   std::vector<Ranked> items;
   for (int64_t query = 0; query < n_queries; ++query) {
     items.clear();
@@ -147,8 +149,9 @@ void select(const float* scores, const int64_t* rows, const int64_t* offsets, in
 
 void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const int64_t* ids, float* top_scores,
                 int64_t* top_ids, int threads, const Interrupt& interrupt) {
+  const DefaultFloatEnvironment environment;
   const KernelTable& table = kernels();
-  const int64_t parts = queries.n ? std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n)) : 1;
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n / SCAN_PART));
   const int64_t length = (corpus.n + parts - 1) / parts;
   // One query at a time over the whole corpus, its documents shared among the threads: memory stays at k per thread.
   for (int64_t query = 0; query < queries.n; ++query) {

@@ -43,7 +43,13 @@ class Backend:
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         """How `propose` would run, for `explain`: facts by name, and what was rejected with the reason."""
-        return {}, {}
+        docs, dims = problem.docs, problem.dims
+        facts = {
+            "store": f"{docs.store}, of which the float32 vectors are read",
+            "reads": f"{4 * len(docs) * dims:,} bytes or more",
+            "computes": f"{2 * len(docs) * dims * problem.n_queries:,} operations",
+        }
+        return facts, {}
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         """float32 [M]: the specification's scores of the candidates, wherever the documents live."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from pyengine import exact
+import numpy as np
+
+from pyengine import checks, exact
 from pyengine.backends.base import Backend
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem
-from pyengine.types import Candidates
+from pyengine.types import I64, Candidates
 
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
+FEW = 1024  # documents, and 2 k: as many as a scan would leave to refine
 
 
 class CpuBackend(Backend):
@@ -18,15 +21,20 @@ class CpuBackend(Backend):
 
     A score then differs from the product of the codes by at most |q - q^| (1 + r) + |q| r in units of |q||d|
     (Cauchy-Schwarz; DESIGN.md, "Bounds"). With two parts the query's share is about 1e-4, and the estimate that
-    ``precision="fast"`` returns is off by at most r |q||d|, r being 0.004 to 0.009 for embeddings. float32 documents
+    ``precision="fast"`` returns is off by at most r |q||d|, r being about 0.007 for embeddings. float32 documents
     are coded tile by tile while they are scanned, so nothing is stored.
     """
 
     name = "cpu"
 
     def missing(self) -> str | None:
-        if exact.native() is None:
+        kernels = exact.native()
+        if kernels is None:
             return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
+        try:
+            kernels.isa()
+        except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
+            return str(error)
         return None
 
     def refusals(self, problem: DenseProblem) -> list[str]:
@@ -53,9 +61,22 @@ class CpuBackend(Backend):
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
+        few = self._few_allowed(problem)
+        if few is not None:
+            return _everything(problem, few)
         launch = self.plan(problem, width).launch()
         lists = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
         return Candidates(*lists)
+
+    def _few_allowed(self, problem: DenseProblem) -> I64 | None:
+        """The rows that a mask for all queries allows, where they are so few that no scan is needed to thin them."""
+        if problem.mask is None or len(problem.mask) > 1 or not problem.docs.checked:
+            return None
+        few = 2 * problem.k + FEW
+        if np.count_nonzero(problem.mask) > few:  # bytes: a lower bound that is quick to have
+            return None
+        rows = np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0])
+        return rows if len(rows) <= few else None
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         kernels = exact.native()
@@ -68,12 +89,28 @@ class CpuBackend(Backend):
             "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
             "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
             "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
+            "filter": _filter(problem, self._few_allowed(problem)),
             "candidates": f"at most {plan.width} per query before widening",
             "reads": f"{plan.bytes_read:,} bytes, and {4 * problem.docs.dim:,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
         present = kernels.isas()
-        slower = f"{kernels.isa()} was taken: it is the fastest here, or was forced (PYENGINE_CPU_ISA)"
+        forced = kernels.isa() != present[0]
+        slower = f"{kernels.isa()} was {'forced' if forced else 'taken: it is the fastest here'}"
         rejected = {f"isa {isa}": slower for isa in present if isa != kernels.isa()}
         rejected |= {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
         return facts, rejected | plan.rejected
+
+
+def _filter(problem: DenseProblem, few: I64 | None) -> str:
+    if problem.mask is None:
+        return "none"
+    return "by a bit, for what passes the threshold" if few is None else f"{len(few)} documents, all refined: no scan"
+
+
+def _everything(problem: DenseProblem, rows: I64) -> Candidates:
+    """These rows for every query, and nothing dropped."""
+    offsets = len(rows) * np.arange(problem.n_queries + 1, dtype=np.int64)
+    listed = Candidates(np.tile(rows, problem.n_queries), offsets, np.empty(0, np.float32), np.empty(0))
+    dropped = np.full(problem.n_queries, -np.inf)
+    return listed._replace(estimates=exact.refine(problem, listed), dropped=dropped)

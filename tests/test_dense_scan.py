@@ -30,6 +30,9 @@ class PlannedCpu(CpuBackend):
     def first_width(self, problem: DenseProblem) -> int:
         return 4 * problem.k
 
+    def _few_allowed(self, problem: DenseProblem) -> None:
+        return None  # scan, however few a mask allows
+
     def plan(self, problem: DenseProblem, width: int) -> DensePlan:
         return replace(super().plan(problem, width), width=width, **self.launch)
 

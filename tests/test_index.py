@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DenseIndex, TopK, conformance, reference
+from pyengine import DenseIndex, TopK, conformance, exact, reference, topk
 from pyengine.stores import GrowingArray
 from pyengine.types import F32, I64
 
@@ -274,3 +277,59 @@ def test_len_and_repr(store: str) -> None:
     shown = repr(index)
     assert shown.startswith(f"DenseIndex(dim={D}, metric='l2', store='{store}', documents=120, bytes=")
     assert int(shown.rpartition("=")[2].rstrip(")")) >= DOCS.nbytes
+
+
+@pytest.mark.usefixtures("denormals_flushed")
+@pytest.mark.parametrize("metric", reference.METRICS)
+def test_a_caller_that_flushes_denormals_changes_nothing(engine: str, metric: str) -> None:
+    rng = np.random.default_rng(0)
+    docs = (rng.standard_normal((3000, 9)) * 10.0 ** rng.uniform(-44, -15, (3000, 1))).astype(np.float64)
+    index = DenseIndex(9, metric, store="float32", backend=engine)
+    index.add(docs)
+    with exact.arithmetic():
+        as_float32 = docs.astype(np.float32)
+        want = reference.topk(as_float32[:4], as_float32, 7, metric)
+    for found in (index.search(docs[:4], 7), topk(docs[:4], docs, 7, metric=metric, backend=engine)):
+        assert np.array_equal(found.ids, want.ids)
+        assert np.array_equal(found.scores.view(np.int32), want.scores.view(np.int32))
+
+
+@pytest.fixture
+def denormals_flushed() -> Iterator[None]:
+    torch = pytest.importorskip("torch")
+    if exact.native() is None or not torch.set_flush_denormal(True):
+        pytest.skip("no extension to restore the float environment with, or a processor that cannot flush")
+    yield
+    torch.set_flush_denormal(False)
+
+
+def test_searches_see_one_state_while_others_add_and_remove(store: str) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((400, 16)).astype(np.float32)
+    index = DenseIndex(16, store=store)
+    index.add(rows[:100])
+    done = Event()
+
+    def change() -> None:
+        for round in range(60):
+            index.add(rows[100:400], ids=np.arange(1000 * (round + 1), 1000 * (round + 1) + 300))
+            index.remove(np.arange(1000 * (round + 1), 1000 * (round + 1) + 300))
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        while not done.is_set() and not changing.done():
+            found = index.search(rows[:2], 350)
+            returned = set((found.ids[found.ids >= 100] // 1000).tolist())
+            assert len(returned) <= 1, "documents of two states"
+            assert (found.ids[0] >= 0).sum() in (100, 350)
+        changing.result()
+
+
+def test_an_index_can_be_copied_and_pickled(store: str) -> None:
+    index = DenseIndex(5, store=store)
+    index.add(np.eye(5), ids=[3, 1, 4, 15, 9])
+    for copied in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        copied.remove([1])
+        assert copied.ids.tolist() == [3, 4, 15, 9]
+        assert index.search(np.eye(5)[1:2], 1).ids.tolist() == [[1]]

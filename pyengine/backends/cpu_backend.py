@@ -13,7 +13,9 @@ from pyengine.types import I64, Candidates
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
-FEW = 1024  # documents, and 2 k: as many as a scan would leave to refine
+FEW = 1024  # documents, and 2 k: refining so many costs less than a scan
+FEW_SHARE = 100  # and so does refining this part of the corpus
+LISTED = 1 << 22  # candidates listed for all queries together without a scan: 32 MiB
 
 
 class CpuBackend(Backend):
@@ -72,7 +74,8 @@ class CpuBackend(Backend):
         """The rows that a mask for all queries allows, where they are so few that no scan is needed to thin them."""
         if problem.mask is None or len(problem.mask) > 1 or not problem.docs.checked:
             return None
-        few = 2 * problem.k + FEW
+        few = max(2 * problem.k + FEW, len(problem.docs) // FEW_SHARE)
+        few = min(few, LISTED // max(1, problem.n_queries))
         if np.count_nonzero(problem.mask) > few:  # bytes: a lower bound that is quick to have
             return None
         rows = np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0])

@@ -156,9 +156,9 @@ Array<double> row_norms(const Array<float>& rows, int dims, int threads) {
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
                        int64_t width, int query_block, int row_queries, int threads) {
   const Queries queries = corpus.queries(query_rows);
-  require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 && threads >= 1 &&
-              query_block % PANEL == 0,
-          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16");
+  require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 &&
+              row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0,
+          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32");
   require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
   CandidateLists found;
   {

@@ -137,3 +137,41 @@ def test_the_planner_gives_a_reason_for_every_tile_it_rejects() -> None:
     assert plan.bytes_read == 200_000 * 768
     assert plan.operations == 2 * 200_000 * 768 * 32
     assert plan_dense(1, 100, 64, 10, 80, 4, num_threads=8).num_threads == 1
+
+
+@pytest.mark.parametrize("constant", [0.63, 0.69])
+def test_a_bias_that_cancels_the_norm_is_bounded(isa: str, constant: float) -> None:
+    """In l2 the offset is |d|^2 + bias: where the two cancel, the error of a norm summed in float32 stays."""
+    n_plain, n_odd, dim = 300, 20, 16384
+    odd = np.full((n_odd, dim), constant, np.float32)
+    odd[:, 0] = 1
+    odd[:, 1:n_odd] *= 1 - 2 * np.tri(n_odd, n_odd - 1, -1, dtype=np.float32)
+    squared = float(reference.dot(odd[0], odd[0]))
+    plain = np.zeros((n_plain, dim), np.float32)
+    plain[:, 0] = np.sqrt(squared)
+    plain[:, 1] = np.linspace(0, 1e-3, n_plain)
+    docs = np.concatenate([plain, odd])
+    query = np.zeros((1, dim), np.float32)
+    query[0, 3] = 1e-4
+    bias = -reference.dot(docs, docs)
+    bias[n_plain:] -= 2e-6 * squared
+    problem = dense.prepare(query, Documents(docs), 5, metric="l2", bias=bias)
+    assert np.array_equal(exact_search(problem, CpuBackend()).ids, specified(problem).ids)
+
+
+@pytest.mark.parametrize("metric", reference.METRICS)
+def test_one_outlier_does_not_blunt_the_bounds(metric: str) -> None:
+    """A huge bias (the usual way to ban a document) or norm leaves the others' candidates as few as they were."""
+    rng = np.random.default_rng(3)
+    docs = rng.standard_normal((20_000, 48)).astype(np.float32)
+    large = docs.copy()
+    large[7] *= 1e5
+    ban = np.zeros(len(docs))
+    ban[5] = 1e9 if metric == "l2" else -1e9
+    counts = []
+    for rows, bias in ((docs, None), (docs, ban), (large, None)):
+        problem = dense.prepare(docs[100:120], Documents(rows), 10, metric=metric, bias=bias)
+        backend = CpuBackend()
+        counts.append(len(backend.propose(problem, backend.first_width(problem)).rows))
+    assert min(counts) >= 10 * 20
+    assert max(counts) < 3 * counts[0]

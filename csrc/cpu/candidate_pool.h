@@ -11,7 +11,9 @@
 
 namespace pyengine {
 
-// The score below which nothing matters any more, shared by the threads: it only rises.
+// The score below which nothing matters any more, shared by the threads: it only rises. Soundness does not depend on
+// how it was found: whatever it is, `dropped` is reported from it. That k documents reach it is what lets the
+// certificate pass.
 class Threshold {
  public:
   float get() const { return value_.load(std::memory_order_relaxed); }
@@ -25,12 +27,15 @@ class Threshold {
   std::atomic<float> value_{-INFINITY};
 };
 
-// What all pools of a query share. Dropped is what cannot reach the threshold by more than `slack`.
+// What all pools of a query share.
 struct PoolRules {
   int64_t k, width;  // wanted; kept at most
-  float slack;
+  const Scaling& scaling;
   Threshold& threshold;
   const KernelTable& table;
+
+  // Dropped is what lies below.
+  float least() const { return static_cast<float>(scaling.reach(threshold.get())); }
 };
 
 class CandidatePool {
@@ -42,7 +47,7 @@ class CandidatePool {
   float estimate(int64_t i) const { return estimate_[i]; }
 
   void add(int32_t row, const Bounds& bounds, const PoolRules& rules) {
-    if (bounds.upper < rules.threshold.get() - rules.slack) return;
+    if (bounds.upper < rules.least()) return;
     append(row, bounds.estimate, bounds.lower, bounds.upper);
     if (size() < std::max(limit_, std::min(rules.width, room(rules.k)))) return;
     thin(rules);
@@ -54,7 +59,7 @@ class CandidatePool {
   void thin(const PoolRules& rules) {
     if (size() >= rules.k)
       rules.threshold.raise(rules.table.kth_largest(lower_.data(), static_cast<int>(size()), static_cast<int>(rules.k)));
-    const float least = rules.threshold.get() - rules.slack;
+    const float least = rules.least();
     int64_t kept = 0;
     for (int64_t i = 0; i < size(); ++i) {  // without branches: which ones stay cannot be predicted
       row_[kept] = row_[i], estimate_[kept] = estimate_[i], lower_[kept] = lower_[i], upper_[kept] = upper_[i];
@@ -90,7 +95,8 @@ class CandidatePool {
     std::iota(order.begin(), order.end(), 0);
     std::nth_element(order.begin(), order.begin() + most, order.end(),
                      [&](int32_t a, int32_t b) { return upper_[a] > upper_[b]; });
-    rules.threshold.raise(std::nextafter(upper_[order[most]] + rules.slack, INFINITY) + rules.slack);
+    const double bound = upper_[order[most]], step = std::isinf(bound) ? 0 : bound - rules.scaling.reach(bound);
+    rules.threshold.raise(std::nextafter(static_cast<float>(bound + 1.001 * step), INFINITY));  // reach() is above bound
     CandidatePool kept;
     for (int64_t i = 0; i < most; ++i)
       kept.append(row_[order[i]], estimate_[order[i]], lower_[order[i]], upper_[order[i]]);

@@ -65,8 +65,8 @@ class Scan {
     std::fill(std::begin(least), std::end(least), INFINITY);
     for (int i = 0; i < n; ++i) {  // the margin is more than the filter's own float32 rounding
       const float threshold = thresholds_[first + i].get();
-      const float margin = slack(first + i) + 0x1p-20f * (1 + std::fabs(threshold));
-      least[i] = std::isfinite(threshold) ? threshold - margin : threshold;
+      const double reach = queries_.scaling(first + i).reach(threshold);
+      least[i] = std::isfinite(threshold) ? static_cast<float>(reach - 0x1p-20 * std::fabs(reach)) : threshold;
     }
     const QueryBlock block = queries_.block(first, least);
     const size_t found = as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
@@ -80,15 +80,12 @@ class Scan {
   }
 
   PreparedQueries::Bounds bounds(const DocTile& tile, const Hit& hit, int64_t query, const Pass& pass, int thread) const {
-    const float scale = tile.scale[hit.doc], weight = tile.weight[hit.doc], residual = tile.residual[hit.doc];
-    const double offset = tiles_[thread].offset(hit.doc);
-    if (pass.sample) return {0, queries_.lower(query, hit.product, scale, weight, residual, offset), INFINITY};
-    return queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, scale, weight, residual, offset, table_);
+    const DocTerms doc = tiles_[thread].terms(hit.doc);
+    if (pass.sample) return {0, queries_.lower(query, hit.product, doc), INFINITY};
+    return queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, doc, table_);
   }
 
-  float slack(int64_t query) const { return static_cast<float>(queries_.scaling(query).slack); }
-
-  PoolRules rules(int64_t query) { return {k_, plan_.width, slack(query), thresholds_[query], table_}; }
+  PoolRules rules(int64_t query) { return {k_, plan_.width, queries_.scaling(query), thresholds_[query], table_}; }
 
   // Bring the threads' candidates together and thin them by what all of them know.
   CandidatePool& settle(int64_t query) {
@@ -108,9 +105,9 @@ class Scan {
     }
     out.offsets.push_back(static_cast<int64_t>(out.rows.size()));
     found = CandidatePool();
-    // Dropped was what could not reach threshold - slack; the margin is for float64 rounding, here and in the scores.
-    const double reach = thresholds_[query].get() - s.slack;
-    const double margin = (corpus_.dims + 64) * 0x1p-50 * (s.unit * (1 + std::fabs(reach)) + std::fabs(s.base));
+    // The margin is for float64 rounding, here and in the scores.
+    const double reach = s.reach(thresholds_[query].get());
+    const double margin = (corpus_.dims + 64) * 0x1p-50 * (s.unit * std::fabs(reach) + std::fabs(s.base));
     out.dropped.push_back(reach == -INFINITY ? reach : s.unit * reach + s.base + margin);
   }
 

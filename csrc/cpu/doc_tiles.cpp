@@ -7,7 +7,7 @@ namespace pyengine {
 namespace {
 
 constexpr int NORM_SAMPLE = 256;
-constexpr double LARGEST_WEIGHT = 1e30, SMALLEST_WEIGHT = 1e-30;  // beyond these float32 terms would over- or underflow
+constexpr double LARGEST_WEIGHT = 1e15, SMALLEST_WEIGHT = 1e-30;  // beyond these float32 terms would over- or underflow
 
 }  // namespace
 
@@ -36,11 +36,21 @@ double DocTiles::offset_unit(const Corpus& corpus, double norm_unit) {
 DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit,
                    const KernelTable& table)
     : corpus_(corpus), table_(table), depth_(depth), norm_unit_(norm_unit), offset_unit_(offset_unit),
-      relative_((corpus.dims / 4 + 64) * 0x1p-22),
+      relative_(relative_error(corpus.dims)),
       weighted_(corpus.metric != Metric::cosine || (corpus.codes && corpus.dims < corpus.dim)),
       scale_(capacity), weight_(capacity, 1.0f), residual_(capacity), norm_(capacity) {
   if (!corpus.codes) codes_.resize(static_cast<size_t>(capacity) * depth);
-  if (corpus.bias || corpus.metric == Metric::l2) offset_.resize(capacity), exact_offset_.resize(capacity);
+  if (corpus.bias || corpus.metric == Metric::l2) {
+    offset_.resize(capacity);
+    exact_offset_.resize(capacity);
+    offset_error_.resize(capacity);
+  }
+}
+
+DocTerms DocTiles::terms(int doc) const {
+  const DocTerms terms{tile_.scale[doc], tile_.weight[doc], tile_.residual[doc], 0, 0};
+  if (!tile_.offset) return terms;
+  return {terms.scale, terms.weight, terms.residual, exact_offset_[doc], offset_error_[doc]};
 }
 
 const DocTile& DocTiles::make(int64_t first, int64_t step, int count) {
@@ -94,7 +104,10 @@ void DocTiles::weigh(int64_t first, int64_t step, int count) {
       set_weight(i, scored_norm > 0 ? norm / scored_norm : 0);
     if (!tile_.offset) continue;
     const double bias = corpus_.bias ? corpus_.bias[row] : 0;
-    set_offset(i, corpus_.metric == Metric::l2 ? -(scored_norm * scored_norm + bias) : bias);
+    if (corpus_.metric == Metric::l2)
+      set_offset(i, -scored_norm * scored_norm, -bias);
+    else
+      set_offset(i, 0, bias);
   }
 }
 
@@ -107,16 +120,19 @@ void DocTiles::set_weight(int doc, double weight) {
   scale_[doc] = huge || tiny ? 0 : static_cast<float>(scale_[doc] * weight);
 }
 
-void DocTiles::set_offset(int doc, double offset) {
-  const double h = offset_unit_ > 0 ? offset / offset_unit_ : 0;
-  if (std::fabs(h) > LARGEST_WEIGHT) {  // cannot be held in float32: always a candidate
-    exact_offset_[doc] = 0;
+void DocTiles::set_offset(int doc, double norm_term, double bias) {
+  // The two may cancel, so that the error is relative to each and not to their sum.
+  const double unit = offset_unit_ > 0 ? offset_unit_ : 1;
+  const double h = (norm_term + bias) / unit, size = (std::fabs(norm_term) + std::fabs(bias)) / unit;
+  if (!(size <= LARGEST_WEIGHT)) {  // cannot be held in float32: always a candidate
+    exact_offset_[doc] = offset_error_[doc] = 0;
     offset_[doc] = std::numeric_limits<float>::infinity();
     residual_[doc] = std::numeric_limits<float>::infinity();
     return;
   }
   exact_offset_[doc] = h;
-  offset_[doc] = static_cast<float>(h + relative_ * std::fabs(h));
+  offset_error_[doc] = relative_ * size;
+  offset_[doc] = static_cast<float>(h + offset_error_[doc]);
 }
 
 }  // namespace pyengine

@@ -5,6 +5,7 @@
 
 #include "cpu/dense.h"
 #include "cpu/kernels.h"
+#include "cpu/query_block.h"
 
 namespace pyengine {
 
@@ -16,8 +17,8 @@ class DocTiles {
   // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a float32 row is not finite.
   const DocTile& make(int64_t first, int64_t step, int count);
 
-  // The offset h of a document in the tile, without the margin that the tile's own offset carries.
-  double offset(int doc) const { return tile_.offset ? exact_offset_[doc] : 0.0; }
+  // The terms of a document in the tile; its offset here is without the margin that the tile's own carries.
+  DocTerms terms(int doc) const;
 
   // Scales for weights and offsets of this corpus: a norm and an offset that are about the largest.
   static double norm_unit(const Corpus& corpus, const KernelTable& table);
@@ -28,7 +29,7 @@ class DocTiles {
   void quantize(int64_t first, int64_t step, int count);
   void weigh(int64_t first, int64_t step, int count);
   void set_weight(int doc, double weight);
-  void set_offset(int doc, double offset);
+  void set_offset(int doc, double norm_term, double bias);
 
   const Corpus& corpus_;
   const KernelTable& table_;
@@ -38,7 +39,7 @@ class DocTiles {
   DocTile tile_{};
   std::vector<uint8_t> codes_;
   std::vector<float> scale_, weight_, residual_, offset_;
-  std::vector<double> norm_, exact_offset_;
+  std::vector<double> norm_, exact_offset_, offset_error_;
 };
 
 }  // namespace pyengine

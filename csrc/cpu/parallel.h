@@ -56,6 +56,7 @@ void parallel_for(int64_t items, int threads, const Interrupt& interrupt, const 
   };
   std::vector<std::thread> helpers;
   const int helpers_wanted = static_cast<int>(std::min<int64_t>(threads, items)) - 1;
+  helpers.reserve(std::max(0, helpers_wanted));
   try {
     for (int thread = 1; thread <= helpers_wanted; ++thread) helpers.emplace_back(work, thread);
   } catch (const std::system_error&) {

@@ -17,8 +17,6 @@ Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double 
   s.base = metric == Metric::l2 ? -query_norm * query_norm : 0;
   s.alpha = gain / s.unit;
   s.beta = offset_unit / s.unit;
-  const double reach = query_norm + norm_unit;
-  s.slack = 0x1p-22 * (metric == Metric::l2 ? (reach * reach + offset_unit) / s.unit : 1);
   return s;
 }
 
@@ -28,7 +26,7 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
                                  bool as_rows, double norm_unit, double offset_unit, const KernelTable& table,
                                  int threads, const Interrupt& interrupt)
     : count_(count), padded_((count + PANEL - 1) / PANEL * PANEL), depth_(depth), as_rows_(as_rows),
-      relative_((corpus.dims / 4 + 64) * 0x1p-22), first_((as_rows ? count : padded_) * depth),
+      relative_(relative_error(corpus.dims)), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
       lift_(padded_), first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
@@ -90,25 +88,22 @@ QueryBlock PreparedQueries::block(int64_t first, const float* threshold) const {
           spread_.data() + first, lift_.data() + first, threshold};
 }
 
-float PreparedQueries::lower(int64_t query, int32_t product, float scale, float weight, float residual,
-                             double offset) const {
-  const double h = offset - relative_ * std::fabs(offset);
-  const double bound = static_cast<double>(scale_[query]) * product * scale - error_[query] * weight -
-                       spread_[query] * residual + lift_[query] * h;
-  return std::isfinite(bound) ? static_cast<float>(bound - 0x1p-20 * (1 + std::fabs(bound))) : -INFINITY;
+float PreparedQueries::lower(int64_t query, int32_t product, const DocTerms& doc) const {
+  const double bound = static_cast<double>(scale_[query]) * product * doc.scale - error_[query] * doc.weight -
+                       spread_[query] * doc.residual + lift_[query] * (doc.offset - doc.offset_error);
+  return std::isfinite(bound) ? static_cast<float>(bound - 0x1p-20 * std::fabs(bound) - SMALLEST_STEP) : -INFINITY;
 }
 
-PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes, float scale,
-                                                 float weight, float residual, double offset,
-                                                 const KernelTable& table) const {
+PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes,
+                                                 const DocTerms& doc, const KernelTable& table) const {
   const Scaling& s = scaling_[query];
   const int32_t second = second_start_[query] + table.dot_codes(codes, second_.data() + query * depth_, depth_);
   const double cosine = first_scale_[query] * product + second_scale_[query] * second;
-  const double estimate = s.alpha * cosine * scale + s.beta * offset;
+  const double estimate = s.alpha * cosine * doc.scale + s.beta * doc.offset;
   const double error = second_error_[query];
-  const double radius = s.alpha * ((error + relative_) * weight + (1 + error) * residual) +
-                        s.beta * relative_ * std::fabs(offset) + 0x1p-20 * (0x1p-3 + std::fabs(estimate));
-  if (!(radius < 1e30)) return {static_cast<float>(s.beta * offset), -INFINITY, INFINITY};
+  const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) +
+                        s.beta * doc.offset_error + 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
+  if (!(radius < 1e30)) return {static_cast<float>(s.beta * doc.offset), -INFINITY, INFINITY};
   return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
 }
 

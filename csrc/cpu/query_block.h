@@ -1,7 +1,7 @@
 // A block of queries prepared for scanning: unit vectors as two int8 parts, packed, with the terms of their bounds.
 #pragma once
 
-#include <memory>
+#include <cmath>
 #include <vector>
 
 #include "cpu/dense.h"
@@ -9,12 +9,30 @@
 
 namespace pyengine {
 
+// In units of s. More than float32 underflow can do to a term (weights are at most 1e15), and far below what matters.
+constexpr double SMALLEST_STEP = 0x1p-80;
+
+// Bound on the relative error of a document's weight, scale and offset: of norms summed in float32 (see quantize_row),
+// and of every float32 rounding of a term that is proportional to them.
+inline double relative_error(int dims) { return (dims / 4 + 64) * 0x1p-22; }
+
+// One document's part in its bound.
+struct DocTerms {
+  float scale, weight, residual;  // as in DocTile
+  double offset, offset_error;    // h, and how far it may be off
+};
+
 // How scores are scaled so that nothing overflows float32: rank score = unit * s + base with
 //   s = alpha * w * <q/|q|, d/|d|> + beta * h,   0 <= alpha, beta <= 1
-// and, per metric, the weight w and the offset h of a document (see DocTerms in doc_tiles.h).
+// and, per metric, the weight w and the offset h of a document: DocTiles::weigh.
 struct Scaling {
   double unit, base, alpha, beta;
-  double slack;  // what rounding the score to float32 may do, in units of s
+
+  // What is dropped at a threshold stays below this: further down by what rounding a score to float32 may do.
+  double reach(double threshold) const {
+    if (std::isinf(threshold)) return threshold;
+    return threshold - 0x1p-22 * std::fabs(threshold + base / unit) - SMALLEST_STEP;
+  }
 };
 
 class PreparedQueries {
@@ -35,9 +53,8 @@ class PreparedQueries {
     float estimate, lower, upper;
   };
   // A lower bound from the first parts alone, for sampling.
-  float lower(int64_t query, int32_t product, float scale, float weight, float residual, double offset) const;
-  Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, float scale, float weight, float residual,
-                 double offset, const KernelTable& table) const;
+  float lower(int64_t query, int32_t product, const DocTerms& doc) const;
+  Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
 
  private:
   void quantize(int64_t query, const float* row, int dims, const KernelTable& table);
@@ -46,7 +63,7 @@ class PreparedQueries {
   int64_t count_, padded_;
   int depth_;
   bool as_rows_;
-  double relative_;  // bound on the relative error of a document's weight, scale and offset
+  double relative_;  // relative_error
   std::vector<int8_t> first_, second_;  // [padded / 16 panels] or rows; rows [count, depth]
   std::vector<int32_t> start_, second_start_;
   std::vector<float> scale_, error_, spread_, lift_;

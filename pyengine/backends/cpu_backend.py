@@ -72,7 +72,7 @@ class CpuBackend(Backend):
 
     def _few_allowed(self, problem: DenseProblem) -> I64 | None:
         """The rows that a mask for all queries allows, where they are so few that no scan is needed to thin them."""
-        if problem.mask is None or len(problem.mask) > 1 or not problem.docs.checked:
+        if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
             return None
         few = max(2 * problem.k + FEW, len(problem.docs) // FEW_SHARE)
         few = min(few, LISTED // max(1, problem.n_queries))

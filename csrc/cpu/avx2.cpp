@@ -9,10 +9,7 @@ PYENGINE_TARGET_BEGIN("avx2,fma")
 namespace pyengine {
 namespace {
 constexpr int W = 8;
-typedef float F __attribute__((vector_size(4 * W)));
-typedef int32_t I __attribute__((vector_size(4 * W)));
-typedef uint8_t U __attribute__((vector_size(W)));
-typedef double D __attribute__((vector_size(4 * W)));
+#include "cpu/vectors.inl"
 
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {
   return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);

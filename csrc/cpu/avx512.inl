@@ -1,9 +1,6 @@
 // The vectors of AVX-512, for avx512.cpp and amx.cpp.
 constexpr int W = 16;
-typedef float F __attribute__((vector_size(4 * W)));
-typedef int32_t I __attribute__((vector_size(4 * W)));
-typedef uint8_t U __attribute__((vector_size(W)));
-typedef double D __attribute__((vector_size(4 * W)));
+#include "cpu/vectors.inl"
 
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {
   return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

@@ -8,10 +8,7 @@
 namespace pyengine {
 namespace {
 constexpr int W = 4;
-typedef float F __attribute__((vector_size(4 * W)));
-typedef int32_t I __attribute__((vector_size(4 * W)));
-typedef uint8_t U __attribute__((vector_size(W)));
-typedef double D __attribute__((vector_size(4 * W)));
+#include "cpu/vectors.inl"
 
 static inline F fma(F a, F b, F c) { return a * b + c; }
 

@@ -4,7 +4,7 @@
 //   F fma(F a, F b, F c)                   a * b + c
 //   unsigned not_below_zero(F a)            bit i set unless lane i < 0: NaN passes, as what cannot be bounded must
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)
-// where  typedef float F __attribute__((vector_size(4 * W)))  and I, U, D are the same of int32, uint8 (W bytes), double.
+// where F, I, U and D are the vectors of vectors.inl.
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__aarch64__)

@@ -13,8 +13,6 @@ CANDIDATE_BYTES = 16
 ROW_QUERIES = 4  # up to so many queries each row is read once and multiplied in place; more fill a panel of 16
 PANEL = 16
 THREAD_OPERATIONS = 1 << 25  # int8 operations that make a thread worth starting: some 30 microseconds
-
-
 LAUNCH = ("tile", "sample", "width", "query_block", "row_queries", "num_threads")
 
 

@@ -33,17 +33,15 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
     table.dot_f64(row, &row, &row, 1, corpus.dims, &squared);
-    scaling_[q] = scale_scores(corpus.metric, std::sqrt(squared), norm_unit, offset_unit);
-    quantize(q, row, corpus.dims, table);
+    const double norm = std::sqrt(squared);
+    scaling_[q] = scale_scores(corpus.metric, norm, norm_unit, offset_unit);
+    quantize(q, row, corpus.dims, norm, table);
   });
 }
 
 // The unit query in two parts, each a scale times int8 codes; the second codes what the first leaves.
-void PreparedQueries::quantize(int64_t query, const float* row, int dims, const KernelTable& table) {
+void PreparedQueries::quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table) {
   std::vector<double> rest(row, row + dims);
-  double squared = 0;
-  for (double x : rest) squared += x * x;
-  const double norm = std::sqrt(squared);
   for (double& x : rest) x = norm > 0 ? x / norm : 0;
 
   std::vector<int8_t> codes(depth_);

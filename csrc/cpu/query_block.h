@@ -57,7 +57,7 @@ class PreparedQueries {
   Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
 
  private:
-  void quantize(int64_t query, const float* row, int dims, const KernelTable& table);
+  void quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table);
   void pack(int64_t query, const std::vector<int8_t>& codes);
 
   int64_t count_, padded_;

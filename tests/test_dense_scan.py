@@ -3,7 +3,10 @@ bits, and the bound on what was dropped holds."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,9 @@ from pyengine.search import exact_search
 from pyengine.stores import Int8Store
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]
+
+
+ROOT = Path(__file__).parent.parent
 
 
 class PlannedCpu(CpuBackend):
@@ -175,3 +181,18 @@ def test_one_outlier_does_not_blunt_the_bounds(metric: str) -> None:
         counts.append(len(backend.propose(problem, backend.first_width(problem)).rows))
     assert min(counts) >= 10 * 20
     assert max(counts) < 3 * counts[0]
+
+
+def test_scratch_memory_follows_the_work_not_the_threads_asked_for() -> None:
+    """A thousand threads asked for on a small corpus take no more memory than the few that have a tile each."""
+    program = (
+        "import resource, numpy as np, pyengine as pe\n"
+        "docs = np.random.default_rng(0).standard_normal((4000, 64)).astype('f4')\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "pe.topk(docs[:64], docs, 10, backend='cpu', num_threads=1)\n"
+        "before = peak()\n"
+        "pe.topk(docs[:64], docs, 10, backend='cpu', num_threads=1000)\n"
+        "print(peak() - before)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(ran.stdout) < 64 << 10  # KiB

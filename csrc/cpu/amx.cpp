@@ -37,6 +37,12 @@ struct alignas(64) TileConfig {
   }
 };
 
+// GCC's _tile_loadconfig tells the compiler of 8 of the 64 bytes that it reads: without this the rest may not be there.
+inline __attribute__((always_inline)) void configure(const TileConfig& config) {
+  __asm__ volatile("" : : "m"(config));
+  _tile_loadconfig(&config);
+}
+
 // Two groups of 16 documents (or one, of up to 16) against two panels (or one). Tile numbers must be literals.
 inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
                                                       int depth, Hit* hits, const bool two_groups,
@@ -76,15 +82,13 @@ inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int d
 size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits) {
   Hit* const first = hits;
   int doc = 0;
-  const TileConfig whole(TILE_DOCS);
-  _tile_loadconfig(&whole);
+  configure(TileConfig(TILE_DOCS));
   for (; doc + 2 * TILE_DOCS <= docs.count; doc += 2 * TILE_DOCS)
     hits = n_panels == 2 ? scan_tiles(docs, doc, 2 * TILE_DOCS, queries, depth, hits, true, true)
                          : scan_tiles(docs, doc, 2 * TILE_DOCS, queries, depth, hits, true, false);
   while (doc < docs.count) {
     const int n_docs = docs.count - doc < TILE_DOCS ? docs.count - doc : TILE_DOCS;
-    const TileConfig part(n_docs);
-    _tile_loadconfig(&part);
+    configure(TileConfig(n_docs));
     hits = n_panels == 2 ? scan_tiles(docs, doc, n_docs, queries, depth, hits, false, true)
                          : scan_tiles(docs, doc, n_docs, queries, depth, hits, false, false);
     doc += n_docs;
@@ -94,8 +98,7 @@ size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels,
 }
 
 int64_t multiply_in_registers(int64_t rounds) {
-  const TileConfig whole(TILE_DOCS);
-  _tile_loadconfig(&whole);
+  configure(TileConfig(TILE_DOCS));
   for (int64_t round = 0; round < rounds; ++round) {
     _tile_dpbusd(0, 4, 6);
     _tile_dpbusd(1, 4, 7);

@@ -13,6 +13,17 @@ from pyengine.problem import Codes, Documents
 from pyengine.types import F32, I64
 
 
+CACHE_LINE = 64  # bytes
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array that starts at a cache line: vector loads that straddle two cost twice."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 class GrowingArray:
     """Rows of one dtype and width, appended in amortised O(1). Views given out are never written again."""
 
@@ -29,7 +40,7 @@ class GrowingArray:
         size = self._size + count
         if size > len(self._buffer):
             capacity = size if self._size == 0 else max(size, len(self._buffer) + len(self._buffer) // 2)
-            grown = np.empty((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
+            grown = _aligned((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
             grown[: self._size] = self.view
             self._buffer = grown
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, dense, exact
+from pyengine import checks, dense, exact, stores
 from pyengine.backends import registry
 from pyengine.explain import Plan, explain
 from pyengine.problem import DenseProblem
 from pyengine.reference import METRICS
-from pyengine.stores import STORES, GrowingArray
+from pyengine.stores import GrowingArray
 from pyengine.types import I64, TopK
 
-ORIGINALS = ("ram",)
 MAX_ID = 2**63 - 1
 
 
@@ -44,14 +43,17 @@ class DenseIndex:
     """
 
     def __init__(
-        self, dim: int, metric: str = "cosine", store: str = "int8", originals: str = "ram", backend: str = "auto"
+        self,
+        dim: int,
+        metric: str = "cosine",
+        store: str = "int8",
+        originals: str | None = "ram",
+        backend: str = "auto",
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
         self.metric = checks.choice(metric, "metric", METRICS)
-        checks.choice(store, "store", tuple(STORES))
-        checks.choice(originals, "originals", ORIGINALS)
         self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
-        self._store = STORES[store](self.dim)
+        self._store = stores.make(store, originals, self.dim)
         self._ids = GrowingArray(np.int64)
         self._largest_id = -1  # ever used
         self._lock = Lock()

@@ -20,13 +20,15 @@ class Codes:
     """int8 codes of unit vectors: d/|d| ~ scale * (code - 128), off by at most ``residual`` in Euclidean norm.
 
     ``codes`` uint8 [N, D padded to 64] (biased by 128), ``scale`` and ``residual`` float32 [N]. With ``planes`` = u
-    above 0 the codes are the odd integers of u bit planes, uint8 [N, u * (D padded to 64) / 8] (see `Rows`).
+    above 0 the codes are the odd integers of u bit planes, uint8 [N, u * (D padded to 64) / 8] (see `Rows`). Where
+    residuals are too large to rule out documents, ``prunes`` is False: the codes rank, and an exact search leaves them.
     """
 
     codes: U8
     scale: F32
     residual: F32
     planes: int = 0
+    prunes: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,18 @@ class Documents:
         """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""
         rows = self.rows
         return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
+
+    def without_loose_codes(self) -> Documents:
+        """These documents, as an exact search scans them."""
+        return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
+
+    def trusting_loose_codes(self) -> Documents:
+        """These documents, as a search that only ranks by codes scans them: with residuals that stand in no one's way."""
+        codes = self.codes
+        if codes is None or codes.prunes:
+            return self
+        none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
+        return replace(self, codes=replace(codes, residual=none))
 
     def derived(self, key: Any, build: Callable[[], T]) -> T:
         """``build()``, kept under ``key`` when this corpus outlives the search."""

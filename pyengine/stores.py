@@ -197,6 +197,25 @@ class OwnCodes(Coding):
         return Codes(codes, arrays["scale"], arrays["residual"], self.planes)
 
 
+class PlaneCodes(Coding):
+    """u bits a dimension and 8 bytes a vector. Their residuals, 0.6 for one bit to 0.1 for four, rule out too little: on
+    SciFact four bits leave 15% of the documents, where int8 leaves 0.3%."""
+
+    def __init__(self, dim: int, planes: int) -> None:
+        super().__init__(dim)
+        self.planes = planes
+
+    def arrays(self) -> dict[str, GrowingArray]:
+        return {"planes": GrowingArray(np.uint8, (self.planes * _padded(self.dim) // 8,)), **self._bounds()}
+
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
+        planes, _, scale, residual = exact.pack_planes(rows, self.planes, checks.thread_count(None))
+        return {"planes": planes, "scale": scale, "residual": residual}
+
+    def codes(self, arrays: Arrays) -> Codes:
+        return Codes(arrays["planes"], arrays["scale"], arrays["residual"], self.planes, prunes=False)
+
+
 class Store:
     """Rows of one form with their norms, and codes of them where there is a coding: ``arrays`` by name."""
 
@@ -270,6 +289,4 @@ def make(name: str, originals: str | None, dim: int) -> Store:
     planes = PLANES.get(name, 0)
     if originals is None:
         return Store(name, Planes(dim, planes) if planes else Int8(dim), OwnCodes(dim, planes))
-    if planes:
-        raise ValueError(f"originals must be None for store {name!r}; got {originals!r}")
-    return Store(name, Form(dim), Coding(dim))
+    return Store(name, Form(dim), PlaneCodes(dim, planes) if planes else Coding(dim))

@@ -165,3 +165,49 @@ def test_bytes_are_counted() -> None:
         store = stores.make(name, "ram" if name in stores.PLAIN else None, 128)
         store.append(rows)
         assert store.nbytes == 10 * want
+
+
+@metrics
+@pytest.mark.parametrize("name", stores.PLANES)
+def test_with_originals_a_search_is_exact_on_them(engine: str, name: str, metric: str) -> None:
+    rows = hostile(65, seed=5)
+    index = DenseIndex(65, metric, name)
+    index.add(rows)
+    want = reference.topk(rows[40:48], rows, 10, metric)
+    conformance.same(index.search(rows[40:48], 10, backend=engine), want, name)
+    fast = index.search(rows[40:48], 10, precision="fast", backend=engine)
+    assert not fast.certified.any()
+
+
+@pytest.mark.parametrize("name", stores.PLANES)
+def test_residuals_of_planes_hold_and_the_plan_says_that_they_are_loose(isa: str, name: str) -> None:
+    rows = hostile(130)
+    index = DenseIndex(130, store=name)
+    index.add(rows)
+    said = str(index.explain(rows[:2], 5, backend="cpu"))
+    assert f"{stores.PLANES[name]}-bit bounds are too loose to prune; originals are scanned" in said
+    docs = documents(name, "ram", rows)
+    codes = docs.codes
+    assert codes is not None
+    integers = Rows("planes", codes.codes, 130, np.ones(len(docs), np.float32), codes.planes)[:].astype(np.float64)
+    norms = reference.norm(rows)[:, None]
+    units = np.divide(rows, norms, out=np.zeros(rows.shape), where=norms > 0)
+    off = np.linalg.norm(units - codes.scale[:, None].astype(np.float64) * integers, axis=1)
+    assert (off <= codes.residual).all()
+    assert (codes.residual[norms[:, 0] > 1e-30] < 1).all()
+
+
+def test_codes_propose_nearly_the_best(isa: str) -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((2000, 128)).astype(np.float32)
+    queries = rows[:50] + rng.standard_normal((50, 128)).astype(np.float32)
+    want = reference.topk(queries, rows, 10).ids
+    recall = []
+    for name in stores.PLANES:
+        index = DenseIndex(128, store=name)
+        index.add(rows)
+        found = index.search(queries, 10, precision="fast", backend="cpu").ids
+        recall.append(np.mean([np.isin(a, b).mean() for a, b in zip(found, want)]))
+    assert recall == sorted(recall)
+    assert recall[0] > 0.3
+    assert recall[-1] > 0.85

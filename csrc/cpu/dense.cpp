@@ -8,6 +8,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/doc_tiles.h"
 #include "cpu/query_block.h"
+#include "cpu/sign_scan.h"
 
 namespace pyengine {
 namespace {
@@ -29,7 +30,7 @@ class Scan {
         norm_unit_(DocTiles::norm_unit(corpus, table_)), offset_unit_(DocTiles::offset_unit(corpus, norm_unit_)),
         queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
                  interrupt),
-        thresholds_(count), pools_(threads) {
+        signs_(corpus, queries, first_query, count), thresholds_(count), pools_(threads) {
     for (int thread = 0; thread < threads; ++thread) {
       pools_[thread].resize(count);
       tiles_.emplace_back(corpus, plan.tile, depth_, norm_unit_, offset_unit_, table_);
@@ -53,7 +54,7 @@ class Scan {
     parallel_for(items, threads_, interrupt_, [&](int64_t item, int thread) {
       const int64_t start = item * plan_.tile;
       const int count = static_cast<int>(std::min<int64_t>(plan_.tile, pass.rows - start));
-      const DocTile& tile = tiles_[thread].make(start * pass.step, pass.step, count);
+      const DocTile& tile = tiles_[thread].make(start * pass.step, pass.step, count, signs_.empty());
       for (int64_t q = 0; q < queries_.count(); q += group_) scan_group(tile, start * pass.step, pass, q, thread);
     });
   }
@@ -69,20 +70,21 @@ class Scan {
       least[i] = std::isfinite(threshold) ? static_cast<float>(reach - 0x1p-20 * std::fabs(reach)) : threshold;
     }
     const QueryBlock block = queries_.block(first, least);
-    const size_t found = as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
+    const size_t found = !signs_.empty() ? signs_.scan(tile, block, first, n, table_.query_levels, hits.data())
+                         : as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
                                   : table_.scan_panels(tile, block, (n + PANEL - 1) / PANEL, depth_, hits.data());
     for (size_t i = 0; i < found; ++i) {
       const Hit& hit = hits[i];
       const int64_t query = first + hit.query, row = first_row + hit.doc * pass.step;
       if (hit.query >= n || !corpus_.allowed(first_query_ + query, row)) continue;
-      pools_[thread][query].add(static_cast<int32_t>(row), bounds(tile, hit, query, pass, thread), rules(query));
+      pools_[thread][query].add(static_cast<int32_t>(row), bounds(hit, query, pass, thread), rules(query));
     }
   }
 
-  PreparedQueries::Bounds bounds(const DocTile& tile, const Hit& hit, int64_t query, const Pass& pass, int thread) const {
+  PreparedQueries::Bounds bounds(const Hit& hit, int64_t query, const Pass& pass, int thread) {
     const DocTerms doc = tiles_[thread].terms(hit.doc);
     if (pass.sample) return {0, queries_.lower(query, hit.product, doc), INFINITY};
-    return queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, doc, table_);
+    return queries_.sharpen(query, hit.product, tiles_[thread].codes(hit.doc), doc, table_);
   }
 
   PoolRules rules(int64_t query) { return {k_, plan_.width, queries_.scaling(query), thresholds_[query], table_}; }
@@ -122,6 +124,7 @@ class Scan {
   int group_;
   double norm_unit_, offset_unit_;
   PreparedQueries queries_;
+  SignQueries signs_;
   std::vector<Threshold> thresholds_;
   std::vector<std::vector<CandidatePool>> pools_;  // [thread][query]
   std::vector<DocTiles> tiles_;                    // [thread]

@@ -41,6 +41,7 @@ DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_un
       weighted_(corpus.metric != Metric::cosine || (corpus.codes && corpus.dims < corpus.dim)),
       reader_(corpus.rows, corpus.dims, table),
       scale_(capacity), weight_(capacity, 1.0f), residual_(capacity), norm_(capacity) {
+  if (corpus.code_planes) row_codes_.resize(depth);
   if (!corpus.codes || corpus.code_planes) codes_.resize(static_cast<size_t>(capacity) * depth);
   if (corpus.bias || corpus.metric == Metric::l2) {
     offset_.resize(capacity);
@@ -55,24 +56,26 @@ DocTerms DocTiles::terms(int doc) const {
   return {terms.scale, terms.weight, terms.residual, exact_offset_[doc], offset_error_[doc]};
 }
 
-const DocTile& DocTiles::make(int64_t first, int64_t step, int count) {
+const DocTile& DocTiles::make(int64_t first, int64_t step, int count, bool unpacked) {
+  packed_ = corpus_.code_planes && !unpacked;
   tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weight_.data(), residual_.data(),
                   offset_.empty() ? nullptr : offset_.data()};
   if (corpus_.codes)
-    stored_codes(first, step, count);
+    stored_codes(first, step, count, unpacked);
   else
     quantize(first, step, count);
   if (weighted_ || tile_.offset) weigh(first, step, count);
   return tile_;
 }
 
-void DocTiles::stored_codes(int64_t first, int64_t step, int count) {
-  if (corpus_.code_planes) {
-    unpack(first, step, count);
-  } else {
+void DocTiles::stored_codes(int64_t first, int64_t step, int count, bool unpacked) {
+  const bool unpacks = corpus_.code_planes && unpacked;
+  if (!unpacks) {
     tile_.codes = corpus_.codes + first * corpus_.code_stride;
     tile_.stride = static_cast<size_t>(corpus_.code_stride * step);
   }
+  for (int i = 0; unpacks && i < count; ++i)
+    unpack(corpus_.codes + (first + i * step) * corpus_.code_stride, codes_.data() + i * static_cast<size_t>(depth_));
   if (!weighted_ && step == 1) {
     tile_.scale = corpus_.scale + first;
     tile_.residual = corpus_.residual + first;
@@ -84,11 +87,16 @@ void DocTiles::stored_codes(int64_t first, int64_t step, int count) {
   }
 }
 
-void DocTiles::unpack(int64_t first, int64_t step, int count) {
-  const size_t plane = static_cast<size_t>(corpus_.code_stride / corpus_.code_planes);
-  for (int i = 0; i < count; ++i)
-    table_.unpack_planes(corpus_.codes + (first + i * step) * corpus_.code_stride, corpus_.code_planes, plane, depth_,
-                         codes_.data() + i * static_cast<size_t>(depth_));
+void DocTiles::unpack(const uint8_t* planes, uint8_t* codes) const {
+  const size_t stride = static_cast<size_t>(corpus_.code_stride / corpus_.code_planes);
+  table_.unpack_planes(planes, corpus_.code_planes, stride, depth_, codes);
+}
+
+const uint8_t* DocTiles::codes(int doc) {
+  const uint8_t* stored = tile_.codes + doc * tile_.stride;
+  if (!packed_) return stored;
+  unpack(stored, row_codes_.data());
+  return row_codes_.data();
 }
 
 void DocTiles::quantize(int64_t first, int64_t step, int count) {

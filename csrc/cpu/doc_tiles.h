@@ -15,7 +15,11 @@ class DocTiles {
   DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
 
   // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a row to quantise is not finite.
-  const DocTile& make(int64_t first, int64_t step, int count);
+  // Bit planes are unpacked, or left as rows of bits where the scan takes those.
+  const DocTile& make(int64_t first, int64_t step, int count, bool unpacked = true);
+
+  // A document's codes, as bytes.
+  const uint8_t* codes(int doc);
 
   // The terms of a document in the tile; its offset here is without the margin that the tile's own carries.
   DocTerms terms(int doc) const;
@@ -25,8 +29,8 @@ class DocTiles {
   static double offset_unit(const Corpus& corpus, double norm_unit);
 
  private:
-  void stored_codes(int64_t first, int64_t step, int count);
-  void unpack(int64_t first, int64_t step, int count);
+  void stored_codes(int64_t first, int64_t step, int count, bool unpacked);
+  void unpack(const uint8_t* planes, uint8_t* codes) const;
   void quantize(int64_t first, int64_t step, int count);
   void weigh(int64_t first, int64_t step, int count);
   void set_weight(int doc, double weight);
@@ -37,9 +41,10 @@ class DocTiles {
   int depth_;
   double norm_unit_, offset_unit_, relative_;
   bool weighted_;  // whether weights differ from 1
+  bool packed_ = false;  // whether the tile is of bits
   RowReader reader_;
   DocTile tile_{};
-  std::vector<uint8_t> codes_;
+  std::vector<uint8_t> codes_, row_codes_;
   std::vector<float> scale_, weight_, residual_, offset_;
   std::vector<double> norm_, exact_offset_, offset_error_;
 };

@@ -42,10 +42,19 @@ static void decode_row(RowKind kind, const void* row, float step, int n, float* 
   decode_all<uint8_t, codes_to_float>(static_cast<const uint8_t*>(row), step, n, out);
 }
 
-static void unpack_planes(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes) {
-  uint64_t bits[MAX_PLANES];
+template <int PLANES>
+INLINE void unpack_row(const uint8_t* row, size_t stride, int depth, uint8_t* codes) {
+  uint64_t bits[PLANES];
   for (int i = 0; i < depth; i += 64) {
-    for (int p = 0; p < planes; ++p) __builtin_memcpy(&bits[p], row + p * stride + i / 8, sizeof bits[p]);
-    unpack64(bits, planes, codes + i);
+#pragma GCC unroll 4
+    for (int p = 0; p < PLANES; ++p) __builtin_memcpy(&bits[p], row + p * stride + i / 8, sizeof bits[p]);
+    unpack64(bits, PLANES, codes + i);
   }
+}
+
+static void unpack_planes(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes) {
+  if (planes == 1) return unpack_row<1>(row, stride, depth, codes);
+  if (planes == 2) return unpack_row<2>(row, stride, depth, codes);
+  if (planes == 3) return unpack_row<3>(row, stride, depth, codes);
+  unpack_row<4>(row, stride, depth, codes);
 }

@@ -27,11 +27,13 @@ class DenseIndex:
         D, the dimensions of every vector.
     metric : "cosine", "dot" or "l2"
         See `pyengine.topk`.
-    store : "int8" or "float32"
-        What is scanned: int8 codes with a bound per vector (1 byte a dimension, faster), or the vectors (4 bytes).
-        The answers are the same bits.
-    originals : "ram"
-        Where the full vectors are, which refine the candidates.
+    store : "int8", "float32", "float16", "bfloat16", "binary", "residual2", "residual3" or "residual4"
+        How vectors are kept. ``float32``, ``float16`` and ``bfloat16`` keep them rounded to that type. The others are
+        codes: int8, or 1, 2, 3 or 4 bits a dimension (arXiv 2302.08714) with a step per vector.
+    originals : "ram" or None
+        With codes: whether the float32 vectors are kept too. Then they define the scores, int8 codes propose with a
+        bound, and bit codes rank a search of ``precision="fast"`` (an exact one scans the vectors). With None the
+        codes are the vectors: the scores are those of their decoded values, exactly.
     backend : "auto" or a name of `pyengine.backends`
 
     Raises

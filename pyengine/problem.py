@@ -69,7 +69,7 @@ class Documents:
         return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
 
     def trusting_loose_codes(self) -> Documents:
-        """These documents, as a search that only ranks by codes scans them: with residuals that stand in no one's way."""
+        """These documents, as a search that only ranks scans them: with residuals that stand in nothing's way."""
         codes = self.codes
         if codes is None or codes.prunes:
             return self

@@ -198,8 +198,8 @@ class OwnCodes(Coding):
 
 
 class PlaneCodes(Coding):
-    """u bits a dimension and 8 bytes a vector. Their residuals, 0.6 for one bit to 0.1 for four, rule out too little: on
-    SciFact four bits leave 15% of the documents, where int8 leaves 0.3%."""
+    """u bits a dimension and 8 bytes a vector. Their residuals, 0.6 for one bit to 0.1 for four, rule out too little:
+    on SciFact four bits leave 15% of the documents, where int8 leaves 0.3%."""
 
     def __init__(self, dim: int, planes: int) -> None:
         super().__init__(dim)
@@ -282,7 +282,7 @@ def make(name: str, originals: str | None, dim: int) -> Store:
         raise ValueError(f"originals must be one of {', '.join(map(repr, ORIGINALS))}; got {originals!r}")
     if name in PLAIN:
         if originals is None:
-            raise ValueError(f"originals must be 'ram' for store {name!r}, which keeps vectors and no codes; got None")
+            raise ValueError(f"originals must be one of 'ram' for store {name!r}, which keeps no codes; got None")
         return Store(name, PLAIN[name](dim))
     if exact.native() is None:
         raise RuntimeError(f"store {name!r} needs the compiled extension (pip install .); store='float32' does not")

@@ -153,7 +153,7 @@ def test_the_largest_values_do_not_overflow(name: str) -> None:
 @pytest.mark.parametrize("name", stores.PLAIN)
 def test_a_store_without_codes_needs_its_vectors(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"^originals must be 'ram' for store '{name}', which keeps vectors and no codes"
+        ValueError, match=f"^originals must be one of 'ram' for store '{name}', which keeps no codes; got None"
     ):
         DenseIndex(4, store=name, originals=None)
 
@@ -211,3 +211,30 @@ def test_codes_propose_nearly_the_best(isa: str) -> None:
     assert recall == sorted(recall)
     assert recall[0] > 0.3
     assert recall[-1] > 0.85
+
+
+@metrics
+@pytest.mark.parametrize("dim", [1, 3, 64, 65, 130, 513, 700])
+def test_sign_vectors_meet_binary_codes_by_popcount(isa: str, dim: int, metric: str) -> None:
+    rows, rng = hostile(dim), np.random.default_rng(7)
+    rows[:, 0] *= 10.0 ** rng.uniform(-5, 5, 90).astype(np.float32)
+    index = DenseIndex(dim, metric, "binary", None)
+    index.add(rows)
+    kept, bias = documents("binary", None, rows).vectors(), rng.standard_normal(90)
+    for n_queries in (1, 4, 5, 9, 17, 33, 40):
+        queries = np.copysign(rng.choice([0.3, 1, 7]), rng.standard_normal((n_queries, dim))).astype(np.float32)
+        for options in ({}, {"bias": bias}, {"dims": (dim + 1) // 2}, {"mask": bias > 0}):
+            want = reference.topk(queries, kept, 10, metric, **options)
+            conformance.same(index.search(queries, 10, **options, backend="cpu"), want, f"{n_queries} queries")
+
+
+def test_popcounts_with_thresholds_that_rise(isa: str) -> None:
+    """Enough documents for a sample and many tiles, in an order that misleads."""
+    rng = np.random.default_rng(8)
+    rows = rng.standard_normal((20_000, 96)).astype(np.float32)
+    rows = rows[np.argsort(rows.sum(axis=1))]
+    index = DenseIndex(96, "dot", "binary", None)
+    index.add(rows)
+    queries = np.sign(rng.standard_normal((6, 96))).astype(np.float32)
+    want = reference.topk(queries, documents("binary", None, rows).vectors(), 10, "dot")
+    conformance.same(index.search(queries, 10, backend="cpu"), want, "popcounts")

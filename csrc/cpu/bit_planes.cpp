@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -24,27 +25,42 @@ struct UnitRow {
 
 bool scale_row(const float* row, int n, UnitRow& unit) {
   unit.values.assign((n + LANES - 1) / LANES * LANES, 0.0f);
-  float largest = 0;
+  uint32_t largest = 0;  // magnitudes in the order of their bits
   for (int i = 0; i < n; ++i) {
-    if (!(std::fabs(row[i]) <= std::numeric_limits<float>::max())) return false;
-    largest = std::max(largest, std::fabs(row[i]));
+    uint32_t bits;
+    std::memcpy(&bits, row + i, sizeof bits);
+    largest = std::max(largest, bits & 0x7fffffff);
   }
-  unit.largest = largest;
-  if (largest > 0)
-    for (int i = 0; i < n; ++i) unit.values[i] = static_cast<float>(row[i] / unit.largest);
+  if (largest >= 0x7f800000) return false;
+  float magnitude;
+  std::memcpy(&magnitude, &largest, sizeof magnitude);
+  unit.largest = magnitude;
+  const double inverse = largest ? 1 / unit.largest : 0;
+  for (int i = 0; i < n; ++i) unit.values[i] = static_cast<float>(row[i] * inverse);
   return true;
 }
 
-double total(const float (&lanes)[LANES]) {
+template <class T>
+double total(const T (&lanes)[LANES]) {
   double sum = 0;
-  for (float x : lanes) sum += x;
+  for (T x : lanes) sum += x;
   return sum;
 }
 
-// The odd integer that codes x, given 1 / (2 step).
-inline float odd_of(float x, float inverse, float top) {
-  const float c = (std::min(std::max(x * inverse + 0.5f * top, 0.0f), top) + ROUND) - ROUND;
-  return 2 * c - top;
+// The number in 0 .. top that codes x, given 1 / (2 step).
+inline float number_of(float x, float inverse, float top) {
+  return (std::min(std::max(x * inverse + 0.5f * top, 0.0f), top) + ROUND) - ROUND;
+}
+
+// Bit p of each number into plane p, eight at a time: the product gathers the lowest bits of eight bytes in the top one.
+void write_bits(const uint8_t (&numbers)[LANES], int count, int planes, int64_t stride, uint8_t* out) {
+  for (int i = 0; 8 * i < count; ++i) {
+    uint64_t eight;
+    std::memcpy(&eight, numbers + 8 * i, sizeof eight);
+    if (count - 8 * i < 8) eight &= (uint64_t{1} << 8 * (count - 8 * i)) - 1;
+    for (int p = 0; p < planes; ++p)
+      out[p * stride + i] = static_cast<uint8_t>((eight >> p & 0x0101010101010101) * 0x0102040810204080 >> 56);
+  }
 }
 
 // The step that fits the row best when it is coded with this one. Padding is zero, which is coded as 1 or -1: it is
@@ -54,7 +70,7 @@ float better_step(const UnitRow& unit, int n, float step, float top) {
   const float inverse = 0.5f / step;
   for (size_t i = 0; i < unit.values.size(); i += LANES)
     for (int lane = 0; lane < LANES; ++lane) {
-      const float x = unit.values[i + lane], odd = odd_of(x, inverse, top);
+      const float x = unit.values[i + lane], odd = 2 * number_of(x, inverse, top) - top;
       products[lane] += x * odd;
       squares[lane] += odd * odd;
     }
@@ -91,20 +107,24 @@ bool pack_planes(const float* row, int n, int planes, int64_t stride, uint8_t* o
   if (unit.largest == 0) return true;
   const float top = static_cast<float>((1 << planes) - 1);
   code->step = stored_step(best_step(unit, n, planes) * unit.largest, top);
-  const float inverse = static_cast<float>(0.5 * unit.largest / code->step);
-  double squared = 0;
-  for (int i = 0; i < n; ++i) squared += static_cast<double>(row[i]) * row[i];
-  const double norm = std::sqrt(squared);
-  code->scale = static_cast<float>(code->step / norm);
-  double error = 0;
-  for (int i = 0; i < n; ++i) {
-    const float odd = planes == 1 ? (row[i] >= 0 ? 1.0f : -1.0f) : odd_of(unit.values[i], inverse, top);
-    const int c = (static_cast<int>(odd) + (1 << planes) - 1) / 2;
-    for (int p = 0; p < planes; ++p) out[p * stride + i / 8] |= static_cast<uint8_t>((c >> p & 1) << i % 8);
-    const double left = row[i] / norm - static_cast<double>(code->scale) * odd;
-    error += left * left;
+  const double step = code->step / unit.largest;
+  const float inverse = static_cast<float>(0.5 / step);
+  double squares[LANES] = {}, errors[LANES] = {};
+  for (size_t i = 0; i < unit.values.size(); i += LANES) {
+    uint8_t numbers[LANES];
+    for (int lane = 0; lane < LANES; ++lane) {
+      const float x = unit.values[i + lane], c = planes == 1 ? (x >= 0 ? 1.0f : 0.0f) : number_of(x, inverse, top);
+      const double inside = static_cast<int>(i) + lane < n, left = inside * (x - step * (2 * c - top));
+      numbers[lane] = static_cast<uint8_t>(c);
+      squares[lane] += static_cast<double>(x) * x;
+      errors[lane] += left * left;
+    }
+    write_bits(numbers, std::min(LANES, n - static_cast<int>(i)), planes, stride, out + i / 8);
   }
-  code->residual = static_cast<float>(std::sqrt(error) * (1 + 1e-6) + 1e-9);  // far above the rounding in float64
+  // The unit row is off by 2^-24 of each value, its sums in float64 by far less; the scale is rounded once.
+  const double norm = std::sqrt(total(squares));
+  code->scale = static_cast<float>(step / norm);
+  code->residual = static_cast<float>((std::sqrt(total(errors)) / norm + 0x1p-21) * (1 + 0x1p-22));
   return true;
 }
 

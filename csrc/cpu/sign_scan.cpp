@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "cpu/dispatch.h"
 #include "cpu/sign_kernels.h"
@@ -21,15 +22,30 @@ double excess(const DocTile& tile, int doc, const QueryBlock& block, int query, 
          block.threshold[query];
 }
 
+// Terms that are never negative have the order of their bits, in which compilers find an extreme by whole registers.
+struct Range {
+  float least, largest;
+
+  Range(const float* terms, int n) {
+    int32_t low = INT32_MAX, high = 0;
+    for (int i = 0; i < n; ++i) {
+      int32_t bits;
+      std::memcpy(&bits, terms + i, sizeof bits);
+      low = std::min(low, bits), high = std::max(high, bits);
+    }
+    std::memcpy(&least, &low, sizeof low), std::memcpy(&largest, &high, sizeof high);
+  }
+};
+
 // The extremes of a tile's terms: what its best document could have.
 struct Extremes {
   float least_scale, scale, weight, residual, offset;
 
   explicit Extremes(const DocTile& tile) {
-    const auto most = [&](const float* terms) { return *std::max_element(terms, terms + tile.count); };
-    const auto [least, largest] = std::minmax_element(tile.scale, tile.scale + tile.count);
-    least_scale = *least, scale = *largest, weight = most(tile.weight), residual = most(tile.residual);
-    offset = tile.offset ? most(tile.offset) : 0;
+    const Range scales(tile.scale, tile.count);
+    least_scale = scales.least, scale = scales.largest;
+    weight = Range(tile.weight, tile.count).largest, residual = Range(tile.residual, tile.count).largest;
+    offset = tile.offset ? *std::max_element(tile.offset, tile.offset + tile.count) : 0;
   }
 
   // The largest popcount at which any document could pass for the query; -1 for none.

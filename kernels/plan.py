@@ -78,7 +78,7 @@ def plan_dense(
 
 
 def _sample_rank(k: int, sample: int, n_docs: int) -> int:
-    """A place in the sample that the k-th best of all is unlikely to fall below. About k sample / N of the k best are in
+    """A place in the sample that the k-th best is unlikely to fall below. About k sample / N of the k best are in
     the sample, by a Poisson law: more than five deviations above that happen once in a million queries, which the
     certificate notices."""
     expected = k * sample / max(1, n_docs)

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, dense, exact
+from pyengine import checks, dense, exact, stores
 from pyengine.backends import registry
 from pyengine.explain import Plan, explain
 from pyengine.problem import DenseProblem
 from pyengine.reference import METRICS
-from pyengine.stores import STORES, GrowingArray
+from pyengine.stores import GrowingArray
 from pyengine.types import I64, TopK
 
-ORIGINALS = ("ram",)
 MAX_ID = 2**63 - 1
 
 
@@ -28,11 +27,13 @@ class DenseIndex:
         D, the dimensions of every vector.
     metric : "cosine", "dot" or "l2"
         See `pyengine.topk`.
-    store : "int8" or "float32"
-        What is scanned: int8 codes with a bound per vector (1 byte a dimension, faster), or the vectors (4 bytes).
-        The answers are the same bits.
-    originals : "ram"
-        Where the full vectors are, which refine the candidates.
+    store : "int8", "float32", "float16", "bfloat16", "binary", "residual2", "residual3" or "residual4"
+        How vectors are kept. ``float32``, ``float16`` and ``bfloat16`` keep them rounded to that type. The others are
+        codes: int8, or 1, 2, 3 or 4 bits a dimension (arXiv 2302.08714) with a step per vector.
+    originals : "ram" or None
+        With codes: whether the float32 vectors are kept too. Then they define the scores, int8 codes propose with a
+        bound, and bit codes rank a search of ``precision="fast"`` (an exact one scans the vectors). With None the
+        codes are the vectors: the scores are those of their decoded values, exactly.
     backend : "auto" or a name of `pyengine.backends`
 
     Raises
@@ -44,14 +45,17 @@ class DenseIndex:
     """
 
     def __init__(
-        self, dim: int, metric: str = "cosine", store: str = "int8", originals: str = "ram", backend: str = "auto"
+        self,
+        dim: int,
+        metric: str = "cosine",
+        store: str = "int8",
+        originals: str | None = "ram",
+        backend: str = "auto",
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
         self.metric = checks.choice(metric, "metric", METRICS)
-        checks.choice(store, "store", tuple(STORES))
-        checks.choice(originals, "originals", ORIGINALS)
         self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
-        self._store = STORES[store](self.dim)
+        self._store = stores.make(store, originals, self.dim)
         self._ids = GrowingArray(np.int64)
         self._largest_id = -1  # ever used
         self._lock = Lock()

@@ -9,6 +9,7 @@
 #include "cpu/doc_tiles.h"
 #include "cpu/query_block.h"
 #include "cpu/row_order.h"
+#include "cpu/sign_scan.h"
 
 namespace pyengine {
 namespace {
@@ -46,7 +47,8 @@ class Scan {
         norm_unit_(DocTiles::norm_unit(corpus, table_)), offset_unit_(DocTiles::offset_unit(corpus, norm_unit_)),
         queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
                  interrupt),
-        thresholds_(count), ceilings_(count), pools_(threads), above_(threads) {
+        signs_(corpus, queries, first_query, count), thresholds_(count), ceilings_(count), pools_(threads),
+        above_(threads) {
     for (int64_t q = 0; q < count; ++q) {
       if (queries.floor) thresholds_[q].raise(start(queries_.scaling(q), queries.floor[first_query + q]));
       if (queries.ceiling) ceilings_[q] = ceiling(queries_.scaling(q), queries.ceiling[first_query + q]);
@@ -79,7 +81,7 @@ class Scan {
     parallel_for(items, threads_, interrupt_, [&](int64_t item, int thread) {
       const int64_t start = item * plan_.tile;
       const int count = static_cast<int>(std::min<int64_t>(plan_.tile, pass.rows - start));
-      DocTile tile = tiles_[thread].make(start * pass.step, pass.step, count);
+      DocTile tile = tiles_[thread].make(start * pass.step, pass.step, count, signs_.empty());
       for (int64_t q = 0; q < queries_.count(); q += group_) {
         scan_group(tile, start * pass.step, pass, q, thread);
         tile.cold = false;
@@ -98,7 +100,8 @@ class Scan {
       pools_[thread][first + i].prefetch();
     }
     const QueryBlock block = queries_.block(first, least);
-    const size_t found = as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
+    const size_t found = !signs_.empty() ? signs_.scan(tile, block, first, n, table_.query_levels, hits.data())
+                         : as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
                                   : table_.scan_panels(tile, block, (n + PANEL - 1) / PANEL, depth_, hits.data());
     for (size_t i = 0; i < found; ++i) {
       const Hit& hit = hits[i];
@@ -150,7 +153,8 @@ class Scan {
   }
 
   void prefetch(int64_t row) const {
-    for (int line = 0; line < depth_; line += DEPTH_STEP) __builtin_prefetch(corpus_.codes + row * corpus_.code_stride + line);
+    const uint8_t* codes = corpus_.codes + row * corpus_.code_stride;
+    for (int64_t line = 0; line < corpus_.code_stride; line += DEPTH_STEP) __builtin_prefetch(codes + line);
     __builtin_prefetch(corpus_.scale + row), __builtin_prefetch(corpus_.residual + row);
   }
 
@@ -215,6 +219,7 @@ class Scan {
   int group_;
   double norm_unit_, offset_unit_;
   PreparedQueries queries_;
+  SignQueries signs_;
   std::vector<Threshold> thresholds_;
   std::vector<Ceiling> ceilings_;
   std::vector<std::vector<CandidatePool>> pools_;  // [thread][query]

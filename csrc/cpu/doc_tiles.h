@@ -1,4 +1,4 @@
-// Tiles of documents: codes (stored, or quantised here from float32) with the terms of their bounds.
+// Tiles of documents: codes (stored, unpacked from bit planes, or quantised here from floats) with the terms of their bounds.
 #pragma once
 
 #include <vector>
@@ -15,8 +15,12 @@ class DocTiles {
  public:
   DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
 
-  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a float32 row is not finite.
-  const DocTile& make(int64_t first, int64_t step, int count);
+  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a row to quantise is not finite.
+  // Bit planes are unpacked, or left as rows of bits where the scan takes those.
+  const DocTile& make(int64_t first, int64_t step, int count, bool unpacked = true);
+
+  // A document's codes, as bytes.
+  const uint8_t* codes(int doc);
 
   // The terms of a document in the tile; its offset here is without the margin that the tile's own carries.
   DocTerms terms(int doc) const {
@@ -30,7 +34,8 @@ class DocTiles {
   static double offset_unit(const Corpus& corpus, double norm_unit);
 
  private:
-  void read_codes(int64_t first, int64_t step, int count);
+  void stored_codes(int64_t first, int64_t step, int count, bool unpacked);
+  void unpack(const uint8_t* planes, uint8_t* codes) const;
   void quantize(int64_t first, int64_t step, int count);
   void weigh(int64_t first, int64_t step, int count);
   void set_weight(int doc, double weight);
@@ -41,8 +46,10 @@ class DocTiles {
   int depth_;
   double norm_unit_, offset_unit_, relative_;
   bool weighted_;  // whether weights differ from 1
+  bool packed_ = false;  // whether the tile is of bits
+  RowReader reader_;
   DocTile tile_{};
-  AlignedVector<uint8_t> codes_;
+  AlignedVector<uint8_t> codes_, row_codes_;
   AlignedVector<float> scale_, weight_, residual_, offset_;
   std::vector<double> norm_, exact_offset_, offset_error_;
 };

@@ -54,6 +54,18 @@ def thread_count(value: Any) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def folder(value: Any, name: str) -> str | None:
+    """The path of a folder that exists, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path; got {value!r}")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not os.path.isdir(path):
+        raise ValueError(f"{name} must be a folder that exists; got {path!r}")
+    return path
+
+
 def host_array(value: Any, name: str) -> np.ndarray:
     """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
     if is_torch(value):

@@ -86,14 +86,18 @@ def prepare(
     checks.choice(metric, "metric", METRICS)
     rows = checks.vectors(queries, "queries", docs.dim)
     checks.finite(rows, "queries")
+    n_docs = len(docs) if docs.living is None else len(docs.living)
+    mask, bias = checks.bitmap(mask, len(rows), n_docs), checks.biases(bias, n_docs)
+    if docs.living is not None:
+        mask, bias = docs.living.mask(mask), docs.living.spread(bias)
     return DenseProblem(
         queries=rows,
         docs=docs,
         k=checks.positive_int(k, "k"),
         metric=metric,
         dims=checks.prefix(dims, docs.dim),
-        mask=checks.bitmap(mask, len(rows), len(docs)),
-        bias=checks.biases(bias, len(docs)),
+        mask=mask,
+        bias=bias,
         ids=ids,
         num_threads=checks.thread_count(num_threads),
     )

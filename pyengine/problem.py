@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pyengine import checks
+from pyengine.living import Living
 from pyengine.types import F32, F64, I64, U8
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Documents:
     ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, or a torch tensor on a GPU), ``codes`` a
     cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they are known to be
     finite. ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the corpus stands.
+    ``living`` says which rows are documents (None: all); `pyengine.dense.prepare` masks the others.
     """
 
     rows: Any
@@ -40,6 +42,7 @@ class Documents:
     norms: F64 | None = None
     checked: bool = False
     cache: dict[Any, Any] | None = None
+    living: Living | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

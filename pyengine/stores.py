@@ -1,120 +1,104 @@
-"""How an index keeps its vectors: a store grows by rows, drops rows, and gives backends an unchanging view
+"""How an index keeps its vectors: a store grows by rows, picks rows, and gives backends an unchanging view
 (`Documents`)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact
+from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.problem import Codes, Documents
 from pyengine.types import F32, I64
 
-
-class GrowingArray:
-    """Rows of one dtype and width, appended in amortised O(1). Views given out are never written again."""
-
-    def __init__(self, dtype: Any, width: tuple[int, ...] = ()) -> None:
-        self._buffer: NDArray[Any] = np.empty((0, *width), dtype)
-        self._size = 0
-
-    @property
-    def view(self) -> NDArray[Any]:
-        return self._buffer[: self._size]
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more rows, which is all that can fail in `append`."""
-        size = self._size + count
-        if size > len(self._buffer):
-            capacity = size if self._size == 0 else max(size, len(self._buffer) + len(self._buffer) // 2)
-            grown = np.empty((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
-            grown[: self._size] = self.view
-            self._buffer = grown
-
-    def append(self, rows: NDArray[Any]) -> None:
-        self.reserve(len(rows))
-        size = self._size + len(rows)
-        self._buffer[self._size : size] = rows
-        self._size = size
-
-    def replace(self, rows: NDArray[Any]) -> None:
-        """Hold these rows, and no others."""
-        self._buffer, self._size = rows, len(rows)
+Store = TypeVar("Store", bound="Float32Store")
 
 
 class Float32Store:
-    """The vectors themselves, 4 bytes a dimension, and their norms."""
+    """The vectors themselves, 4 bytes a dimension, and their norms.
+
+    Everything a store keeps is in ``arrays``, by the names under which it is saved: one row per document each.
+    """
 
     name: ClassVar[str] = "float32"
+    originals: ClassVar[tuple[str, ...]] = ("ram",)
 
-    def __init__(self, dim: int) -> None:
-        self.rows = GrowingArray(np.float32, (dim,))
-        self.norms = GrowingArray(np.float64)
-        self._cache: dict[Any, Any] = {}
+    def __init__(self, dim: int, originals: str = "ram", directory: str | None = None) -> None:
+        rows = DiskArray(np.float32, (dim,), directory) if originals == "disk" else GrowingArray(np.float32, (dim,))
+        self.arrays: dict[str, GrowingArray] = {"rows": rows, "norms": GrowingArray(np.float64)}
 
-    def _arrays(self) -> list[GrowingArray]:
-        return [self.rows, self.norms]
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more rows."""
+        for array in self.arrays.values():
+            array.reserve(count)
 
-    def append(self, rows: F32) -> None:
-        """Add rows. Raises ValueError for one with NaN or inf; all that can fail comes before anything is changed."""
+    def append(self, rows: F32, first: int = 0) -> None:
+        """Add rows. Raises ValueError for one with NaN or inf, counting them from ``first``."""
         norms = exact.norms(rows, rows.shape[1], checks.thread_count(None))
         bad = np.flatnonzero(~np.isfinite(norms))  # float64 does not overflow here, so these have NaN or inf
         if bad.size:
-            raise checks.non_finite("vectors", int(bad[0]))
-        parts: list[NDArray[Any]] = [rows, norms, *self._code(rows)]
-        for array, part in zip(self._arrays(), parts):
-            array.reserve(len(part))
-        for array, part in zip(self._arrays(), parts):
-            array.append(part)
-        self._cache = {}
+            raise checks.non_finite("vectors", first + int(bad[0]))
+        parts: dict[str, NDArray[Any]] = {"rows": rows, "norms": norms, **self._code(rows)}
+        for name, array in self.arrays.items():
+            array.append(parts[name])
 
-    def _code(self, rows: F32) -> tuple[NDArray[Any], ...]:
-        """What else is stored of these rows: one array for each further one of `_arrays`."""
-        return ()
+    def _code(self, rows: F32) -> dict[str, NDArray[Any]]:
+        """What else is stored of these rows, by the names in ``arrays``."""
+        return {}
 
-    def keep(self, rows: I64) -> None:
-        """Keep only these rows, in this order."""
-        kept = [array.view[rows] for array in self._arrays()]
-        for array, part in zip(self._arrays(), kept):
-            array.replace(part)
-        self._cache = {}
+    def truncate(self, size: int) -> None:
+        """Forget the rows from ``size`` on, which nobody has seen."""
+        for array in self.arrays.values():
+            array.truncate(size)
 
-    def documents(self) -> Documents:
-        """The present state as a backend sees it; later changes do not show in it."""
-        return Documents(self.rows.view, self._codes(), self.norms.view, checked=True, cache=self._cache)
+    def picked(self: Store, rows: I64) -> Store:
+        """A new store of these rows, in this order."""
+        return self.holding({name: array.picked(rows) for name, array in self.arrays.items()})
 
-    def _codes(self) -> Codes | None:
+    def holding(self: Store, arrays: Mapping[str, GrowingArray]) -> Store:
+        """A store like this of other arrays."""
+        other = copy.copy(self)
+        other.arrays = dict(arrays)
+        return other
+
+    def documents(self, count: int | None = None, cache: dict[Any, Any] | None = None) -> Documents:
+        """The first ``count`` rows as a backend sees them; later changes do not show in it."""
+        count = len(self.arrays["rows"]) if count is None else count
+        heads = {name: array.head(count) for name, array in self.arrays.items()}
+        return Documents(heads["rows"], self._codes(heads), heads["norms"], checked=True, cache=cache)
+
+    def _codes(self, heads: dict[str, NDArray[Any]]) -> Codes | None:
         return None
 
-    @property
-    def nbytes(self) -> int:
-        return sum(array.view.nbytes for array in self._arrays())
+    def nbytes(self, count: int) -> int:
+        """What ``count`` rows take."""
+        return count * sum(array.row_bytes for array in self.arrays.values())
 
 
 class Int8Store(Float32Store):
     """One byte a dimension for proposing (codes of the unit vector, its scale, its residual norm); the vectors
-    themselves stay in memory for refining."""
+    themselves stay in memory or on disk for refining."""
 
     name = "int8"
+    originals = ("ram", "disk")
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
+    def __init__(self, dim: int, originals: str = "ram", directory: str | None = None) -> None:
+        super().__init__(dim, originals, directory)
         if exact.native() is None:
             raise RuntimeError("store 'int8' needs the compiled extension (pip install .); store='float32' does not")
-        self.codes = GrowingArray(np.uint8, (-(-dim // 64) * 64,))
-        self.scale = GrowingArray(np.float32)
-        self.residual = GrowingArray(np.float32)
+        self.arrays["codes"] = GrowingArray(np.uint8, (-(-dim // 64) * 64,))
+        self.arrays["scale"] = GrowingArray(np.float32)
+        self.arrays["residual"] = GrowingArray(np.float32)
 
-    def _arrays(self) -> list[GrowingArray]:
-        return [self.rows, self.norms, self.codes, self.scale, self.residual]
+    def _code(self, rows: F32) -> dict[str, NDArray[Any]]:
+        return dict(zip(("codes", "scale", "residual"), exact.quantize(rows, checks.thread_count(None))))
 
-    def _code(self, rows: F32) -> tuple[NDArray[Any], ...]:
-        return exact.quantize(rows, checks.thread_count(None))
-
-    def _codes(self) -> Codes:
-        return Codes(self.codes.view, self.scale.view, self.residual.view)
+    def _codes(self, heads: dict[str, NDArray[Any]]) -> Codes:
+        return Codes(heads["codes"], heads["scale"], heads["residual"])
 
 
 STORES: dict[str, type[Float32Store]] = {store.name: store for store in (Float32Store, Int8Store)}

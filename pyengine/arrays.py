@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -132,6 +133,7 @@ class DiskArray(GrowingArray):
             own._write(rows[block], block.start)
         own._grow(len(rows))
         self._file, self._owner, self._buffer = own._file, own._owner, own._buffer
+        weakref.finalize(self, self._file.close)
 
     def _grow(self, capacity: int) -> None:
         """Map a longer file. It is sparse: only what was written takes space."""

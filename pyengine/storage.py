@@ -202,11 +202,9 @@ class Saved:
         full = os.path.join(path, file)
         if os.path.realpath(full) != os.path.join(os.path.realpath(path), file):
             raise ValueError(f"{full} must be a file, not a link; got a link to {os.path.realpath(full)}")
-        descriptor = os.open(full, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait
-        opened = self._files.enter_context(os.fdopen(descriptor, "rb", buffering=0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(os.stat(full).st_mode):  # a pipe would wait
             raise ValueError(f"{full} must be a file; got something else")
-        return opened
+        return self._files.enter_context(open(full, "rb", buffering=0))
 
     def array(
         self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], mapped: bool, verify: bool

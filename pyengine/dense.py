@@ -114,8 +114,7 @@ def run(problem: DenseProblem, backend: str, precision: str, like: Any) -> TopK:
     try:
         result = search(problem, chosen)
     except ArithmeticError:
-        if unchecked:
-            checks.finite(problem.docs.rows, "docs")  # names the first such row
+        checks.finite(problem.docs.rows, "docs")  # names the first such row
         raise
     return _as_input(result, like)
 

@@ -261,7 +261,8 @@ def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, store: str, mmap: bo
             named = True
             assert mmap or path.name == "manifest.json", path
             if mmap:
-                loaded.search(QUERIES, 50)  # whatever it answers
+                with suppress(ValueError):
+                    loaded.search(QUERIES, 50)  # whatever it answers
             else:
                 same(loaded, want)  # a blank for another
         assert named
@@ -269,18 +270,17 @@ def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, store: str, mmap: bo
 
 
 def test_mapped_arrays_full_of_garbage_do_not_crash(folder: Path) -> None:
+    """They are refused, at loading or at searching, or answer somehow."""
     for path in files(folder):
         if path.stem in ("rows", "codes", "norms", "scale", "residual"):
             whole = path.read_bytes()
             for garbage in (b"\xff", b"\x7f", b"\x80\x00", b"\xf0\x7f\x00\x00"):
                 path.write_bytes(whole[:128] + (garbage * len(whole))[: len(whole) - 128])
-                try:
-                    loaded = pe.load(folder, mmap=True)
-                except ValueError:
-                    continue
                 for precision in ("exact", "fast"):
-                    loaded.search(QUERIES, 50, precision=precision)
-                    loaded.search(QUERIES, 5, precision=precision, num_threads=3)
+                    with suppress(ValueError):
+                        loaded = pe.load(folder, mmap=True)
+                        loaded.search(QUERIES, 50, precision=precision)
+                        loaded.search(QUERIES, 5, precision=precision, num_threads=3)
             path.write_bytes(whole)
 
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <type_traits>
 
+#include "cpu/bit_planes.h"
 #include "cpu/dense.h"
 #include "cpu/dispatch.h"
 
@@ -57,21 +58,61 @@ Metric metric_of(const std::string& name) {
   return Metric::l2;
 }
 
+// Stored rows with the arrays that they borrow from.
+class RowArrays {
+ public:
+  RowArrays(py::array data, const std::string& kind, int dim, int planes, Optional<float> step)
+      : data_(std::move(data)), step_(std::move(step)), dim_(dim) {
+    require(data_.ndim() == 2 && dim >= 1 && (data_.flags() & py::array::c_style), "rows must have shape [N, ...], C-contiguous");
+    const int64_t padded = (dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+    if (kind == "float32") set<float>(RowKind::float32, dim);
+    else if (kind == "float16") set<uint16_t>(RowKind::float16, dim);
+    else if (kind == "bfloat16") set<uint16_t>(RowKind::bfloat16, dim);
+    else if (kind == "codes") set<uint8_t>(RowKind::codes, padded);
+    else {
+      require(kind == "planes" && planes >= 1 && planes <= MAX_PLANES, "kind must be float32, float16, bfloat16, codes or planes");
+      set<uint8_t>(RowKind::planes, planes * padded / 8);
+    }
+    rows_.planes = planes;
+    const bool stepped = rows_.kind == RowKind::codes || rows_.kind == RowKind::planes;
+    require(stepped == step_.has_value() && (!stepped || (step_->ndim() == 1 && step_->size() == n())),
+            "step must have shape [N], for codes and planes only");
+    if (stepped) rows_.step = step_->data();
+  }
+
+  int64_t n() const { return data_.shape(0); }
+  int dim() const { return dim_; }
+  const Rows& view() const { return rows_; }
+
+ private:
+  template <class T>
+  void set(RowKind kind, int64_t width) {
+    require(py::isinstance<Array<T>>(data_) && data_.shape(1) == width, "rows must have the dtype and the width of their kind");
+    rows_.kind = kind;
+    rows_.data = static_cast<const uint8_t*>(data_.data());
+    rows_.stride = static_cast<size_t>(width) * sizeof(T);
+  }
+
+  py::array data_;
+  Optional<float> step_;
+  int dim_;
+  Rows rows_;
+};
+
 // A Corpus with the arrays that it borrows from.
 class CorpusArrays {
  public:
-  CorpusArrays(Array<float> rows, int dims, const std::string& metric, Optional<uint8_t> codes, Optional<float> scale,
-               Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms, double largest_norm,
+  CorpusArrays(const RowArrays& rows, int dims, const std::string& metric, Optional<uint8_t> codes, int code_planes,
+               Optional<float> scale, Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms, double largest_norm,
                Optional<uint8_t> mask, Optional<double> bias)
-      : rows_(std::move(rows)), codes_(std::move(codes)), scale_(std::move(scale)), residual_(std::move(residual)),
+      : rows_(rows), codes_(std::move(codes)), scale_(std::move(scale)), residual_(std::move(residual)),
         norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)), bias_(std::move(bias)) {
-    require(rows_.ndim() == 2 && rows_.shape(1) > 0, "rows must have shape [N, D]");
-    corpus_.n = rows_.shape(0);
-    corpus_.dim = static_cast<int>(rows_.shape(1));
+    corpus_.n = rows_.n();
+    corpus_.dim = rows_.dim();
     corpus_.dims = dims;
     require(dims >= 1 && dims <= corpus_.dim, "dims must be in 1 .. D");
     corpus_.metric = metric_of(metric);
-    corpus_.rows = rows_.data();
+    corpus_.rows = rows_.view();
     corpus_.scale = vector(scale_, "scale");
     corpus_.residual = vector(residual_, "residual");
     corpus_.norms = vector(norms_, "norms");
@@ -79,12 +120,14 @@ class CorpusArrays {
     corpus_.bias = vector(bias_, "bias");
     corpus_.largest_norm = largest_norm;
     if (codes_) {
-      require(codes_->ndim() == 2 && codes_->shape(0) == corpus_.n && codes_->shape(1) >= corpus_.dim &&
-                  codes_->shape(1) % DEPTH_STEP == 0 && scale_ && residual_ && norms_,
-              "codes must have shape [N, D padded to 64], with scale, residual and norms");
+      const int64_t padded = (corpus_.dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+      require(code_planes >= 0 && code_planes <= MAX_PLANES && codes_->ndim() == 2 && codes_->shape(0) == corpus_.n &&
+                  codes_->shape(1) == (code_planes ? code_planes * padded / 8 : padded) && scale_ && residual_ && norms_,
+              "codes must have shape [N, D padded to 64], as bytes or bit planes, with scale, residual and norms");
       require(prefix_norms_ || dims == corpus_.dim, "codes of a prefix need prefix_norms");
       corpus_.codes = codes_->data();
       corpus_.code_stride = codes_->shape(1);
+      corpus_.code_planes = code_planes;
     }
     if (mask_) {
       require(mask_->ndim() == 2 && mask_->shape(1) == (corpus_.n + 7) / 8, "mask must have shape [1 or Q, ceil(N / 8)]");
@@ -109,7 +152,7 @@ class CorpusArrays {
     return array->data();
   }
 
-  Array<float> rows_;
+  RowArrays rows_;
   Optional<uint8_t> codes_;
   Optional<float> scale_, residual_;
   Optional<double> norms_, prefix_norms_;
@@ -144,12 +187,45 @@ py::tuple quantize_rows(const Array<float>& rows, int threads) {
   return py::make_tuple(codes, scale, residual);
 }
 
-Array<double> row_norms(const Array<float>& rows, int dims, int threads) {
-  require(rows.ndim() == 2 && dims >= 1 && dims <= rows.shape(1), "rows must have shape [n, D], dims be in 1 .. D");
-  auto out = output<double>({rows.shape(0)});
+py::tuple pack_rows(const Array<float>& rows, int planes, int threads) {
+  require(rows.ndim() == 2 && rows.shape(1) > 0 && planes >= 1 && planes <= MAX_PLANES,
+          "rows must have shape [n, D], planes be in 1 .. 4");
+  const int64_t n = rows.shape(0), stride = (rows.shape(1) + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP / 8;
+  const int dim = static_cast<int>(rows.shape(1));
+  auto bits = output<uint8_t>({n, planes * stride});
+  auto step = output<float>({n}), scale = output<float>({n}), residual = output<float>({n});
+  uint8_t* out = bits.mutable_data();
+  float *steps = step.mutable_data(), *scales = scale.mutable_data(), *residuals = residual.mutable_data();
+  const float* source = rows.data();
+  {
+    py::gil_scoped_release release;
+    constexpr int64_t CHUNK = 64;
+    parallel_for((n + CHUNK - 1) / CHUNK, threads, check_signals, [&](int64_t chunk, int) {
+      for (int64_t row = chunk * CHUNK; row < std::min(n, (chunk + 1) * CHUNK); ++row) {
+        PlaneCode code;
+        if (!pack_planes(source + row * dim, dim, planes, stride, out + row * planes * stride, &code)) throw NonFiniteRow(row);
+        steps[row] = code.step, scales[row] = code.scale, residuals[row] = code.residual;
+      }
+    });
+  }
+  return py::make_tuple(bits, step, scale, residual);
+}
+
+Array<double> row_norms(const RowArrays& rows, int dims, int threads) {
+  require(dims >= 1 && dims <= rows.dim(), "dims must be in 1 .. D");
+  auto out = output<double>({rows.n()});
   double* values = out.mutable_data();
   py::gil_scoped_release release;
-  norms(rows.data(), rows.shape(0), static_cast<int>(rows.shape(1)), dims, values, threads, check_signals);
+  norms(rows.view(), rows.n(), dims, values, threads, check_signals);
+  return out;
+}
+
+Array<float> decode_rows(const RowArrays& rows) {
+  auto out = output<float>({rows.n(), rows.dim()});
+  float* values = out.mutable_data();
+  py::gil_scoped_release release;
+  RowReader reader(rows.view(), rows.dim(), kernels());
+  for (int64_t row = 0; row < rows.n(); ++row) std::copy_n(reader.read(row), rows.dim(), values + row * rows.dim());
   return out;
 }
 
@@ -292,17 +368,23 @@ PYBIND11_MODULE(_native, m) {
     return before;
   }, py::arg("name"));
 
+  py::class_<RowArrays>(m, "Rows")
+      .def(py::init<py::array, const std::string&, int, int, Optional<float>>(), py::arg("data"), py::arg("kind"), py::arg("dim"),
+           py::arg("planes") = 0, py::arg("step").noconvert() = py::none());
+
   py::class_<CorpusArrays>(m, "Corpus")
-      .def(py::init<Array<float>, int, const std::string&, Optional<uint8_t>, Optional<float>, Optional<float>,
+      .def(py::init<const RowArrays&, int, const std::string&, Optional<uint8_t>, int, Optional<float>, Optional<float>,
                     Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>>(),
-           py::arg("rows").noconvert(), py::arg("dims"), py::arg("metric"), py::kw_only(),
-           py::arg("codes").noconvert() = py::none(), py::arg("scale").noconvert() = py::none(),
+           py::arg("rows"), py::arg("dims"), py::arg("metric"), py::kw_only(), py::arg("codes").noconvert() = py::none(),
+           py::arg("code_planes") = 0, py::arg("scale").noconvert() = py::none(),
            py::arg("residual").noconvert() = py::none(), py::arg("norms").noconvert() = py::none(),
            py::arg("prefix_norms").noconvert() = py::none(), py::arg("largest_norm") = 0.0,
            py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none());
 
   m.def("quantize", &quantize_rows, py::arg("rows").noconvert(), py::arg("num_threads") = 1);
-  m.def("norms", &row_norms, py::arg("rows").noconvert(), py::arg("dims"), py::arg("num_threads") = 1);
+  m.def("pack_planes", &pack_rows, py::arg("rows").noconvert(), py::arg("planes"), py::arg("num_threads") = 1);
+  m.def("norms", &row_norms, py::arg("rows"), py::arg("dims"), py::arg("num_threads") = 1);
+  m.def("decode", &decode_rows, py::arg("rows"));
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
         py::arg("tile"), py::arg("sample"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
         py::arg("num_threads"));

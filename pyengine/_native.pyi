@@ -1,19 +1,27 @@
 """The C++ kernels (csrc/). Arrays must be C-contiguous and of the exact dtype; row numbers and ids are int64."""
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from pyengine.types import F32, F64, I64, U8
 
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def set_isa(name: str) -> str: ...
 
+class Rows:
+    def __init__(self, data: NDArray[Any], kind: str, dim: int, planes: int = 0, step: F32 | None = None) -> None: ...
+
 class Corpus:
     def __init__(
         self,
-        rows: F32,
+        rows: Rows,
         dims: int,
         metric: str,
         *,
         codes: U8 | None = None,
+        code_planes: int = 0,
         scale: F32 | None = None,
         residual: F32 | None = None,
         norms: F64 | None = None,
@@ -24,7 +32,9 @@ class Corpus:
     ) -> None: ...
 
 def quantize(rows: F32, num_threads: int = 1) -> tuple[U8, F32, F32]: ...
-def norms(rows: F32, dims: int, num_threads: int = 1) -> F64: ...
+def pack_planes(rows: F32, planes: int, num_threads: int = 1) -> tuple[U8, F32, F32, F32]: ...
+def norms(rows: Rows, dims: int, num_threads: int = 1) -> F64: ...
+def decode(rows: Rows) -> F32: ...
 def propose(
     corpus: Corpus,
     queries: F32,

@@ -136,15 +136,15 @@ def _device_vectors(tensor: Any, name: str) -> Any:
     return tensor.detach().float().contiguous()
 
 
-def finite(rows: Any, name: str) -> None:
-    """Raise for the first row [n, D] that holds NaN or inf (or overflowed float32)."""
+def finite(rows: Any, name: str, first: int = 0) -> None:
+    """Raise for the first row [n, D] that holds NaN or inf (or overflowed float32), counting them from ``first``."""
     block = max(1, (1 << 20) // max(1, rows.shape[1]))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         good = part.isfinite().all(dim=1).cpu().numpy() if is_torch(part) else np.isfinite(part).all(axis=1)
         bad = np.flatnonzero(~good)
         if bad.size:
-            raise non_finite(name, start + int(bad[0]))
+            raise non_finite(name, first + start + int(bad[0]))
 
 
 def non_finite(name: str, row: int) -> ValueError:

@@ -93,7 +93,7 @@ def check_proposals(problem: DenseProblem, backend: Backend) -> None:
 
 def rank_scores(problem: DenseProblem) -> F64:
     """float64 [Q, N]: what ``dropped`` has to bound, before any rounding to float32."""
-    rows = problem.docs.rows[:, : problem.dims]
+    rows = problem.docs.vectors()[:, : problem.dims]
     scores = np.empty((problem.n_queries, len(rows)))
     for q, query in enumerate(problem.queries[:, None, : problem.dims]):
         scores[q] = reference.unrounded_scores(query, rows, problem.metric, problem.bias)
@@ -184,7 +184,7 @@ def _narrow(backend: Backend) -> Backend:
 def specified(problem: DenseProblem) -> TopK:
     """The answer, by `pyengine.reference`."""
     return reference.topk(
-        problem.queries, problem.docs.rows, problem.k, problem.metric,
+        problem.queries, problem.docs.vectors(), problem.k, problem.metric,
         mask=allowed(problem), bias=problem.bias, dims=problem.dims, ids=problem.ids,
     )  # fmt: skip
 

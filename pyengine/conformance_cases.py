@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pyengine import dense, exact, reference
+from pyengine import stores as kept
 from pyengine.problem import DenseProblem, Documents
-from pyengine.stores import STORES
 from pyengine.types import F32, Bool
 
 Rng = np.random.Generator
@@ -186,7 +186,7 @@ def documents(rows: F32, store: str) -> Documents:
     """Rows as a backend sees them: a bare ``matrix`` (as from `pyengine.topk`), or in an index's store."""
     if store == "matrix":
         return Documents(rows)
-    built = STORES[store](rows.shape[1])
+    built = kept.make(store, "ram", rows.shape[1])
     if len(rows):
         built.append(rows)
     return built.documents()

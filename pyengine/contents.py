@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine.ids import RowIds
 from pyengine.living import Living
 from pyengine.problem import Documents
-from pyengine.stores import Float32Store
+from pyengine.stores import Store
 from pyengine.types import F32, I64
 
 
@@ -26,7 +26,7 @@ class Contents:
     backends derived from these rows.
     """
 
-    store: Float32Store
+    store: Store
     row_ids: RowIds
     n_rows: int = 0
     living: Living | None = None

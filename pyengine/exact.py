@@ -15,6 +15,7 @@ import numpy as np
 
 from pyengine import checks, reference
 from pyengine.problem import DenseProblem, first_rows
+from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
 PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
@@ -50,6 +51,7 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     extra: dict[str, Any] = {"norms": docs.norms} if whole or scan else {}
     if scan and docs.codes is not None:
         extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
+        extra["code_planes"] = docs.codes.planes
         extra["prefix_norms"] = (
             None
             if whole
@@ -58,19 +60,46 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     known = docs.norms
     if scan and known is not None and len(docs) and problem.metric != "cosine":
         extra["largest_norm"] = docs.derived("largest_norm", lambda: float(known.max()))
-    return _kernels().Corpus(docs.rows, problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra)
+    return _kernels().Corpus(
+        _native_rows(docs.rows), problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra
+    )
 
 
-def norms(rows: F32, dims: int, num_threads: int) -> F64:
+def _native_rows(rows: F32 | Rows) -> Any:
+    """Rows as the extension takes them."""
+    if not isinstance(rows, Rows):
+        return _kernels().Rows(rows, "float32", rows.shape[1])
+    data = rows.data.view(np.uint16) if rows.kind == "float16" else rows.data
+    return _kernels().Rows(data, rows.kind, rows.dim, rows.planes, rows.step)
+
+
+def norms(rows: F32 | Rows, dims: int, num_threads: int) -> F64:
     """float64 [n]: the norms of the first ``dims`` dimensions, by the specification; not finite where a row is not."""
     kernels = native()
-    found: F64 = reference.norm(rows[:, :dims]) if kernels is None else kernels.norms(rows, dims, num_threads)
+    found: F64
+    if kernels is None:
+        found = reference.norm(rows[:][:, :dims])
+    else:
+        found = kernels.norms(_native_rows(rows), dims, num_threads)
     return found
 
 
 def quantize(rows: F32, num_threads: int) -> tuple[U8, F32, F32]:
     """The int8 codes, scales and residuals of finite rows (see `Codes`). Needs the extension."""
     coded: tuple[U8, F32, F32] = _kernels().quantize(rows, num_threads)
+    return coded
+
+
+def decode(rows: Rows) -> F32:
+    """float32 [N, D]: the vectors, as the extension decodes them; the bits of ``rows[:]``."""
+    values: F32 = _kernels().decode(_native_rows(rows))
+    return values
+
+
+def pack_planes(rows: F32, planes: int, num_threads: int) -> tuple[U8, F32, F32, F32]:
+    """Finite rows as bit planes with a step (see `Rows`), and as `Codes` their scales and residuals. Needs the
+    extension."""
+    coded: tuple[U8, F32, F32, F32] = _kernels().pack_planes(rows, planes, num_threads)
     return coded
 
 
@@ -95,7 +124,7 @@ def refine(problem: DenseProblem, candidates: Candidates) -> F32:
         part = slice(start, start + PAIR_BLOCK)
         chosen = candidates.rows[part]
         bias = None if problem.bias is None else problem.bias[chosen]
-        docs = rows[chosen, : problem.dims]
+        docs = rows[chosen][:, : problem.dims]
         scores[part] = reference.pair_scores(queries[owner[part]], docs, problem.metric, bias)
     return scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from pyengine.backends import registry
@@ -27,12 +28,18 @@ class Plan(NamedTuple):
 def explain(problem: DenseProblem, backend: str) -> Plan:
     """The plan of this search with that backend, or with the one that "auto" takes; errors as for the search."""
     chosen = registry.choose(backend, problem)
+    codes, problem = problem.docs.codes, replace(problem, docs=problem.docs.without_loose_codes())
     facts, tiles = chosen.describe(problem)
     rejected = {
         f"backend {name}": "; ".join(reasons) or f"it can run this too, but {chosen.name!r} is {_preference(backend)}"
         for name, reasons in registry.reasons(problem).items()
         if name != chosen.name
     }
+    if codes is not None and problem.docs.codes is None:
+        name = f"codes of store {problem.docs.store!r}"
+        rejected[name] = (
+            f"{codes.planes}-bit bounds are too loose to prune; originals are scanned (precision='fast' ranks by codes)"
+        )
     return Plan(problem.describe(), chosen.name, facts, rejected | tiles)
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, chunks, dense, exact, storage
+from pyengine import checks, chunks, dense, exact, storage, stores
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.explain import Plan, explain
 from pyengine.ids import RowIds
 from pyengine.problem import DenseProblem
 from pyengine.reference import METRICS
-from pyengine.stores import STORES
 from pyengine.types import I64, TopK
 
 MAX_ID = 2**63 - 1
@@ -55,17 +54,16 @@ class DenseIndex:
         dim: int,
         metric: str = "cosine",
         store: str = "int8",
-        originals: str = "ram",
+        originals: str | None = "ram",
         backend: str = "auto",
         directory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
         self.metric = checks.choice(metric, "metric", METRICS)
-        kind = STORES[checks.choice(store, "store", tuple(STORES))]
-        self.originals = checks.choice(originals, "originals", kind.originals)
+        self.originals = originals
         self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
-        place = checks.folder(directory, "directory")
-        self._contents = Contents(kind(self.dim, self.originals, place), RowIds())
+        empty = stores.make(store, originals, self.dim, checks.folder(directory, "directory"))
+        self._contents = Contents(empty, RowIds())
         self._lock = RLock()  # of those who change it; who reads `_contents` needs none
         self._changing = False
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.living import Living
+from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8
 
 T = TypeVar("T")
@@ -19,22 +20,27 @@ T = TypeVar("T")
 class Codes:
     """int8 codes of unit vectors: d/|d| ~ scale * (code - 128), off by at most ``residual`` in Euclidean norm.
 
-    ``codes`` uint8 [N, D padded to 64] (biased by 128), ``scale`` and ``residual`` float32 [N].
+    ``codes`` uint8 [N, D padded to 64] (biased by 128), ``scale`` and ``residual`` float32 [N]. With ``planes`` = u
+    above 0 the codes are the odd integers of u bit planes, uint8 [N, u * (D padded to 64) / 8] (see `Rows`). Where
+    residuals are too large to rule out documents, ``prunes`` is False: the codes rank, and an exact search leaves them.
     """
 
     codes: U8
     scale: F32
     residual: F32
+    planes: int = 0
+    prunes: bool = True
 
 
 @dataclass(frozen=True)
 class Documents:
     """An unchanging view of a corpus, as backends see it.
 
-    ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, or a torch tensor on a GPU), ``codes`` a
-    cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they are known to be
-    finite. ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the corpus stands.
-    ``living`` says which rows are documents (None: all); `pyengine.dense.prepare` masks the others.
+    ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, `Rows` that decode to it, or a torch tensor
+    on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they
+    are known to be finite. ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the
+    corpus stands. ``store`` names the store that they are from. ``living`` says which rows are documents (None: all);
+    `pyengine.dense.prepare` masks the others.
     """
 
     rows: Any
@@ -43,6 +49,7 @@ class Documents:
     checked: bool = False
     cache: dict[Any, Any] | None = None
     living: Living | None = None
+    store: str = "float32"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,9 +62,22 @@ class Documents:
     def device(self) -> Any:
         return checks.device_of(self.rows)
 
-    @property
-    def store(self) -> str:
-        return "float32" if self.codes is None else "int8"
+    def vectors(self) -> Any:
+        """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""
+        rows = self.rows
+        return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
+
+    def without_loose_codes(self) -> Documents:
+        """These documents, as an exact search scans them."""
+        return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
+
+    def trusting_loose_codes(self) -> Documents:
+        """These documents, as a search that only ranks by codes scans them: with residuals that stand in no one's way."""
+        codes = self.codes
+        if codes is None or codes.prunes:
+            return self
+        none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
+        return replace(self, codes=replace(codes, residual=none))
 
     def derived(self, key: Any, build: Callable[[], T]) -> T:
         """``build()``, kept under ``key`` when this corpus outlives the search."""

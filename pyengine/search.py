@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pyengine import reference
@@ -16,6 +18,7 @@ SCAN_FRACTION = 4  # lists longer than N / SCAN_FRACTION are not worth proposing
 def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
+    problem = replace(problem, docs=problem.docs.without_loose_codes())
     width = backend.first_width(problem)
     result = _propose_and_refine(problem, backend, width)
     while True:
@@ -32,6 +35,7 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
 
 def fast_search(problem: DenseProblem, backend: Backend) -> TopK:
     """Top-k by the proposer's own scores; never certified. How far they may be off is the backend's to document."""
+    problem = replace(problem, docs=problem.docs.trusting_loose_codes())
     candidates = backend.propose(problem, backend.first_width(problem))
     scores, ids = backend.select(problem, candidates, candidates.estimates)
     return TopK(scores, ids, np.zeros(problem.n_queries, bool))

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyengine import checks, dense, exact, reference
+from pyengine import checks, dense, exact, reference, stores
 from pyengine.backends.cpu_backend import CpuBackend
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem, Documents
 from pyengine.search import exact_search
-from pyengine.stores import Int8Store
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]
 
@@ -79,7 +78,7 @@ def make_problem(
     queries = docs[rng.integers(0, n_docs, n_queries)] + rng.standard_normal((n_queries, dim)).astype(np.float32)
     documents = Documents(docs)
     if store == "int8":
-        kept = Int8Store(dim)
+        kept = stores.make("int8", "ram", dim)
         kept.append(docs)
         documents = kept.documents()
     options: dict[str, Any] = {"dims": int(rng.integers(1, dim + 1))} if rng.random() < 0.3 else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "pyengine"
-WORDS = {"types", "reference", "checks", "living", "problem", "exact"}
+WORDS = {"types", "reference", "checks", "living", "rows", "problem", "exact"}
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,

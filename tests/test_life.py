@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pyengine as pe
-from pyengine import DenseIndex, arrays, conformance, exact, reference
+from pyengine import DenseIndex, arrays, conformance, exact, reference, stores
 from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.types import F32, I64
 
@@ -26,7 +26,9 @@ D = 6
 RNG = np.random.default_rng(3)
 QUERIES: F32 = RNG.integers(-2, 3, (3, D)).astype(np.float32)
 DOCS: F32 = RNG.integers(-2, 3, (200, D)).astype(np.float32)
-KINDS = [("float32", "ram"), *([("int8", "ram"), ("int8", "disk")] if exact.native() else [])]
+KINDS = [("float32", "ram"), *([("int8", "ram"), ("int8", "disk"), ("bfloat16", "ram")] if exact.native() else [])]
+ALL_KINDS: list[tuple[str, str | None]] = [(name, "ram") for name in stores.PLAIN]
+ALL_KINDS += [(name, where) for name in ("int8", *stores.PLANES) for where in stores.ORIGINALS]
 kinds = pytest.mark.parametrize(("store", "originals"), KINDS)
 
 
@@ -288,6 +290,28 @@ def test_ids_are_found_in_any_order_and_after_coming_again(order: str) -> None:
         holds(index, model)
 
 
+@needs_extension
+@pytest.mark.parametrize(("store", "originals"), ALL_KINDS)
+@pytest.mark.parametrize("mmap", [False, True], ids=["read", "mapped"])
+def test_every_store_lives_the_same_life(store: str, originals: str | None, mmap: bool, tmp_path: Path) -> None:
+    """Adding in pieces, removing, saving and loading leave what one add of the rest gives, to the bit."""
+    docs = RNG.standard_normal((300, 70)).astype(np.float32)
+    index, fresh = (DenseIndex(70, "dot", store, originals) for _ in range(2))
+    index.add(iter(np.array_split(docs[:200], 6)))
+    index.remove(range(0, 200, 3))
+    index.save(tmp_path)
+    index = pe.load(tmp_path, mmap)
+    assert index.originals == originals
+    index.add(docs[200:], ids=[*range(0, 200, 3), *range(500, 533)])
+    index.remove(range(1, 100, 3))
+    left = [each for each in range(200) if each % 3 == 2 or (each % 3 == 1 and each >= 100)]
+    fresh.add(np.concatenate([docs[left], docs[200:]]), ids=[*left, *range(0, 200, 3), *range(500, 533)])
+    for _ in range(2):
+        assert index.ids.tolist() == fresh.ids.tolist()
+        conformance.same(index.search(docs[:5], 300), fresh.search(docs[:5], 300), "after a life")
+        index.compact()
+
+
 # --- Originals on disk ------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +332,7 @@ def test_originals_on_disk_take_memory_for_codes_only(tmp_path: Path) -> None:
 def test_originals_on_disk_need_a_folder_and_a_store_of_codes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"directory must be a folder that exists; got '.*absent'"):
         DenseIndex(D, originals="disk", directory=tmp_path / "absent")
-    with pytest.raises(ValueError, match="originals must be one of 'ram'; got 'disk'"):
+    with pytest.raises(ValueError, match="originals must be 'ram' for store 'float32', .*; got 'disk'"):
         DenseIndex(D, store="float32", originals="disk")
 
 

@@ -5,7 +5,7 @@
 #include "cpu/kernels.h"
 #include "cpu/target.h"
 
-PYENGINE_TARGET_BEGIN("avx2,fma")
+PYENGINE_TARGET_BEGIN("avx2,fma,f16c")
 namespace pyengine {
 namespace {
 constexpr int W = 8;
@@ -20,6 +20,23 @@ static inline __attribute__((always_inline)) unsigned not_below_zero(F a) {
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, (__m256i)query);
   return sum + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
+  return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline __attribute__((always_inline)) void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
+  const __m256i bit = _mm256_set1_epi64x(0x8040201008040201);
+  const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  for (int half = 0; half < 2; ++half) {
+    __m256i sum = _mm256_set1_epi8(static_cast<char>(129 - (1 << planes)));
+    for (int p = 0; p < planes; ++p) {
+      const __m256i all = _mm256_set1_epi32(static_cast<int>(bits[p] >> 32 * half));
+      const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, byte), bit), bit);
+      sum = _mm256_add_epi8(sum, _mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(2 << p))));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + 32 * half), sum);
+  }
 }
 
 constexpr int BLOCK_DOCS = 3;  // x 4 vectors = 12 accumulators of the 16 registers

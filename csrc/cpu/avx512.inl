@@ -11,3 +11,11 @@ static inline __attribute__((always_inline)) unsigned not_below_zero(F a) {
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
 }
+static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
+  return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline __attribute__((always_inline)) void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
+  __m512i sum = _mm512_set1_epi8(static_cast<char>(129 - (1 << planes)));
+  for (int p = 0; p < planes; ++p) sum = _mm512_mask_add_epi8(sum, bits[p], sum, _mm512_set1_epi8(static_cast<char>(2 << p)));
+  _mm512_storeu_si512(codes, sum);
+}

@@ -40,6 +40,8 @@ static inline I dot4(I sum, I codes, I query) {
 }
 #endif
 
+#include "cpu/portable.inl"
+
 constexpr int BLOCK_DOCS = 1;  // x 8 vectors = 8 accumulators of the 16 registers
 
 #include "cpu/kernels.inl"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/parallel.h"
+#include "cpu/rows.h"
 
 namespace pyengine {
 
@@ -15,11 +16,12 @@ enum class Metric { cosine, dot, l2 };
 // A corpus and what is asked of it. Pointers are borrowed; optional ones may be null.
 struct Corpus {
   int64_t n = 0;
-  int dim = 0;   // floats from row to row
+  int dim = 0;   // floats of a row
   int dims = 0;  // floats that are scored: a prefix
-  const float* rows = nullptr;
+  Rows rows;
   const uint8_t* codes = nullptr;  // optional [n, code_stride], with scale and residual [n] (see RowCode)
   int64_t code_stride = 0;
+  int code_planes = 0;  // the codes as so many bit planes (RowKind::planes); 0: as bytes
   const float* scale = nullptr;
   const float* residual = nullptr;
   const double* norms = nullptr;         // optional [n]: |d|; required with codes
@@ -78,6 +80,6 @@ void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const i
                 int64_t* top_ids, int threads, const Interrupt& interrupt);
 
 // |d| over the first dims floats of each row, by the specification.
-void norms(const float* rows, int64_t n, int dim, int dims, double* out, int threads, const Interrupt& interrupt);
+void norms(const Rows& rows, int64_t n, int dims, double* out, int threads, const Interrupt& interrupt);
 
 }  // namespace pyengine

@@ -33,7 +33,7 @@ std::vector<const KernelTable*> detect() {
   if (avx512 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && tiles_permitted())
     found.push_back(&AMX_KERNELS);
   if (avx512) found.push_back(&AVX512_KERNELS);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&AVX2_KERNELS);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) found.push_back(&AVX2_KERNELS);
 #elif defined(__aarch64__)
   found.push_back(&NEON_KERNELS);
 #endif

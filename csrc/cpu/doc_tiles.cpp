@@ -16,8 +16,9 @@ double DocTiles::norm_unit(const Corpus& corpus, const KernelTable& table) {
   double largest = corpus.largest_norm;
   if (largest == 0) {
     const int64_t step = std::max<int64_t>(1, corpus.n / NORM_SAMPLE);
+    RowReader reader(corpus.rows, corpus.dims, table);
     for (int64_t row = 0; row < corpus.n; row += step) {
-      const float* vector = corpus.rows + row * corpus.dim;
+      const float* vector = reader.read(row);
       double squared;
       table.dot_f64(vector, &vector, &vector, 1, corpus.dims, &squared);
       if (std::isfinite(squared)) largest = std::max(largest, std::sqrt(squared));
@@ -38,8 +39,9 @@ DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_un
     : corpus_(corpus), table_(table), depth_(depth), norm_unit_(norm_unit), offset_unit_(offset_unit),
       relative_(relative_error(corpus.dims)),
       weighted_(corpus.metric != Metric::cosine || (corpus.codes && corpus.dims < corpus.dim)),
+      reader_(corpus.rows, corpus.dims, table),
       scale_(capacity), weight_(capacity, 1.0f), residual_(capacity), norm_(capacity) {
-  if (!corpus.codes) codes_.resize(static_cast<size_t>(capacity) * depth);
+  if (!corpus.codes || corpus.code_planes) codes_.resize(static_cast<size_t>(capacity) * depth);
   if (corpus.bias || corpus.metric == Metric::l2) {
     offset_.resize(capacity);
     exact_offset_.resize(capacity);
@@ -57,16 +59,20 @@ const DocTile& DocTiles::make(int64_t first, int64_t step, int count) {
   tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weight_.data(), residual_.data(),
                   offset_.empty() ? nullptr : offset_.data()};
   if (corpus_.codes)
-    read_codes(first, step, count);
+    stored_codes(first, step, count);
   else
     quantize(first, step, count);
   if (weighted_ || tile_.offset) weigh(first, step, count);
   return tile_;
 }
 
-void DocTiles::read_codes(int64_t first, int64_t step, int count) {
-  tile_.codes = corpus_.codes + first * corpus_.code_stride;
-  tile_.stride = static_cast<size_t>(corpus_.code_stride * step);
+void DocTiles::stored_codes(int64_t first, int64_t step, int count) {
+  if (corpus_.code_planes) {
+    unpack(first, step, count);
+  } else {
+    tile_.codes = corpus_.codes + first * corpus_.code_stride;
+    tile_.stride = static_cast<size_t>(corpus_.code_stride * step);
+  }
   if (!weighted_ && step == 1) {
     tile_.scale = corpus_.scale + first;
     tile_.residual = corpus_.residual + first;
@@ -78,11 +84,18 @@ void DocTiles::read_codes(int64_t first, int64_t step, int count) {
   }
 }
 
+void DocTiles::unpack(int64_t first, int64_t step, int count) {
+  const size_t plane = static_cast<size_t>(corpus_.code_stride / corpus_.code_planes);
+  for (int i = 0; i < count; ++i)
+    table_.unpack_planes(corpus_.codes + (first + i * step) * corpus_.code_stride, corpus_.code_planes, plane, depth_,
+                         codes_.data() + i * static_cast<size_t>(depth_));
+}
+
 void DocTiles::quantize(int64_t first, int64_t step, int count) {
   RowCode code;
   for (int i = 0; i < count; ++i) {
     const int64_t row = first + i * step;
-    if (!table_.quantize_row(corpus_.rows + row * corpus_.dim, corpus_.dims, depth_, codes_.data() + i * (size_t)depth_,
+    if (!table_.quantize_row(reader_.read(row), corpus_.dims, depth_, codes_.data() + i * (size_t)depth_,
                              &code))
       throw NonFiniteRow(row);
     scale_[i] = code.scale;

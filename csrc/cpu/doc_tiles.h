@@ -1,4 +1,4 @@
-// Tiles of documents: codes (stored, or quantised here from float32) with the terms of their bounds.
+// Tiles of documents: codes (stored, unpacked from bit planes, or quantised here from floats) with the terms of their bounds.
 #pragma once
 
 #include <vector>
@@ -14,7 +14,7 @@ class DocTiles {
  public:
   DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
 
-  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a float32 row is not finite.
+  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a row to quantise is not finite.
   const DocTile& make(int64_t first, int64_t step, int count);
 
   // The terms of a document in the tile; its offset here is without the margin that the tile's own carries.
@@ -25,7 +25,8 @@ class DocTiles {
   static double offset_unit(const Corpus& corpus, double norm_unit);
 
  private:
-  void read_codes(int64_t first, int64_t step, int count);
+  void stored_codes(int64_t first, int64_t step, int count);
+  void unpack(int64_t first, int64_t step, int count);
   void quantize(int64_t first, int64_t step, int count);
   void weigh(int64_t first, int64_t step, int count);
   void set_weight(int doc, double weight);
@@ -36,6 +37,7 @@ class DocTiles {
   int depth_;
   double norm_unit_, offset_unit_, relative_;
   bool weighted_;  // whether weights differ from 1
+  RowReader reader_;
   DocTile tile_{};
   std::vector<uint8_t> codes_;
   std::vector<float> scale_, weight_, residual_, offset_;

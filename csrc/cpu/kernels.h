@@ -14,6 +14,16 @@ constexpr int MAX_PANELS = 2;    // panels that one call scans together
 constexpr int DEPTH_STEP = 64;   // code rows are padded to a multiple of this
 constexpr int PAIR_BLOCK = 4;    // documents that one call of the float64 kernels takes
 
+// How a stored row says its floats.
+enum class RowKind {
+  float32,
+  float16,   // uint16 [dim]
+  bfloat16,  // uint16 [dim]: the upper half of a float32
+  codes,     // uint8 [dim]: step * (code - 128), rounded to float32
+  planes,    // bits [planes][dim padded to DEPTH_STEP]: step * (2 c - (2^planes - 1)), c the number that the planes' bits make
+};
+constexpr int MAX_PLANES = 4;
+
 // One row quantised: see quantize_row.
 struct RowCode {
   float scale;      // a: d/|d| ~ a * (code - 128)
@@ -69,6 +79,10 @@ struct KernelTable {
   // `next` are PAIR_BLOCK rows that will be wanted soon.
   void (*dot_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
   void (*l2_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
+  // The first n floats of a stored row of any kind but float32 and planes.
+  void (*decode_row)(RowKind kind, const void* row, float step, int n, float* out);
+  // A row of bit planes, `stride` bytes apart, as `depth` codes (a multiple of DEPTH_STEP): 128 + 2 c - (2^planes - 1).
+  void (*unpack_planes)(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

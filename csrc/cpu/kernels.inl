@@ -314,6 +314,8 @@ static void l2_f64(const float* query, const float* const* rows, const float* co
   for (int r = 0; r < count; ++r) pairs_f64<true>(query, rows + r, next + r, 1, n, out + r);
 }
 
+#include "cpu/rows.inl"
+
 // ---- ceilings ----
 
 #ifndef PYENGINE_TILED_SCAN
@@ -342,5 +344,5 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
-        multiply_in_registers, read_memory                                                               \
+        decode_row, unpack_planes, multiply_in_registers, read_memory                                                               \
   }

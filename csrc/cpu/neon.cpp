@@ -21,6 +21,8 @@ static inline I dot4(I sum, I codes, I query) {
   return sum + (I)vpaddq_s32(low, high);
 }
 
+#include "cpu/portable.inl"
+
 constexpr int BLOCK_DOCS = 3;  // x 8 vectors = 24 accumulators of the 32 registers
 
 #include "cpu/kernels.inl"

@@ -23,17 +23,17 @@ double norm_of(const KernelTable& table, const float* row, int n) {
 class Scorer {
  public:
   Scorer(const Corpus& corpus, const float* query, const KernelTable& table)
-      : corpus_(corpus), query_(query), table_(table) {
+      : corpus_(corpus), query_(query), table_(table), reader_(corpus.rows, corpus.dims, table, PAIR_BLOCK) {
     if (corpus.metric == Metric::cosine) query_norm_ = norm_of(table, query, corpus.dims);
   }
 
-  void operator()(const int64_t* rows, int64_t listed, float* scores) const {
+  void operator()(const int64_t* rows, int64_t listed, float* scores) {
     const int count = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, listed));
     const float *vectors[PAIR_BLOCK], *next[PAIR_BLOCK];
     double raw[PAIR_BLOCK];
     for (int i = 0; i < count; ++i) {
-      vectors[i] = corpus_.rows + rows[i] * corpus_.dim;
-      next[i] = corpus_.rows + rows[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)] * corpus_.dim;
+      vectors[i] = reader_.read(rows[i], i);
+      next[i] = reader_.soon(rows[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)]);
     }
     (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(query_, vectors, next, count, corpus_.dims, raw);
     for (int i = 0; i < count; ++i) scores[i] = finish(raw[i], rows[i], vectors[i]);
@@ -54,6 +54,7 @@ class Scorer {
   const Corpus& corpus_;
   const float* query_;
   const KernelTable& table_;
+  RowReader reader_;
   double query_norm_ = 0;
 };
 
@@ -108,11 +109,12 @@ float rank_of(float score, Metric metric) { return metric == Metric::l2 ? -score
 
 }  // namespace
 
-void norms(const float* rows, int64_t n, int dim, int dims, double* out, int threads, const Interrupt& interrupt) {
+void norms(const Rows& rows, int64_t n, int dims, double* out, int threads, const Interrupt& interrupt) {
   const KernelTable& table = kernels();
   parallel_for((n + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
     const int64_t end = std::min(n, (chunk + 1) * CHUNK);
-    for (int64_t row = chunk * CHUNK; row < end; ++row) out[row] = norm_of(table, rows + row * dim, dims);
+    RowReader reader(rows, dims, table);
+    for (int64_t row = chunk * CHUNK; row < end; ++row) out[row] = norm_of(table, reader.read(row), dims);
   });
 }
 
@@ -125,7 +127,7 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
     int64_t at = chunk * CHUNK;
     int64_t query = std::upper_bound(offsets, offsets + queries.n + 1, at) - offsets - 1;
     for (; at < end; ++query) {
-      const Scorer score(corpus, queries.rows + query * corpus.dim, table);
+      Scorer score(corpus, queries.rows + query * corpus.dim, table);
       const int64_t last = std::min(end, offsets[query + 1]);
       for (; at < last; at += PAIR_BLOCK) score(rows + at, last - at, scores + at);
       at = last;
@@ -156,8 +158,8 @@ void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const i
   // One query at a time over the whole corpus, its documents shared among the threads: memory stays at k per thread.
   for (int64_t query = 0; query < queries.n; ++query) {
     std::vector<Best> best(parts, Best(k));
-    const Scorer score(corpus, queries.rows + query * corpus.dim, table);
     parallel_for(parts, threads, interrupt, [&](int64_t part, int) {
+      Scorer score(corpus, queries.rows + query * corpus.dim, table);
       const int64_t end = std::min(corpus.n, (part + 1) * length);
       int64_t rows[CHUNK];
       float scores[CHUNK];

@@ -54,12 +54,12 @@ class _Flat(NamedTuple):
 def _build(problem: DenseProblem) -> _Flat:
     """The index over rows [w d, c, r] of the documents (see `float32`)."""
     docs, dims = problem.docs, problem.dims
-    norms = docs.norms if docs.norms is not None and dims == docs.dim else float32.norms(docs.rows[:, :dims])
+    norms = docs.norms if docs.norms is not None and dims == docs.dim else float32.norms(docs.rows, dims)
     terms = float32.document_terms(norms, problem.bias, problem.metric, float32.error_factor(dims))
     index = _faiss().IndexFlatIP(dims + 2)
     for start in range(0, len(docs), BLOCK):
         part = slice(start, start + BLOCK)
-        index.add(np.hstack([docs.rows[part, :dims] * terms.columns[part, :1], terms.columns[part, 1:]]))
+        index.add(np.hstack([docs.rows[part][:, :dims] * terms.columns[part, :1], terms.columns[part, 1:]]))
     return _Flat(index, terms)
 
 

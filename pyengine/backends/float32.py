@@ -28,6 +28,7 @@ import numpy as np
 
 from pyengine import reference
 from pyengine.problem import DenseProblem
+from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, Candidates
 
 UNIT = 2.0**-24
@@ -60,11 +61,11 @@ def error_factor(dims: int, rounding: float = 0.0) -> float:
     return g / (1 - g)
 
 
-def norms(rows: F32) -> F64:
-    """float64 [N], in blocks: the order of the sum does not matter here."""
+def norms(rows: F32 | Rows, dims: int | None = None) -> F64:
+    """float64 [N] of the first ``dims`` dimensions, in blocks: the order of the sum does not matter here."""
     squares = np.empty(len(rows))
     for start in range(0, len(rows), 1024):
-        block = rows[start : start + 1024].astype(np.float64)
+        block = rows[start : start + 1024][:, :dims].astype(np.float64)
         np.einsum("nd,nd->n", block, block, out=squares[start : start + 1024])
     return np.sqrt(squares)
 

@@ -80,7 +80,7 @@ def document_terms(problem: DenseProblem, rows: Tensor) -> DocumentTerms:
 
 def propose(problem: DenseProblem, width: int) -> Candidates:
     """The documents of the ``width`` best bounds of each query, and the bound that comes next."""
-    rows = tensor(problem.docs.rows)[:, : problem.dims]
+    rows = tensor(problem.docs.vectors())[:, : problem.dims]
     docs = document_terms(problem, rows)
     queries = float32.query_terms(problem.queries[:, : problem.dims], problem.metric, docs.size)
     pick, mask = None, problem.mask

@@ -94,6 +94,6 @@ def _merge(best: Tensor, best_ids: Tensor, rank: Tensor, ids: Tensor) -> tuple[T
 
 def _operands(problem: DenseProblem) -> tuple[Tensor, Tensor, Tensor | None]:
     """The scored prefix of the documents [N, dims] and of the queries [Q, dims], and the bias, on one device."""
-    rows = tensor(problem.docs.rows)[:, : problem.dims]
+    rows = tensor(problem.docs.vectors())[:, : problem.dims]
     queries = tensor(problem.queries)[:, : problem.dims].to(rows.device)
     return rows, queries, None if problem.bias is None else tensor(problem.bias).to(rows.device)

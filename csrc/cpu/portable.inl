@@ -1,0 +1,35 @@
+// What an instruction set has no instructions for, over the vectors of vectors.inl.
+
+static inline F half_to_float(const uint16_t* p) {
+  typedef uint16_t H16 __attribute__((vector_size(2 * W)));
+  H16 half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const I bits = __builtin_convertvector(half, I), magnitude = bits & 0x7fff, sign = (bits & 0x8000) << 16;
+  const I special = magnitude >= 0x7c00;  // inf and NaN: the exponent is all ones in both formats
+  const I normal = (magnitude << 13) + (112 << 23) + (special & (112 << 23));
+  const F subnormal = __builtin_convertvector(magnitude, F) * 0x1p-24f;
+  I small;
+  __builtin_memcpy(&small, &subnormal, sizeof small);
+  const I out = (magnitude < 0x400 ? small : normal) | sign;
+  F value;
+  __builtin_memcpy(&value, &out, sizeof value);
+  return value;
+}
+
+struct SpreadBits {
+  uint64_t of[256];  // bit i of the index as byte i
+  constexpr SpreadBits() : of() {
+    for (uint64_t byte = 0; byte < 256; ++byte)
+      for (int bit = 0; bit < 8; ++bit) of[byte] |= (byte >> bit & 1) << 8 * bit;
+  }
+};
+static constexpr SpreadBits SPREAD;
+
+static inline void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
+  const uint64_t least = 0x0101010101010101u * (129u - (1u << planes));
+  for (int i = 0; i < 8; ++i) {
+    uint64_t eight = least;
+    for (int p = 0; p < planes; ++p) eight += SPREAD.of[bits[p] >> 8 * i & 0xff] << (p + 1);
+    __builtin_memcpy(codes + 8 * i, &eight, sizeof eight);
+  }
+}

@@ -332,7 +332,7 @@ def test_originals_on_disk_take_memory_for_codes_only(tmp_path: Path) -> None:
 def test_originals_on_disk_need_a_folder_and_a_store_of_codes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"directory must be a folder that exists; got '.*absent'"):
         DenseIndex(D, originals="disk", directory=tmp_path / "absent")
-    with pytest.raises(ValueError, match="originals must be 'ram' for store 'float32', .*; got 'disk'"):
+    with pytest.raises(ValueError, match=r"originals must be 'ram' for store 'float32', .*; got 'disk'"):
         DenseIndex(D, store="float32", originals="disk")
 
 

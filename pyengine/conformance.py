@@ -24,7 +24,8 @@ from pyengine import checks, reference
 from pyengine.backends import registry
 from pyengine.backends.base import Backend
 from pyengine.conformance_cases import Case, cases
-from pyengine.problem import DenseProblem, first_rows
+from pyengine.lists import first_rows
+from pyengine.problem import DenseProblem
 from pyengine.search import exact_search, fast_search
 from pyengine.types import F64, I64, Bool, Candidates, TopK
 

@@ -130,7 +130,7 @@ def everything(problem: DenseProblem) -> Candidates:
     """Every allowed document of every query, not scored: for `portions` of the queries."""
     n_docs = len(problem.docs)
     mask = np.ones((1, n_docs), bool) if problem.mask is None else checks.unpack(problem.mask, n_docs)
-    rows = np.nonzero(np.broadcast_to(mask, (problem.n_queries, n_docs)))[1]
+    rows = np.ascontiguousarray(np.nonzero(np.broadcast_to(mask, (problem.n_queries, n_docs)))[1])
     lengths = np.broadcast_to(np.count_nonzero(mask, axis=1), problem.n_queries)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Candidates(rows, offsets, np.empty(len(rows), np.float32), np.full(problem.n_queries, -np.inf))

@@ -181,7 +181,7 @@ def _numbers(value: Any, name: str) -> F64:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
     if np.isnan(array).any():
-        raise ValueError(f"{name} must not be NaN; got {array[np.isnan(array)].size} such")
+        raise ValueError(f"{name} must not be NaN; got {np.count_nonzero(np.isnan(array))} such")
     return array.astype(np.float64)
 
 
@@ -240,6 +240,8 @@ def _mark(value: Any, n_queries: int, sign: float) -> Mark | None:
     if value is None:
         return None
     if isinstance(value, TopK):
+        if len(value.ids.shape) != 2:
+            raise ValueError(f"after must be a TopK of ids [Q, K]; got shape {tuple(value.ids.shape)}")
         scores, ids = value.scores[:, -1], value.ids[:, -1]
     elif isinstance(value, (tuple, list)) and len(value) == 2:
         scores, ids = value

@@ -106,21 +106,22 @@ class Filters:
 
 def below(rank: F64) -> F64:
     """float64: what lies lower than this rounds to a float32 that is less than ``rank``."""
-    next_below: F32 = np.nextafter(_at_least(rank), np.float32(-np.inf))
-    return next_below.astype(np.float64)
+    return _next(rank, -np.inf)
 
 
 def above(rank: F64) -> F64:
     """float64: what lies higher than this rounds to a float32 that is greater than ``rank``."""
-    next_above: F32 = np.nextafter(_at_least(rank), np.float32(np.inf))
-    return next_above.astype(np.float64)
+    return _next(rank, np.inf)
 
 
-def _at_least(values: F64) -> F32:
-    """The smallest float32 that is not less."""
+def _next(rank: F64, towards: float) -> F64:
+    """The float32 that follows, in that direction, on the smallest that is not less than ``rank``."""
+    up, end = np.float32(np.inf), np.float32(towards)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = values.astype(np.float32)
-        return np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded)
+        rounded = rank.astype(np.float32)
+        at_least = np.where(rounded < rank, np.nextafter(rounded, up), rounded)
+        following: F64 = np.nextafter(at_least, end).astype(np.float64)
+    return following
 
 
 # --- From arguments ---------------------------------------------------------------------------------------------------

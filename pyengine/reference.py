@@ -150,7 +150,7 @@ def topk(
     exclude: Sequence[I64] | None = None,
     groups: I64 | None = None,
     per_group: int = 1,
-    after: tuple[F32, I64] | None = None,
+    after: tuple[F32 | F64, I64] | None = None,
     threshold: float | F64 | None = None,
     bias: F64 | None = None,
     dims: int | None = None,

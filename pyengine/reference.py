@@ -7,6 +7,7 @@ with its bias, is rounded to float32 once, at its end. DESIGN.md, "The specifica
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -204,10 +205,10 @@ def rank_of(
     (`permitted`), have a better score than the document of that id, or the same and a smaller id."""
     ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
     may = permitted(len(queries), ids, **permits)
-    ranks = np.ones(targets.shape, np.int64)
-    for place in np.ndindex(targets.shape):
-        q, target = place[0], targets[place]
+    ranks = np.ones((len(queries), math.prod(targets.shape[1:])), np.int64)
+    for q, own in enumerate(targets.reshape(ranks.shape)):
         rows = ranking(queries[q], docs, metric, bias=bias, dims=dims, ids=ids)[1]
-        before = rows[: np.flatnonzero(ids[rows] == target)[0]]
-        ranks[place] += np.count_nonzero(may[q, before])
-    return ranks
+        for t, target in enumerate(own):
+            before = rows[: np.flatnonzero(ids[rows] == target)[0]]
+            ranks[q, t] += np.count_nonzero(may[q, before])
+    return ranks.reshape(targets.shape)

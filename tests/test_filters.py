@@ -14,7 +14,7 @@ import pyengine as pe
 from pyengine import DenseIndex, Ranges, TopK, conformance, dense, reference, topk
 from pyengine.backends import registry
 from pyengine.conformance_cases import stores
-from pyengine.filters import FilterArguments
+from pyengine.filters import FilterArguments, above, below
 from pyengine.problem import Documents
 from pyengine.search import exact_search
 from pyengine.types import F32, I64
@@ -188,6 +188,22 @@ def test_topk_both(engine: str, made: tuple[Corpus, Rng], k: int) -> None:
     both = pe.topk_both(corpus.queries, corpus.docs, k, **options, backend=engine)
     conformance.same(both[0], reference.topk(corpus.queries, corpus.docs, k, **options), "a among b")
     conformance.same(both[1], reference.topk(corpus.docs, corpus.queries, k, **options), "b among a")
+
+
+@given(
+    st.floats(width=32, allow_nan=False) | st.floats(allow_nan=False), st.floats(allow_nan=False, allow_infinity=False)
+)
+def test_hints_leave_nothing_out(rank: float, score: float) -> None:
+    """A score outside rounds to a float32 that is outside."""
+    near = [
+        score,
+        *np.nextafter(rank, [-np.inf, np.inf]),
+        *np.nextafter(np.float32(rank), np.float32([-np.inf, np.inf])),
+    ]
+    for each in (float(value) for value in near if np.isfinite(value)):
+        rounded = float(reference.round_score(np.float64(each)))
+        assert not (each < below(np.array([rank]))[0] and rounded >= rank)
+        assert not (each > above(np.array([rank]))[0] and rounded <= rank)
 
 
 # --- Laws -------------------------------------------------------------------------------------------------------------

@@ -195,11 +195,9 @@ def test_topk_both(engine: str, made: tuple[Corpus, Rng], k: int) -> None:
 )
 def test_hints_leave_nothing_out(rank: float, score: float) -> None:
     """A score outside rounds to a float32 that is outside."""
-    near = [
-        score,
-        *np.nextafter(rank, [-np.inf, np.inf]),
-        *np.nextafter(np.float32(rank), np.float32([-np.inf, np.inf])),
-    ]
+    with np.errstate(over="ignore"):
+        closest = np.nextafter(np.float32(rank), np.float32([-np.inf, np.inf]))
+        near = [score, *np.nextafter(rank, [-np.inf, np.inf]), *closest]
     for each in (float(value) for value in near if np.isfinite(value)):
         rounded = float(reference.round_score(np.float64(each)))
         assert not (each < below(np.array([rank]))[0] and rounded >= rank)

@@ -116,12 +116,13 @@ def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
         raise ValueError(f"{name} must have {dim} dimensions per row; got shape {shape}")
 
 
-def documents(docs: Any, queries: Any) -> Any:
+def documents(docs: Any, queries: Any, names: tuple[str, str] = ("queries", "docs")) -> Any:
     """The documents of a search with these queries: `vectors`, or a float32 tensor on the GPU where both are."""
     places = [device_of(each) if _resident(each) else "the host" for each in (queries, docs)]
     if places[0] != places[1]:
-        raise ValueError(f"queries and docs must be on one device; got queries on {places[0]}, docs on {places[1]}")
-    return _device_vectors(docs, "docs") if _resident(docs) else vectors(docs, "docs")
+        got = f"{names[0]} on {places[0]}, {names[1]} on {places[1]}"
+        raise ValueError(f"{names[0]} and {names[1]} must be on one device; got {got}")
+    return _device_vectors(docs, names[1]) if _resident(docs) else vectors(docs, names[1])
 
 
 def _resident(value: Any) -> bool:

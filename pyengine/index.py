@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, chunks, dense, exact, storage, stores
+from pyengine import checks, chunks, dense, exact, ranges, ranks, storage, stores
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.explain import Plan, explain
+from pyengine.filters import FilterArguments
 from pyengine.ids import RowIds
-from pyengine.problem import DenseProblem
+from pyengine.problem import ALL, DenseProblem
 from pyengine.reference import METRICS
-from pyengine.types import I64, TopK
+from pyengine.types import I64, Ranges, TopK
 
 MAX_ID = 2**63 - 1
 
@@ -174,19 +175,69 @@ class DenseIndex:
         k: int = 10,
         *,
         mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
         bias: Any = None,
         dims: int | None = None,
         precision: str = "exact",
+        rescore: int | None = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
         """The k best documents of each query [Q, D]; arguments, result and errors as for `pyengine.topk`.
 
-        ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask`` and ``bias``
-        follow the order of `ids`.
+        ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask``, ``bias`` and
+        ``groups`` follow the order of `ids`.
         """
-        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
-        return dense.run(problem, self.backend if backend is None else backend, precision, like=queries)
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return dense.run(problem, self._backend(backend), precision, like=queries, rescore=rescore)
+
+    @exact.arithmetic()
+    def range_search(
+        self,
+        queries: Any,
+        threshold: Any,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Ranges:
+        """Every document that reaches the threshold; arguments, result and errors as for `pyengine.range_search`."""
+        filters = FilterArguments(allow=allow, deny=deny, exclude=exclude, threshold=ranges.required(threshold))
+        problem = self._problem(queries, ALL, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return ranges.run(problem, self._backend(backend), like=queries)
+
+    @exact.arithmetic()
+    def rank_of(
+        self,
+        queries: Any,
+        targets: Any,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The exact ranks, int64, of documents ``targets`` (ids [Q] or [Q, T]); arguments and errors as for
+        `pyengine.rank_of`."""
+        filters = FilterArguments(allow=allow, deny=deny, exclude=exclude)
+        problem = self._problem(queries, ALL, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return ranks.run(problem, targets, self._backend(backend), like=queries)
 
     def explain(
         self,
@@ -194,6 +245,13 @@ class DenseIndex:
         k: int = 10,
         *,
         mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
         bias: Any = None,
         dims: int | None = None,
         backend: str | None = None,
@@ -201,8 +259,12 @@ class DenseIndex:
     ) -> Plan:
         """The plan of that search, without running it: backend, ISA, tiles, store, expected bytes and operations,
         and what was rejected with the reasons. Arguments and errors as for `search`."""
-        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
-        return explain(problem, self.backend if backend is None else backend)
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return explain(problem, self._backend(backend))
+
+    def _backend(self, name: str | None) -> str:
+        return self.backend if name is None else name
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
         contents = self._contents  # one state of vectors and ids, which later changes leave alone

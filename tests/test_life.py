@@ -274,6 +274,32 @@ def test_compaction_that_finds_no_memory_can_wait(store: str, monkeypatch: pytes
     holds(index, dict(zip(range(150, 200), DOCS[150:])))
 
 
+def test_filters_see_living_documents_only(store: str) -> None:
+    """Ids that were removed are unknown, and one that came again is its new document."""
+    index, fresh = DenseIndex(D, "dot", store), DenseIndex(D, "dot", store)
+    index.add(DOCS[:100])
+    index.remove(range(0, 60, 2))
+    index.add(DOCS[150:160], ids=range(0, 20, 2))
+    left = [each for each in range(100) if each % 2 or each >= 60]
+    fresh.add(np.concatenate([DOCS[left], DOCS[150:160]]), ids=[*left, *range(0, 20, 2)])
+    labels = RNG.integers(0, 9, len(fresh))
+    page = fresh.search(QUERIES, 4)
+    arguments: list[dict[str, Any]] = [
+        {"allow": range(0, 20)}, {"deny": range(0, 50)}, {"exclude": [[0, 2], [1, 30], range(70)]}, {"groups": labels},
+        {"groups": labels, "per_group": 2, "mask": labels > 1}, {"after": page}, {"threshold": 3, "bias": labels},
+    ]  # fmt: skip
+    for each in arguments:
+        conformance.same(index.search(QUERIES, 8, **each), fresh.search(QUERIES, 8, **each), str(each))
+    targets = np.array([[0, 1], [2, 99], [18, 60]])
+    np.testing.assert_array_equal(index.rank_of(QUERIES, targets), fresh.rank_of(QUERIES, targets))
+    for got, want in zip(index.range_search(QUERIES, 2), fresh.range_search(QUERIES, 2)):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match="allow must hold ids of documents; got 30"):
+        index.search(QUERIES, allow=[1, 30])
+    with pytest.raises(ValueError, match="targets must hold ids of documents; got 30"):
+        index.rank_of(QUERIES, [1, 30, 2])
+
+
 @pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
 def test_ids_are_found_in_any_order_and_after_coming_again(order: str) -> None:
     ids = {"rising": np.arange(200) * 3, "falling": np.arange(200)[::-1], "mixed": RNG.permutation(400)[:200]}[order]

@@ -230,20 +230,27 @@ Array<float> decode_rows(const RowArrays& rows) {
 }
 
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
-                       int64_t width, int query_block, int row_queries, int threads) {
-  const Queries queries = corpus.queries(query_rows);
+                       int64_t sample_rank, int64_t width, int query_block, int row_queries, double caution, int threads,
+                       const Optional<double>& floor, const Optional<double>& ceiling) {
+  Queries queries = corpus.queries(query_rows);
+  require((!floor || floor->size() == queries.n) && (!ceiling || ceiling->size() == queries.n),
+          "floor and ceiling must have shape [Q]");
+  if (floor) queries.floor = floor->data();
+  if (ceiling) queries.ceiling = ceiling->data();
   require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 &&
-              row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0,
-          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32");
+              row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0 && caution >= 0 && caution <= 1,
+          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32, "
+          "caution in 0 .. 1");
   require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
   CandidateLists found;
   {
     py::gil_scoped_release release;
-    const ScanPlan plan{tile, sample, width, query_block, row_queries};
+    const ScanPlan plan{tile, sample, sample_rank, width, query_block, row_queries, caution};
     found = propose(corpus.view(), queries, k, plan, threads, check_signals);
   }
   return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
-                        to_array(std::move(found.estimates)), to_array(std::move(found.dropped)));
+                        to_array(std::move(found.estimates)), to_array(std::move(found.dropped)),
+                        to_array(std::move(found.above)));
 }
 
 void check_lists(const Array<int64_t>& rows, const Array<int64_t>& offsets, int64_t n_docs) {
@@ -386,8 +393,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("norms", &row_norms, py::arg("rows"), py::arg("dims"), py::arg("num_threads") = 1);
   m.def("decode", &decode_rows, py::arg("rows"));
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
-        py::arg("tile"), py::arg("sample"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
-        py::arg("num_threads"));
+        py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
+        py::arg("caution"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
+        py::arg("ceiling").noconvert() = py::none());
   m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
         py::arg("offsets").noconvert(), py::arg("num_threads"));
   m.def("select", &select_lists, py::arg("scores").noconvert(), py::arg("rows").noconvert(),

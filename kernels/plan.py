@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil, sqrt
 
 DEPTH_STEP = 64  # bytes: code rows are padded to it
 TILES = (96, 192, 288, 480, 960)  # documents: multiples of every kernel's register block (12, 32, 3)
@@ -12,8 +13,11 @@ POOL_BYTES = 48 << 20  # candidate pools of a block of queries, as they usually 
 CANDIDATE_BYTES = 16
 ROW_QUERIES = 4  # up to so many queries each row is read once and multiplied in place; more fill a panel of 16
 PANEL = 16
+SAMPLE = 1024  # documents at least: more for more queries, which all gain by a better threshold
+SAMPLE_SHARE = 24  # and one in so many at most
+DEVIATIONS = 4  # rounding errors of D dimensions add up like random ones: to about 1 / sqrt(D) of their bound
 THREAD_OPERATIONS = 1 << 25  # int8 operations that make a thread worth starting: some 30 microseconds
-LAUNCH = ("tile", "sample", "width", "query_block", "row_queries", "num_threads")
+LAUNCH = ("tile", "sample", "sample_rank", "width", "query_block", "row_queries", "caution", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,11 @@ class DensePlan:
 
     tile: int  # documents whose codes are in cache together
     sample: int  # documents sampled for a first threshold
+    sample_rank: int  # the place in the sample whose score it is
     width: int  # most candidates kept per query
     query_block: int  # queries per pass over the corpus
     row_queries: int
+    caution: float  # 1: thresholds that k documents surely reach; below: very likely
     num_threads: int
     bytes_read: int
     operations: int
@@ -34,21 +40,23 @@ class DensePlan:
         """How the queries are laid out."""
         return "single queries" if n_queries <= self.row_queries else f"panels of {PANEL} queries"
 
-    def launch(self) -> dict[str, int]:
+    def launch(self) -> dict[str, float]:
         """The keyword arguments of the kernel."""
         return {name: getattr(self, name) for name in LAUNCH}
 
 
 def plan_dense(
-    n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int, num_threads: int
+    n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int, num_threads: int, sure: bool = False
 ) -> DensePlan:
-    """Plan the scan of [N, D] documents, kept at ``bytes_per_dim``, for [Q, D] queries, by up to ``num_threads``."""
+    """Plan the scan of [N, D] documents, kept at ``bytes_per_dim``, for [Q, D] queries, by up to ``num_threads``. With
+    ``sure`` nothing is left to the certificate: for a second attempt."""
     depth = -(-dims // DEPTH_STEP) * DEPTH_STEP
     tile, rejected = _tile(depth, n_docs)
-    sample = max(1024, 4 * k)
-    if n_docs < 8 * sample:
+    sample = max(SAMPLE, 4 * k if sure else k * n_queries)
+    if n_docs < SAMPLE_SHARE * SAMPLE:
         rejected[f"sample {sample}"] = f"{n_docs} documents are too few for a sample to save work"
         sample = 0
+    sample = min(sample, n_docs // SAMPLE_SHARE)
     pool = CANDIDATE_BYTES * (2 * k + 512)
     query_block = max(PANEL, min(QUERY_BLOCK, POOL_BYTES // pool // PANEL * PANEL))
     blocks = -(-n_queries // query_block)
@@ -57,14 +65,24 @@ def plan_dense(
     return DensePlan(
         tile=tile,
         sample=sample,
+        sample_rank=min(k, sample) if sure else _sample_rank(k, sample, n_docs),
         width=max(width, 4 * k),
         query_block=query_block,
         row_queries=ROW_QUERIES,
+        caution=1.0 if sure else min(1.0, DEVIATIONS / dims**0.5),
         num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
         bytes_read=blocks * n_docs * (depth if bytes_per_dim == 1 else dims * bytes_per_dim),
         operations=operations,
         rejected=rejected,
     )
+
+
+def _sample_rank(k: int, sample: int, n_docs: int) -> int:
+    """A place in the sample that the k-th best of all is unlikely to fall below. About k sample / N of the k best are in
+    the sample, by a Poisson law: more than five deviations above that happen once in a million queries, which the
+    certificate notices."""
+    expected = k * sample / max(1, n_docs)
+    return min(k, ceil(expected + 4 * sqrt(expected) + 4))
 
 
 def _tile(depth: int, n_docs: int) -> tuple[int, dict[str, str]]:

@@ -45,8 +45,11 @@ def propose(
     width: int,
     query_block: int,
     row_queries: int,
+    caution: float,
     num_threads: int,
-) -> tuple[I64, I64, F32, F64]: ...
+    floor: F64 | None = None,
+    ceiling: F64 | None = None,
+) -> tuple[I64, I64, F32, F64, I64]: ...
 def refine(corpus: Corpus, queries: F32, rows: I64, offsets: I64, num_threads: int) -> F32: ...
 def select(
     scores: F32, rows: I64, offsets: I64, k: int, smaller_is_better: bool, ids: I64 | None = None

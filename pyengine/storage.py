@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -26,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine.arrays import blocks
+from pyengine.arrays import aligned, blocks
 from pyengine.types import I64
 
 FORMAT = "pyengine DenseIndex"
@@ -101,7 +102,7 @@ def _write_array(path: str, name: str, array: NDArray[Any], rows: I64 | None) ->
 
 def _parts(array: NDArray[Any], rows: I64 | None, shape: tuple[int, ...]) -> Iterator[Any]:
     yield _header(array.dtype, shape)
-    for block in blocks(shape[0], array.itemsize * int(np.prod(shape[1:]))):
+    for block in blocks(shape[0], array.itemsize * math.prod(shape[1:])):
         part = array[block] if rows is None else array[rows[block]]
         yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
@@ -212,7 +213,7 @@ class Saved:
         """An array, which must have this dtype and shape: in memory, or mapped and read-only."""
         file, entry = self._open[name], self.facts["arrays"][name]
         header = _header(dtype, shape)
-        n_bytes = dtype.itemsize * int(np.prod([int(length) for length in shape], dtype=object))
+        n_bytes = dtype.itemsize * math.prod(shape)
         expected = _entry(dtype, shape, len(header) + n_bytes)
         if {key: entry.get(key) for key in expected} != expected:
             raise ValueError(f"{self.manifest} must describe array {name!r} as {expected}; got {entry}")
@@ -221,7 +222,7 @@ class Saved:
             raise ValueError(f"{full} is not whole: it must have {expected['bytes']} bytes, and has {size}")
         if file.read(len(header)) != header:
             raise ValueError(f"{full} was altered: it must begin as an array {dtype.str} of shape {shape}")
-        array = _mapped(file, size, len(header), dtype, shape) if mapped and n_bytes else np.empty(shape, dtype)
+        array = _mapped(file, size, len(header), dtype, shape) if mapped and n_bytes else aligned(shape, dtype)
         content = array.reshape(-1).view(np.uint8)
         if not _read(file, header, content, load=not mapped, verify=verify, digest=entry.get("blake2b")):
             raise ValueError(f"{full} was altered: its hash is not that in {self.manifest}")

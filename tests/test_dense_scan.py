@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 class PlannedCpu(CpuBackend):
     """The cpu backend with a plan of the test's own."""
 
-    def __init__(self, **launch: int) -> None:
+    def __init__(self, **launch: float) -> None:
         self.launch: dict[str, Any] = dict(launch)
 
     def first_width(self, problem: DenseProblem) -> int:
@@ -46,6 +46,8 @@ launches = st.fixed_dictionaries(
     {
         "tile": st.sampled_from([1, 2, 13, 32, 33, 96]),
         "sample": st.sampled_from([0, 1, 7, 40]),
+        "sample_rank": st.sampled_from([1, 3, 30]),
+        "caution": st.sampled_from([0.0, 0.2, 1.0]),
         "query_block": st.sampled_from([16, 32]),
         "row_queries": st.sampled_from([0, 4, 32]),
         "num_threads": st.integers(1, 3),
@@ -95,18 +97,27 @@ def specified(problem: DenseProblem) -> Any:
     return reference.topk(*arguments, mask=mask, bias=problem.bias, dims=problem.dims)
 
 
+def ranks(problem: DenseProblem) -> Any:
+    """float64 [Q, N]: the rank scores, before rounding."""
+    queries, rows = problem.queries[:, None, : problem.dims], problem.docs.rows[None, :, : problem.dims]
+    found = reference.unrounded_scores(queries, rows, problem.metric, problem.bias)
+    return -found if problem.metric == "l2" else found
+
+
+def allowed(problem: DenseProblem) -> Any:
+    """bool [Q, N]"""
+    bits = np.ones((1, 1), bool) if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
+    return np.broadcast_to(bits, (problem.n_queries, len(problem.docs)))
+
+
 def assert_dropped_bounds(problem: DenseProblem, backend: CpuBackend) -> None:
     """No document that was left out scores above the bound, in float64."""
     found = backend.propose(problem, backend.first_width(problem))
-    n_docs = len(problem.docs)
-    allowed = np.ones((1, n_docs), bool) if problem.mask is None else checks.unpack(problem.mask, n_docs)
-    queries, rows = problem.queries[:, None, : problem.dims], problem.docs.rows[None, :, : problem.dims]
-    rank = reference.unrounded_scores(queries, rows, problem.metric, problem.bias)
-    rank = -rank if problem.metric == "l2" else rank
+    rank, may = ranks(problem), allowed(problem)
     for q in range(problem.n_queries):
         listed = found.rows[found.offsets[q] : found.offsets[q + 1]]
         assert len(set(listed)) == len(listed)
-        left = np.setdiff1d(np.flatnonzero(allowed[q % len(allowed)]), listed)
+        left = np.setdiff1d(np.flatnonzero(may[q]), listed)
         assert (rank[q, left] <= found.dropped[q]).all()
 
 
@@ -123,7 +134,7 @@ KINDS = ("plain", "magnitudes", "equal", "duplicates", "zeros", "offset", "sorte
     seed=st.integers(0, 2**32),
 )
 def test_any_plan_gives_the_specified_bits(
-    isa: str, launch: dict[str, int], kind: str, metric: str, store: str, sizes: tuple[int, int, int], seed: int
+    isa: str, launch: dict[str, float], kind: str, metric: str, store: str, sizes: tuple[int, int, int], seed: int
 ) -> None:
     problem = make_problem(kind, metric, store, np.random.default_rng(seed), sizes)
     launch["sample"] = min(launch["sample"], len(problem.docs))
@@ -133,6 +144,47 @@ def test_any_plan_gives_the_specified_bits(
     assert np.array_equal(result.ids, want.ids)
     assert np.array_equal(result.scores.view(np.int32), want.scores.view(np.int32))
     assert result.certified.all()
+
+
+@settings(max_examples=100)
+@given(
+    launch=launches,
+    kind=st.sampled_from(KINDS),
+    metric=st.sampled_from(reference.METRICS),
+    store=st.sampled_from(["matrix", "int8"]),
+    sizes=st.tuples(st.integers(1, 20), st.integers(1, 200), st.sampled_from([1, 3, 64, 65, 130])),
+    seed=st.integers(0, 2**32),
+)
+def test_floor_and_ceiling_leave_out_only_what_they_may(
+    isa: str, launch: dict[str, float], kind: str, metric: str, store: str, sizes: tuple[int, int, int], seed: int
+) -> None:
+    """What is not listed is below the floor, above the ceiling and counted, or below `dropped` where k was small."""
+    rng = np.random.default_rng(seed)
+    problem = make_problem(kind, metric, store, rng, sizes)
+    n_queries, n_docs = problem.n_queries, len(problem.docs)
+    launch |= {"sample": min(launch["sample"], n_docs), "width": 1 << 40}
+    rank, may = ranks(problem), allowed(problem)
+    rounded = reference.round_score(rank).astype(np.float64)
+    floor = rounded[np.arange(n_queries), rng.integers(0, n_docs, n_queries)] if rng.random() < 0.7 else None
+    ceiling = rounded[np.arange(n_queries), rng.integers(0, n_docs, n_queries)] if rng.random() < 0.7 else None
+    k = problem.k
+    if rng.random() < 0.5:
+        k, launch["sample"] = 2**31 - 1, 0
+    native = exact.native()
+    assert native is not None
+    corpus = exact.corpus(problem, scan=True)
+    rows, offsets, _, dropped, above = native.propose(
+        corpus, problem.queries, k, **launch, floor=floor, ceiling=ceiling
+    )
+    for q in range(n_queries):
+        listed = rows[offsets[q] : offsets[q + 1]]
+        left = np.setdiff1d(np.flatnonzero(may[q]), listed)
+        over = np.zeros(len(left), bool) if ceiling is None else rounded[q, left] > ceiling[q]
+        under = np.zeros(len(left), bool) if floor is None else rounded[q, left] < floor[q]
+        assert np.count_nonzero(rank[q, left] > dropped[q]) <= above[q] <= np.count_nonzero(over)
+        if k == 2**31 - 1:  # nothing but the floor and the ceiling leaves anything out
+            assert (over | under).all()
+            assert above[q] >= np.count_nonzero(over & ~under)
 
 
 def test_the_planner_gives_a_reason_for_every_tile_it_rejects() -> None:

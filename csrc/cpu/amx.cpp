@@ -47,6 +47,7 @@ inline __attribute__((always_inline)) void configure(const TileConfig& config) {
 inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
                                                       int depth, Hit* hits, const bool two_groups,
                                                       const bool two_panels) {
+  const uint8_t* const next = docs.codes + (doc + n_docs) * docs.stride;
   alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
   const uint8_t* codes = docs.codes + doc * docs.stride;
   const int8_t* panel = queries.panels;
@@ -55,6 +56,8 @@ inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int d
   if (two_groups) _tile_loadd(2, queries.start, 0);
   if (two_groups && two_panels) _tile_loadd(3, queries.start + PANEL, 0);
   for (int k = 0; k < depth; k += LINE) {
+    if (docs.cold)  // tile loads do not set the hardware prefetching
+      for (int d = 0; d < n_docs; ++d) __builtin_prefetch(next + d * docs.stride + k, 0, 2);
     _tile_loadd(4, codes + k, docs.stride);
     _tile_loadd(6, panel + (size_t)k * PANEL, LINE);
     _tile_dpbusd(0, 4, 6);
@@ -72,9 +75,15 @@ inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int d
   if (two_panels) _tile_stored(1, sums[0] + PANEL, sizeof sums[0]);
   if (two_groups) _tile_stored(2, sums[TILE_DOCS], sizeof sums[0]);
   if (two_groups && two_panels) _tile_stored(3, sums[TILE_DOCS] + PANEL, sizeof sums[0]);
+  const QueryTerms near = load_terms(queries, 0), far = two_panels ? load_terms(queries, PANEL) : near;
+  const DocTile terms = docs;  // a copy, which no store can be taken to change
   for (int d = 0; d < n_docs; ++d) {
-    hits = filter_queries(load_i(sums[d]), docs, doc + d, queries, 0, hits);
-    if (two_panels) hits = filter_queries(load_i(sums[d] + PANEL), docs, doc + d, queries, PANEL, hits);
+    const I first = load_i(sums[d]), second = load_i(sums[d] + PANEL);
+    const unsigned passed = passing_queries(first, terms, doc + d, near);
+    const unsigned more = two_panels ? passing_queries(second, terms, doc + d, far) : 0;
+    if (__builtin_expect((passed | more) == 0, 1)) continue;
+    hits = append_queries(hits, passed, first, doc + d, 0);
+    if (two_panels) hits = append_queries(hits, more, second, doc + d, PANEL);
   }
   return hits;
 }

@@ -14,8 +14,8 @@ constexpr int W = 8;
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {
   return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
-static inline __attribute__((always_inline)) unsigned not_below_zero(F a) {
-  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, _mm256_setzero_ps(), _CMP_NLT_UQ));
+static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLT_UQ));
 }
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, (__m256i)query);

@@ -13,7 +13,7 @@ constexpr int W = 4;
 static inline F fma(F a, F b, F c) { return a * b + c; }
 
 #if defined(__SSE2__)
-static inline unsigned not_below_zero(F a) { return _mm_movemask_ps(_mm_cmpnlt_ps((__m128)a, _mm_setzero_ps())); }
+static inline unsigned not_below(F a, F b) { return _mm_movemask_ps(_mm_cmpnlt_ps((__m128)a, (__m128)b)); }
 
 static inline I dot4(I sum, I codes, I query) {
   const __m128i zero = _mm_setzero_si128(), c = (__m128i)codes, q = (__m128i)query;
@@ -25,8 +25,8 @@ static inline I dot4(I sum, I codes, I query) {
   return sum + even + odd;
 }
 #else
-static inline unsigned not_below_zero(F a) {
-  return !(a[0] < 0) | !(a[1] < 0) << 1 | !(a[2] < 0) << 2 | !(a[3] < 0) << 3;
+static inline unsigned not_below(F a, F b) {
+  return !(a[0] < b[0]) | !(a[1] < b[1]) << 1 | !(a[2] < b[2]) << 2 | !(a[3] < b[3]) << 3;
 }
 
 static inline I dot4(I sum, I codes, I query) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "cpu/query_block.h"
@@ -30,6 +29,7 @@ class Threshold {
 // What all pools of a query share.
 struct PoolRules {
   int64_t k, width;  // wanted; kept at most
+  double caution;    // see ScanPlan
   const Scaling& scaling;
   Threshold& threshold;
   const KernelTable& table;
@@ -38,74 +38,74 @@ struct PoolRules {
   float least() const { return static_cast<float>(scaling.reach(threshold.get())); }
 };
 
+// A document that may be in the top k, with the product of its codes and the first part of the query's.
+struct Candidate {
+  int32_t row, product;
+  PreparedQueries::Bounds bounds;
+};
+
 class CandidatePool {
  public:
-  using Bounds = PreparedQueries::Bounds;
+  std::vector<Candidate>& items() { return items_; }
 
-  int64_t size() const { return static_cast<int64_t>(row_.size()); }
-  int32_t row(int64_t i) const { return row_[i]; }
-  float estimate(int64_t i) const { return estimate_[i]; }
-
-  void add(int32_t row, const Bounds& bounds, const PoolRules& rules) {
-    if (bounds.upper < rules.least()) return;
-    append(row, bounds.estimate, bounds.lower, bounds.upper);
+  void add(const Candidate& candidate, const PoolRules& rules) {
+    items_.push_back(candidate);
     if (size() < std::max(limit_, std::min(rules.width, room(rules.k)))) return;
     thin(rules);
     if (size() > rules.width / 4 * 3) cut(rules);
     limit_ = std::min(rules.width, room(size()));
   }
 
-  // Raise the threshold to the k-th best lower bound, and drop what lies below it.
+  // Raise the threshold to what k documents are likely to reach, and drop what lies below it.
   void thin(const PoolRules& rules) {
-    if (size() >= rules.k)
-      rules.threshold.raise(rules.table.kth_largest(lower_.data(), static_cast<int>(size()), static_cast<int>(rules.k)));
-    const float least = rules.least();
-    int64_t kept = 0;
-    for (int64_t i = 0; i < size(); ++i) {  // without branches: which ones stay cannot be predicted
-      row_[kept] = row_[i], estimate_[kept] = estimate_[i], lower_[kept] = lower_[i], upper_[kept] = upper_[i];
-      kept += !(upper_[i] < least);
+    if (size() >= rules.k) {
+      std::vector<float> likely(items_.size());
+      std::transform(items_.begin(), items_.end(), likely.begin(), [&](const Candidate& each) {
+        const Bounds& bounds = each.bounds;
+        return static_cast<float>(bounds.estimate - rules.caution * (static_cast<double>(bounds.estimate) - bounds.lower));
+      });
+      rules.threshold.raise(rules.table.kth_largest(likely.data(), static_cast<int>(size()), static_cast<int>(rules.k)));
     }
-    resize(kept);
+    const float least = rules.least();
+    size_t kept = 0;
+    for (const Candidate& each : items_) {  // without branches: which ones stay cannot be predicted
+      items_[kept] = each;
+      kept += !(items_[kept].bounds.upper < least);
+    }
+    items_.resize(kept);
   }
 
   void take(CandidatePool& other) {
-    for (int64_t i = 0; i < other.size(); ++i)
-      append(other.row_[i], other.estimate_[i], other.lower_[i], other.upper_[i]);
+    items_.insert(items_.end(), other.items_.begin(), other.items_.end());
     other = CandidatePool();
   }
 
-  void clear() { resize(0); }
+  void clear() { items_.clear(); }
+
+  // Fetch the place where the next candidate goes: with many queries, it left the cache since the last tile.
+  void prefetch() const { __builtin_prefetch(items_.data() + items_.size(), 1); }
 
  private:
+  using Bounds = PreparedQueries::Bounds;
+
+  int64_t size() const { return static_cast<int64_t>(items_.size()); }
+
   // A pool is thinned when it has grown by half: by then about a third of it may go.
   static int64_t room(int64_t kept) { return kept + kept / 2 + 64; }
-
-  void append(int32_t row, float estimate, float lower, float upper) {
-    row_.push_back(row), estimate_.push_back(estimate), lower_.push_back(lower), upper_.push_back(upper);
-  }
-
-  void resize(int64_t n) { row_.resize(n), estimate_.resize(n), lower_.resize(n), upper_.resize(n); }
 
   // Too many to keep: keep half of `width`, those with the best upper bounds. The threshold rises above the bound of
   // what goes, so that it still bounds all that was dropped, though k documents need not reach it: the certificate will
   // tell.
   void cut(const PoolRules& rules) {
-    const int64_t most = rules.width / 2;
-    std::vector<int32_t> order(row_.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::nth_element(order.begin(), order.begin() + most, order.end(),
-                     [&](int32_t a, int32_t b) { return upper_[a] > upper_[b]; });
-    const double bound = upper_[order[most]], step = std::isinf(bound) ? 0 : bound - rules.scaling.reach(bound);
+    const auto most = items_.begin() + rules.width / 2;
+    std::nth_element(items_.begin(), most, items_.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.bounds.upper > b.bounds.upper; });
+    const double bound = most->bounds.upper, step = std::isinf(bound) ? 0 : bound - rules.scaling.reach(bound);
     rules.threshold.raise(std::nextafter(static_cast<float>(bound + 1.001 * step), INFINITY));  // reach() is above bound
-    CandidatePool kept;
-    for (int64_t i = 0; i < most; ++i)
-      kept.append(row_[order[i]], estimate_[order[i]], lower_[order[i]], upper_[order[i]]);
-    *this = std::move(kept);
+    items_.erase(most, items_.end());
   }
 
-  // Arrays apart, since selection reads one of them.
-  std::vector<int32_t> row_;
-  std::vector<float> estimate_, lower_, upper_;
+  std::vector<Candidate> items_;
   int64_t limit_ = 0;
 };
 

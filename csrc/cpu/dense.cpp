@@ -8,14 +8,31 @@
 #include "cpu/dispatch.h"
 #include "cpu/doc_tiles.h"
 #include "cpu/query_block.h"
+#include "cpu/row_order.h"
 
 namespace pyengine {
 namespace {
 
-// One pass over rows 0, step, 2 step, ...: of a sample, only to find a threshold, or of the corpus.
+constexpr int64_t SOON = 8;     // candidates whose codes are fetched while others are worked on
+constexpr int64_t SHARE = 1024;  // candidates handed to a thread at a time
+
+constexpr double LARGEST_SCORE = std::numeric_limits<float>::max();  // scores beyond are clamped to it
+
+// What a pass goes over: a sample, only to find a threshold, or the corpus.
+enum Extent { SAMPLE, CORPUS };
+
+// One pass over rows 0, step, 2 step, ...
 struct Pass {
   int64_t rows, step;
-  bool sample;
+  Extent extent;
+};
+
+float round_down(double x) { return std::nextafter(static_cast<float>(x), -INFINITY); }
+float round_up(double x) { return std::nextafter(static_cast<float>(x), INFINITY); }
+
+// A query's ceiling in units of s: documents above `high` surely exceed it, those below `low` surely do not.
+struct Ceiling {
+  float low = INFINITY, high = INFINITY;
 };
 
 // One block of queries against the whole corpus.
@@ -29,9 +46,14 @@ class Scan {
         norm_unit_(DocTiles::norm_unit(corpus, table_)), offset_unit_(DocTiles::offset_unit(corpus, norm_unit_)),
         queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
                  interrupt),
-        thresholds_(count), pools_(threads) {
+        thresholds_(count), ceilings_(count), pools_(threads), above_(threads) {
+    for (int64_t q = 0; q < count; ++q) {
+      if (queries.floor) thresholds_[q].raise(start(queries_.scaling(q), queries.floor[first_query + q]));
+      if (queries.ceiling) ceilings_[q] = ceiling(queries_.scaling(q), queries.ceiling[first_query + q]);
+    }
     for (int thread = 0; thread < threads; ++thread) {
       pools_[thread].resize(count);
+      above_[thread].resize(count);
       tiles_.emplace_back(corpus, plan.tile, depth_, norm_unit_, offset_unit_, table_);
       hits_.emplace_back(static_cast<size_t>(plan.tile) * group_);
     }
@@ -39,11 +61,15 @@ class Scan {
 
   void run(CandidateLists& out) {
     if (plan_.sample) {
-      scan({plan_.sample, corpus_.n / plan_.sample, true});
-      parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q).clear(); });
+      scan({plan_.sample, corpus_.n / plan_.sample, SAMPLE});
+      parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q, SAMPLE).clear(); });
     }
-    scan({corpus_.n, 1, false});
-    parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q); });
+    scan({corpus_.n, 1, CORPUS});
+    parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q, CORPUS); });
+    sharpen();
+    size_t total = out.rows.size();
+    for (CandidatePool& found : pools_[0]) total += found.items().size();
+    out.rows.reserve(total), out.estimates.reserve(total);
     for (int64_t q = 0; q < queries_.count(); ++q) write(q, pools_[0][q], out);
   }
 
@@ -53,20 +79,23 @@ class Scan {
     parallel_for(items, threads_, interrupt_, [&](int64_t item, int thread) {
       const int64_t start = item * plan_.tile;
       const int count = static_cast<int>(std::min<int64_t>(plan_.tile, pass.rows - start));
-      const DocTile& tile = tiles_[thread].make(start * pass.step, pass.step, count);
-      for (int64_t q = 0; q < queries_.count(); q += group_) scan_group(tile, start * pass.step, pass, q, thread);
+      DocTile tile = tiles_[thread].make(start * pass.step, pass.step, count);
+      for (int64_t q = 0; q < queries_.count(); q += group_) {
+        scan_group(tile, start * pass.step, pass, q, thread);
+        tile.cold = false;
+      }
     });
   }
 
   void scan_group(const DocTile& tile, int64_t first_row, const Pass& pass, int64_t first, int thread) {
     const int n = static_cast<int>(std::min<int64_t>(group_, queries_.count() - first));
     std::vector<Hit>& hits = hits_[thread];
-    float least[MAX_PANELS * PANEL];
+    alignas(64) float least[MAX_PANELS * PANEL];
     std::fill(std::begin(least), std::end(least), INFINITY);
-    for (int i = 0; i < n; ++i) {  // the margin is more than the filter's own float32 rounding
-      const float threshold = thresholds_[first + i].get();
-      const double reach = queries_.scaling(first + i).reach(threshold);
-      least[i] = std::isfinite(threshold) ? static_cast<float>(reach - 0x1p-20 * std::fabs(reach)) : threshold;
+    for (int i = 0; i < n; ++i) {
+      const double reach = queries_.scaling(first + i).reach(thresholds_[first + i].get());
+      least[i] = queries_.filter(first + i, reach, tile.weight != nullptr);
+      pools_[thread][first + i].prefetch();
     }
     const QueryBlock block = queries_.block(first, least);
     const size_t found = as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
@@ -75,40 +104,104 @@ class Scan {
       const Hit& hit = hits[i];
       const int64_t query = first + hit.query, row = first_row + hit.doc * pass.step;
       if (hit.query >= n || !corpus_.allowed(first_query_ + query, row)) continue;
-      pools_[thread][query].add(static_cast<int32_t>(row), bounds(tile, hit, query, pass, thread), rules(query));
+      Candidate found_now{static_cast<int32_t>(row), hit.product, queries_.rough(query, hit.product, tiles_[thread].terms(hit.doc))};
+      if (admit(found_now, query, pass.extent, thread)) pools_[thread][query].add(found_now, rules(query, pass.extent));
     }
   }
 
-  PreparedQueries::Bounds bounds(const DocTile& tile, const Hit& hit, int64_t query, const Pass& pass, int thread) const {
-    const DocTerms doc = tiles_[thread].terms(hit.doc);
-    if (pass.sample) return {0, queries_.lower(query, hit.product, doc), INFINITY};
-    return queries_.sharpen(query, hit.product, tile.codes + hit.doc * tile.stride, doc, table_);
+  // Whether a candidate is not surely above the ceiling. One that may be above it does not count towards the threshold.
+  bool admit(Candidate& candidate, int64_t query, Extent extent, int thread) {
+    const Ceiling& ceiling = ceilings_[query];
+    if (candidate.bounds.lower > ceiling.high) {
+      above_[thread][query] += extent == CORPUS;
+      return false;
+    }
+    if (candidate.bounds.upper >= ceiling.low) candidate.bounds.lower = -INFINITY;
+    return true;
   }
 
-  PoolRules rules(int64_t query) { return {k_, plan_.width, queries_.scaling(query), thresholds_[query], table_}; }
+  // Sharper bounds for what is left, in the order of the rows, and what remains by them. Without stored codes refining
+  // costs no more.
+  void sharpen() {
+    if (!corpus_.codes) return;
+    std::vector<Place> places;
+    for (int64_t q = 0; q < queries_.count(); ++q) {
+      const std::vector<Candidate>& found = pools_[0][q].items();
+      for (size_t i = 0; i < found.size(); ++i)
+        places.push_back({static_cast<uint32_t>(found[i].row), static_cast<uint32_t>(q), static_cast<int64_t>(i)});
+    }
+    order_by_row(places, corpus_.n);
+    const int64_t total = static_cast<int64_t>(places.size());
+    parallel_for((total + SHARE - 1) / SHARE, threads_, interrupt_, [&](int64_t share, int thread) {
+      for (int64_t i = share * SHARE; i < std::min(total, (share + 1) * SHARE); ++i) {
+        prefetch(places[std::min(i + SOON, total - 1)].row);
+        const int64_t query = places[i].query;
+        Candidate& candidate = pools_[0][query].items()[places[i].at];
+        const DocTile& tile = tiles_[thread].make(candidate.row, 1, 1);
+        candidate.bounds = queries_.sharpen(query, candidate.product, tile.codes, tiles_[thread].terms(0), table_);
+      }
+    });
+    parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int thread) {
+      std::vector<Candidate>& found = pools_[0][q].items();
+      found.erase(std::remove_if(found.begin(), found.end(),
+                                 [&](Candidate& each) { return !admit(each, q, CORPUS, thread); }), found.end());
+      pools_[0][q].thin(rules(q, CORPUS));
+    });
+  }
+
+  void prefetch(int64_t row) const {
+    for (int line = 0; line < depth_; line += DEPTH_STEP) __builtin_prefetch(corpus_.codes + row * corpus_.code_stride + line);
+    __builtin_prefetch(corpus_.scale + row), __builtin_prefetch(corpus_.residual + row);
+  }
+
+  PoolRules rules(int64_t query, Extent extent) {
+    return {extent == SAMPLE ? plan_.sample_rank : k_, plan_.width, plan_.caution, queries_.scaling(query), thresholds_[query], table_};
+  }
+
+  // What float64 rounding may do to a score near `reach`, here and in the specification.
+  double rounding(const Scaling& s, double reach) const {
+    return (corpus_.dims + 64) * 0x1p-50 * (s.unit * std::fabs(reach) + std::fabs(s.base));
+  }
+
+  // The first threshold: so far below the floor that what is dropped stays below it when it is rounded to float32.
+  float start(const Scaling& s, double floor) const {
+    if (floor <= -LARGEST_SCORE) return -INFINITY;
+    if (std::isinf(floor)) return INFINITY;
+    const double reach = (floor - s.base) / s.unit;
+    return round_down(reach - 2 * rounding(s, reach) / s.unit);
+  }
+
+  Ceiling ceiling(const Scaling& s, double ceiling) const {
+    if (ceiling >= LARGEST_SCORE) return {};
+    if (std::isinf(ceiling)) return {-INFINITY, -INFINITY};
+    const double reach = (ceiling - s.base) / s.unit;
+    const double margin = (0x1p-22 * std::fabs(ceiling) + 0x1p-148 + 2 * rounding(s, reach)) / s.unit;
+    return {round_down(reach - margin), round_up(reach + margin)};
+  }
 
   // Bring the threads' candidates together and thin them by what all of them know.
-  CandidatePool& settle(int64_t query) {
+  CandidatePool& settle(int64_t query, Extent extent) {
     CandidatePool& pool = pools_[0][query];
     for (int thread = 1; thread < threads_; ++thread) pool.take(pools_[thread][query]);
-    pool.thin(rules(query));
+    pool.thin(rules(query, extent));
     return pool;
   }
 
   void write(int64_t query, CandidatePool& found, CandidateLists& out) {
     const Scaling& s = queries_.scaling(query);
-    const double sign = corpus_.metric == Metric::l2 ? -1 : 1, most = std::numeric_limits<float>::max();
-    for (int64_t i = 0; i < found.size(); ++i) {
-      out.rows.push_back(found.row(i));
-      const double score = sign * (s.unit * found.estimate(i) + s.base);
+    const double sign = corpus_.metric == Metric::l2 ? -1 : 1, most = LARGEST_SCORE;
+    for (const Candidate& each : found.items()) {
+      out.rows.push_back(each.row);
+      const double score = sign * (s.unit * each.bounds.estimate + s.base);
       out.estimates.push_back(static_cast<float>(std::min(std::max(score, -most), most)));
     }
     out.offsets.push_back(static_cast<int64_t>(out.rows.size()));
     found = CandidatePool();
-    // The margin is for float64 rounding, here and in the scores.
     const double reach = s.reach(thresholds_[query].get());
-    const double margin = (corpus_.dims + 64) * 0x1p-50 * (s.unit * std::fabs(reach) + std::fabs(s.base));
-    out.dropped.push_back(reach == -INFINITY ? reach : s.unit * reach + s.base + margin);
+    out.dropped.push_back(std::isinf(reach) ? reach : s.unit * reach + s.base + rounding(s, reach));
+    int64_t above = 0;
+    for (const std::vector<int64_t>& part : above_) above += part[query];
+    out.above.push_back(above);
   }
 
   const Corpus& corpus_;
@@ -123,7 +216,9 @@ class Scan {
   double norm_unit_, offset_unit_;
   PreparedQueries queries_;
   std::vector<Threshold> thresholds_;
+  std::vector<Ceiling> ceilings_;
   std::vector<std::vector<CandidatePool>> pools_;  // [thread][query]
+  std::vector<std::vector<int64_t>> above_;        // [thread][query]
   std::vector<DocTiles> tiles_;                    // [thread]
   std::vector<std::vector<Hit>> hits_;             // [thread]
 };

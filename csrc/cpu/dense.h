@@ -40,15 +40,23 @@ struct Corpus {
 struct Queries {
   const float* rows = nullptr;  // [n, dim]
   int64_t n = 0;
+  // Optional [n], rank scores (the score, or minus the distance). What is surely below the floor does not matter. What
+  // is surely above the ceiling is counted and left out; what may be above it does not raise the threshold.
+  const double* floor = nullptr;
+  const double* ceiling = nullptr;
 };
 
 // How the proposer runs: decided by kernels/plan.py.
 struct ScanPlan {
   int tile = 0;         // documents per tile
   int sample = 0;       // documents sampled for a first threshold; 0 for none
+  int64_t sample_rank = 0;  // which of the sample's best sets it
   int64_t width = 0;    // most candidates kept per query
   int query_block = 0;  // queries scanned together
   int row_queries = 0;  // up to so many queries are scanned as rows, more as panels
+  // Where in its interval a document's score is taken to be when the k-th best sets the threshold: 1 is its lower bound,
+  // and k documents then reach the threshold for sure; less, and they do in all likelihood, as the certificate tells.
+  double caution = 1;
 };
 
 // Ragged result: query q owns [offsets[q], offsets[q + 1]). See pyengine.types.Candidates.
@@ -57,6 +65,7 @@ struct CandidateLists {
   std::vector<int64_t> offsets{0};
   std::vector<float> estimates;
   std::vector<double> dropped;
+  std::vector<int64_t> above;  // per query, how many were left out above the ceiling
 };
 
 struct NonFiniteRow : std::runtime_error {

@@ -49,20 +49,15 @@ DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_un
   }
 }
 
-DocTerms DocTiles::terms(int doc) const {
-  const DocTerms terms{tile_.scale[doc], tile_.weight[doc], tile_.residual[doc], 0, 0};
-  if (!tile_.offset) return terms;
-  return {terms.scale, terms.weight, terms.residual, exact_offset_[doc], offset_error_[doc]};
-}
-
 const DocTile& DocTiles::make(int64_t first, int64_t step, int count) {
-  tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weight_.data(), residual_.data(),
-                  offset_.empty() ? nullptr : offset_.data()};
+  tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weighted_ ? weight_.data() : nullptr,
+                  residual_.data(), offset_.empty() ? nullptr : offset_.data(), false};
   if (corpus_.codes)
     stored_codes(first, step, count);
   else
     quantize(first, step, count);
   if (weighted_ || tile_.offset) weigh(first, step, count);
+  tile_.cold = corpus_.codes && step == 1;
   return tile_;
 }
 

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/aligned.h"
 #include "cpu/dense.h"
 #include "cpu/kernels.h"
 #include "cpu/query_block.h"
@@ -18,7 +19,11 @@ class DocTiles {
   const DocTile& make(int64_t first, int64_t step, int count);
 
   // The terms of a document in the tile; its offset here is without the margin that the tile's own carries.
-  DocTerms terms(int doc) const;
+  DocTerms terms(int doc) const {
+    const DocTerms terms{tile_.scale[doc], weight_[doc], tile_.residual[doc], 0, 0};
+    if (!tile_.offset) return terms;
+    return {terms.scale, terms.weight, terms.residual, exact_offset_[doc], offset_error_[doc]};
+  }
 
   // Scales for weights and offsets of this corpus: a norm and an offset that are about the largest.
   static double norm_unit(const Corpus& corpus, const KernelTable& table);
@@ -39,8 +44,8 @@ class DocTiles {
   bool weighted_;  // whether weights differ from 1
   RowReader reader_;
   DocTile tile_{};
-  std::vector<uint8_t> codes_;
-  std::vector<float> scale_, weight_, residual_, offset_;
+  AlignedVector<uint8_t> codes_;
+  AlignedVector<float> scale_, weight_, residual_, offset_;
   std::vector<double> norm_, exact_offset_, offset_error_;
 };
 

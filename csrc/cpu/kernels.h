@@ -37,18 +37,19 @@ struct DocTile {
   size_t stride;          // bytes from row to row
   int count;
   const float* scale;     // [count] a * w, w the weight that turns a cosine into the score
-  const float* weight;    // [count] w
+  const float* weight;    // [count] w; null when all are 1
   const float* residual;  // [count] r * w
   const float* offset;    // [count] h: what is added per document, upper bound; null when nothing is
+  bool cold;              // no query has read these codes yet: what follows them is worth prefetching
 };
 
 // Queries as packed panels. A document passes for a query unless it provably scores below the threshold:
-//   scale * s * product + weight * error + residual * spread + offset * lift >= threshold
+//   scale * product + weight * error + residual * spread + offset * lift >= threshold
+// All terms of a query are in units of the scale of its codes.
 struct QueryBlock {
   const int8_t* panels;     // [n_panels][depth / 4][PANEL][4], or rows [n][depth] for scan_rows
   const int32_t* start;     // [n] what the product starts at: takes the codes' bias of 128 away
-  const float* scale;       // [n] s
-  const float* error;       // [n] bound on the query's own rounding
+  const float* error;       // [n] bound on the query's own rounding; part of the threshold where weight is null
   const float* spread;      // [n] |q| + error
   const float* lift;        // [n] weight of the offset
   const float* threshold;   // [n]

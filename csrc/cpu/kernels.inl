@@ -2,7 +2,7 @@
 // its target region and defined
 //   constexpr int W                        lanes of float32 and int32 in a register
 //   F fma(F a, F b, F c)                   a * b + c
-//   unsigned not_below_zero(F a)            bit i set unless lane i < 0: NaN passes, as what cannot be bounded must
+//   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)
 // where F, I, U and D are the vectors of vectors.inl.
 
@@ -121,20 +121,29 @@ INLINE Hit* append(Hit* hits, unsigned passed, const int32_t* products, int doc,
   return hits;
 }
 
-// One document against W queries.
-INLINE Hit* filter_queries(I product, const DocTile& docs, int doc, const QueryBlock& queries, int query, Hit* hits) {
-  F excess = fma(__builtin_convertvector(product, F) * docs.scale[doc], load_f(queries.scale + query),
-                 -load_f(queries.threshold + query));
-  excess = fma(load_f(queries.error + query), splat(docs.weight[doc]), excess);
-  excess = fma(load_f(queries.spread + query), splat(docs.residual[doc]), excess);
-  if (docs.offset) excess = fma(load_f(queries.lift + query), splat(docs.offset[doc]), excess);
-  const unsigned passed = not_below_zero(excess);
-  if (__builtin_expect(passed != 0, 0)) {
-    int32_t products[W];
-    __builtin_memcpy(products, &product, sizeof product);
-    hits = append(hits, passed, products, doc, query, 0, 1);
-  }
-  return hits;
+// The terms of W queries.
+struct QueryTerms {
+  F threshold, spread, error, lift;
+};
+
+INLINE QueryTerms load_terms(const QueryBlock& queries, int query) {
+  return {load_f(queries.threshold + query), load_f(queries.spread + query), load_f(queries.error + query),
+          load_f(queries.lift + query)};
+}
+
+// Of one document and W queries, which pass.
+INLINE unsigned passing_queries(I product, const DocTile& docs, int doc, const QueryTerms& queries) {
+  F excess = fma(__builtin_convertvector(product, F), splat(docs.scale[doc]), -queries.threshold);
+  excess = fma(queries.spread, splat(docs.residual[doc]), excess);
+  if (docs.weight) excess = fma(queries.error, splat(docs.weight[doc]), excess);
+  if (docs.offset) excess = fma(queries.lift, splat(docs.offset[doc]), excess);
+  return not_below(excess, F{});
+}
+
+INLINE Hit* append_queries(Hit* hits, unsigned passed, I product, int doc, int query) {
+  int32_t products[W];
+  __builtin_memcpy(products, &product, sizeof product);
+  return append(hits, passed, products, doc, query, 0, 1);
 }
 
 // W documents (fewer at the end) against one query.
@@ -143,12 +152,11 @@ INLINE Hit* filter_docs(const int32_t* products, int count, const DocTile& docs,
   auto term = [&](const float* p) __attribute__((always_inline)) {
     return count == W ? load_f(p + doc) : load_tail(p + doc, count);
   };
-  F excess = fma(__builtin_convertvector(load_i(products), F) * term(docs.scale), splat(queries.scale[query]),
-                 splat(-queries.threshold[query]));
-  excess = fma(splat(queries.error[query]), term(docs.weight), excess);
+  F excess = fma(__builtin_convertvector(load_i(products), F), term(docs.scale), splat(-queries.threshold[query]));
   excess = fma(splat(queries.spread[query]), term(docs.residual), excess);
+  if (docs.weight) excess = fma(splat(queries.error[query]), term(docs.weight), excess);
   if (docs.offset) excess = fma(splat(queries.lift[query]), term(docs.offset), excess);
-  const unsigned passed = not_below_zero(excess) & ((1u << (count - 1) << 1) - 1);
+  const unsigned passed = not_below(excess, F{}) & ((1u << (count - 1) << 1) - 1);
   return passed ? append(hits, passed, products, doc, query, 1, 0) : hits;
 }
 
@@ -156,6 +164,8 @@ static size_t scan_rows(const DocTile& docs, const QueryBlock& queries, int n_qu
   Hit* const first = hits;
   for (int doc = 0; doc < docs.count; doc += W) {
     const int count = docs.count - doc < W ? docs.count - doc : W;
+    for (int i = 0; i < count; ++i)  // the hardware stops at every page
+      for (int line = 0; line < depth; line += DEPTH_STEP) __builtin_prefetch(docs.codes + (doc + W + i) * docs.stride + line);
     for (int query = 0; query < n_queries; ++query) {
       int32_t products[W] = {};
       for (int i = 0; i < count; ++i)
@@ -197,9 +207,14 @@ INLINE Hit* scan_block(const DocTile& docs, int doc, const QueryBlock& queries, 
     }
   }
 #pragma GCC unroll 16
-  for (int d = 0; d < n_docs; ++d)
+  for (int d = 0; d < n_docs; ++d) {
+    unsigned passed[MAX_PANELS * VECTORS], any = 0;
 #pragma GCC unroll 8
-    for (int v = 0; v < width; ++v) hits = filter_queries(sums[d][v], docs, doc + d, queries, v * W, hits);
+    for (int v = 0; v < width; ++v) any |= passed[v] = passing_queries(sums[d][v], docs, doc + d, load_terms(queries, v * W));
+    if (__builtin_expect(any == 0, 1)) continue;
+#pragma GCC unroll 8
+    for (int v = 0; v < width; ++v) hits = append_queries(hits, passed[v], sums[d][v], doc + d, v * W);
+  }
   return hits;
 }
 

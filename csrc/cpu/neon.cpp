@@ -10,9 +10,9 @@ constexpr int W = 4;
 #include "cpu/vectors.inl"
 
 static inline F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
-static inline unsigned not_below_zero(F a) {
+static inline unsigned not_below(F a, F b) {
   const uint32x4_t bit = {1, 2, 4, 8};
-  return vaddvq_u32(vbicq_u32(bit, vcltzq_f32((float32x4_t)a)));
+  return vaddvq_u32(vbicq_u32(bit, vcltq_f32((float32x4_t)a, (float32x4_t)b)));
 }
 static inline I dot4(I sum, I codes, I query) {
   const int8x16_t c = veorq_s8((int8x16_t)codes, vdupq_n_s8(-128)), q = (int8x16_t)query;  // code - 128

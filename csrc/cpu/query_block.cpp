@@ -6,6 +6,7 @@
 namespace pyengine {
 namespace {
 
+constexpr double SMALLEST_UNIT = 1e-20;
 constexpr double ROUND_UP = 1 + 0x1p-22;  // more than float32 rounding of a positive number
 
 Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double offset_unit) {
@@ -28,7 +29,8 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
     : count_(count), padded_((count + PANEL - 1) / PANEL * PANEL), depth_(depth), as_rows_(as_rows),
       relative_(relative_error(corpus.dims)), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
-      lift_(padded_), first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
+      lift_(padded_), unit_(padded_), filter_error_(padded_), filter_spread_(padded_), filter_lift_(padded_),
+      first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
@@ -67,9 +69,21 @@ void PreparedQueries::quantize(int64_t query, const float* row, int dims, double
   error_[query] = static_cast<float>(s.alpha * (first_error + relative_) * ROUND_UP);
   spread_[query] = static_cast<float>(s.alpha * (1 + first_error) * ROUND_UP);
   lift_[query] = static_cast<float>(s.beta);
+  set_filter(query);
   pack(query, codes);
   second_error_[query] = part(&second_scale_[query], &second_start_[query]);
   std::copy(codes.begin(), codes.end(), second_.begin() + query * depth_);
+}
+
+// The terms in units of the codes' scale. Of a zero query the products are 0 in any unit. Where all but the products is
+// beyond float32 in these units (a bias 1e20 times the scores), every document passes.
+void PreparedQueries::set_filter(int64_t query) {
+  const double unit = first_scale_[query] > 0 ? scaling_[query].alpha * first_scale_[query] : 1;
+  unit_[query] = unit < SMALLEST_UNIT ? 0 : unit;
+  if (unit_[query] == 0) return;
+  filter_error_[query] = static_cast<float>(error_[query] / unit * ROUND_UP);
+  filter_spread_[query] = static_cast<float>(spread_[query] / unit * ROUND_UP);
+  filter_lift_[query] = static_cast<float>(lift_[query] / unit);
 }
 
 void PreparedQueries::pack(int64_t query, const std::vector<int8_t>& codes) {
@@ -82,14 +96,15 @@ void PreparedQueries::pack(int64_t query, const std::vector<int8_t>& codes) {
 }
 
 QueryBlock PreparedQueries::block(int64_t first, const float* threshold) const {
-  return {first_.data() + first * depth_, start_.data() + first, scale_.data() + first, error_.data() + first,
-          spread_.data() + first, lift_.data() + first, threshold};
+  return {first_.data() + first * depth_, start_.data() + first, filter_error_.data() + first,
+          filter_spread_.data() + first, filter_lift_.data() + first, threshold};
 }
 
-float PreparedQueries::lower(int64_t query, int32_t product, const DocTerms& doc) const {
-  const double bound = static_cast<double>(scale_[query]) * product * doc.scale - error_[query] * doc.weight -
-                       spread_[query] * doc.residual + lift_[query] * (doc.offset - doc.offset_error);
-  return std::isfinite(bound) ? static_cast<float>(bound - 0x1p-20 * std::fabs(bound) - SMALLEST_STEP) : -INFINITY;
+float PreparedQueries::filter(int64_t query, double reach, bool weighted) const {
+  if (std::isinf(reach)) return static_cast<float>(reach);
+  if (unit_[query] == 0) return -INFINITY;
+  const double least = reach - 0x1p-20 * std::fabs(reach) - (weighted ? 0 : error_[query]);  // more than the filter's rounding
+  return std::nextafter(static_cast<float>(least / unit_[query]), -INFINITY);
 }
 
 PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes,
@@ -97,12 +112,9 @@ PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product,
   const Scaling& s = scaling_[query];
   const int32_t second = second_start_[query] + table.dot_codes(codes, second_.data() + query * depth_, depth_);
   const double cosine = first_scale_[query] * product + second_scale_[query] * second;
-  const double estimate = s.alpha * cosine * doc.scale + s.beta * doc.offset;
   const double error = second_error_[query];
-  const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) +
-                        s.beta * doc.offset_error + 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
-  if (!(radius < 1e30)) return {static_cast<float>(s.beta * doc.offset), -INFINITY, INFINITY};
-  return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
+  const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) + s.beta * doc.offset_error;
+  return around(s.alpha * cosine * doc.scale + s.beta * doc.offset, radius);
 }
 
 }  // namespace pyengine

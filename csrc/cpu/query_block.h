@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/aligned.h"
 #include "cpu/dense.h"
 #include "cpu/kernels.h"
 
@@ -44,6 +45,8 @@ class PreparedQueries {
 
   // The terms of queries [first, first + n) in the block, to be compared with `threshold` [n].
   QueryBlock block(int64_t first, const float* threshold) const;
+  // The threshold by which the filter lets pass all that may reach `reach`.
+  float filter(int64_t query, double reach, bool weighted) const;
 
   int64_t count() const { return count_; }
   const Scaling& scaling(int64_t query) const { return scaling_[query]; }
@@ -52,21 +55,36 @@ class PreparedQueries {
   struct Bounds {
     float estimate, lower, upper;
   };
-  // A lower bound from the first parts alone, for sampling.
-  float lower(int64_t query, int32_t product, const DocTerms& doc) const;
+  // From the first parts alone, for sampling.
+  Bounds rough(int64_t query, int32_t product, const DocTerms& doc) const {
+    const double estimate = static_cast<double>(scale_[query]) * product * doc.scale + lift_[query] * doc.offset;
+    const double radius = static_cast<double>(error_[query]) * doc.weight +
+                          static_cast<double>(spread_[query]) * doc.residual + lift_[query] * doc.offset_error;
+    return around(estimate, radius);
+  }
   Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
 
  private:
   void quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table);
   void pack(int64_t query, const std::vector<int8_t>& codes);
+  void set_filter(int64_t query);
+
+  static Bounds around(double estimate, double radius) {
+    radius += 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
+    if (!(radius < 1e30)) return {static_cast<float>(estimate), -INFINITY, INFINITY};
+    return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
+  }
 
   int64_t count_, padded_;
   int depth_;
   bool as_rows_;
   double relative_;  // relative_error
-  std::vector<int8_t> first_, second_;  // [padded / 16 panels] or rows; rows [count, depth]
-  std::vector<int32_t> start_, second_start_;
+  AlignedVector<int8_t> first_, second_;  // [padded / 16 panels] or rows; rows [count, depth]
+  AlignedVector<int32_t> start_;
+  std::vector<int32_t> second_start_;
   std::vector<float> scale_, error_, spread_, lift_;
+  std::vector<double> unit_;  // of the filter's terms; 0 where there are none
+  AlignedVector<float> filter_error_, filter_spread_, filter_lift_;
   std::vector<double> first_scale_, second_scale_, second_error_;
   std::vector<Scaling> scaling_;
 };

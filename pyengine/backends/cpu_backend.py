@@ -59,8 +59,9 @@ class CpuBackend(Backend):
     def plan(self, problem: DenseProblem, width: int) -> DensePlan:
         """The tiles and limits of the scan."""
         stored = 4 if problem.docs.codes is None else 1
+        sure = width > self.first_width(problem)
         return plan_dense(
-            problem.n_queries, len(problem.docs), problem.dims, problem.k, width, stored, problem.num_threads
+            problem.n_queries, len(problem.docs), problem.dims, problem.k, width, stored, problem.num_threads, sure
         )
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
@@ -70,7 +71,7 @@ class CpuBackend(Backend):
         if few is not None:
             return _everything(problem, few)
         launch = self.plan(problem, width).launch()
-        lists = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
+        *lists, _ = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
         return Candidates(*lists)
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:

@@ -1,9 +1,23 @@
 """pyengine: exact similarity search, the same bits from every backend, at quantised speed."""
 
 from pyengine.backends.registry import backends, use_backend
-from pyengine.dense import topk
+from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
-from pyengine.types import TopK
+from pyengine.loading import load
+from pyengine.ranges import range_search
+from pyengine.ranks import rank_of
+from pyengine.types import Ranges, TopK
 
-__all__ = ["DenseIndex", "TopK", "backends", "topk", "use_backend"]
+__all__ = [
+    "DenseIndex",
+    "Ranges",
+    "TopK",
+    "backends",
+    "load",
+    "range_search",
+    "rank_of",
+    "topk",
+    "topk_both",
+    "use_backend",
+]
 __version__ = "0.1.0"

@@ -54,6 +54,18 @@ def thread_count(value: Any) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def folder(value: Any, name: str) -> str | None:
+    """The path of a folder that exists, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path; got {value!r}")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not os.path.isdir(path):
+        raise ValueError(f"{name} must be a folder that exists; got {path!r}")
+    return path
+
+
 def host_array(value: Any, name: str) -> np.ndarray:
     """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
     if is_torch(value):
@@ -104,12 +116,13 @@ def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
         raise ValueError(f"{name} must have {dim} dimensions per row; got shape {shape}")
 
 
-def documents(docs: Any, queries: Any) -> Any:
+def documents(docs: Any, queries: Any, names: tuple[str, str] = ("queries", "docs")) -> Any:
     """The documents of a search with these queries: `vectors`, or a float32 tensor on the GPU where both are."""
     places = [device_of(each) if _resident(each) else "the host" for each in (queries, docs)]
     if places[0] != places[1]:
-        raise ValueError(f"queries and docs must be on one device; got queries on {places[0]}, docs on {places[1]}")
-    return _device_vectors(docs, "docs") if _resident(docs) else vectors(docs, "docs")
+        got = f"{names[0]} on {places[0]}, {names[1]} on {places[1]}"
+        raise ValueError(f"{names[0]} and {names[1]} must be on one device; got {got}")
+    return _device_vectors(docs, names[1]) if _resident(docs) else vectors(docs, names[1])
 
 
 def _resident(value: Any) -> bool:
@@ -124,15 +137,15 @@ def _device_vectors(tensor: Any, name: str) -> Any:
     return tensor.detach().float().contiguous()
 
 
-def finite(rows: Any, name: str) -> None:
-    """Raise for the first row [n, D] that holds NaN or inf (or overflowed float32)."""
+def finite(rows: Any, name: str, first: int = 0) -> None:
+    """Raise for the first row [n, D] that holds NaN or inf (or overflowed float32), counting them from ``first``."""
     block = max(1, (1 << 20) // max(1, rows.shape[1]))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         good = part.isfinite().all(dim=1).cpu().numpy() if is_torch(part) else np.isfinite(part).all(axis=1)
         bad = np.flatnonzero(~good)
         if bad.size:
-            raise non_finite(name, start + int(bad[0]))
+            raise non_finite(name, first + start + int(bad[0]))
 
 
 def non_finite(name: str, row: int) -> ValueError:

@@ -24,7 +24,11 @@ from pyengine import checks, reference
 from pyengine.backends import registry
 from pyengine.backends.base import Backend
 from pyengine.conformance_cases import Case, cases
-from pyengine.problem import DenseProblem, first_rows
+from pyengine.filters import Filters
+from pyengine.lists import first_rows
+from pyengine.problem import ALL, DenseProblem
+from pyengine.ranges import reaching
+from pyengine.ranks import ranks
 from pyengine.search import exact_search, fast_search
 from pyengine.types import F64, I64, Bool, Candidates, TopK
 
@@ -67,6 +71,7 @@ def run(case: Case, backend: Backend | str) -> list[str]:
         check_proposals(problem, backend)
         check_fast(problem, backend)
         check_answers(problem, backend)
+        check_ranges_and_ranks(problem, backend)
     except Nonconformance as failure:
         raise Nonconformance(f"backend {backend.name!r}, case {case}: {failure}") from None
     return []
@@ -82,6 +87,7 @@ def _instance(backend: Backend | str) -> Backend:
 
 def check_proposals(problem: DenseProblem, backend: Backend) -> None:
     """`propose` keeps the contract of `Candidates` for lists from k to all documents."""
+    problem = problem.asking(problem.places())
     scores = rank_scores(problem)
     first = backend.first_width(problem)
     for width in sorted({problem.k, first, 8 * first, max(problem.k, len(problem.docs)) + 1}):
@@ -118,6 +124,8 @@ def check_candidates(problem: DenseProblem, candidates: Candidates, scores: F64)
     _refuse(times > 1, lambda q, d: f"lists document {d} of query {q} {times[q, d]} times")
     _refuse((times > 0) & ~may, lambda q, d: f"lists document {d} for query {q}, which the mask forbids")
     above = may & (times == 0) & ~(scores <= candidates.dropped[:, None])
+    if problem.ceiling is not None:
+        above &= scores <= problem.ceiling[:, None]
     _refuse(
         above,
         lambda q, d: (
@@ -151,13 +159,13 @@ def check_fast(problem: DenseProblem, backend: Backend) -> None:
     result = fast_search(problem, backend)
     _check_result(problem, result)
     _refuse(result.certified, lambda q: f"fast: query {q} claims to be certified")
-    may, sign = allowed(problem), -1.0 if problem.metric == "l2" else 1.0
+    may, sign = _permitted(problem), -1.0 if problem.metric == "l2" else 1.0
     for q, (scores, ids) in enumerate(zip(result.scores, result.ids)):
         found = ids[ids >= 0]
         if (ids[: len(found)] < 0).any():
             raise Nonconformance(f"fast: query {q} has pads before documents: {ids}")
         if len(set(found.tolist())) < len(found) or not may[q, found].all():
-            raise Nonconformance(f"fast: query {q} has a document twice, or one that the mask forbids: {ids}")
+            raise Nonconformance(f"fast: query {q} has a document twice, or one that it may not get: {ids}")
         if (sign * scores[:-1] < sign * scores[1:]).any():
             raise Nonconformance(f"fast: the scores of query {q} are not best first: {scores}")
 
@@ -181,12 +189,47 @@ def _narrow(backend: Backend) -> Backend:
     return narrow
 
 
+def check_ranges_and_ranks(problem: DenseProblem, backend: Backend) -> None:
+    """`within` finds what reaches the score of the last result, and counts what is before the first and the last."""
+    arguments: dict[str, Any] = {"bias": problem.bias, "dims": problem.dims, "ids": problem.ids}
+    plain, may = replace(problem, filters=None), _permitted(problem)
+    corpus = (problem.queries, problem.docs.vectors())
+    ends = reference.topk(*corpus, problem.k, problem.metric, mask=may, **arguments)
+    rank = reference.rank_score(ends.scores, problem.metric).astype(np.float64)
+    threshold = np.where(rank > -np.inf, rank, np.inf).min(axis=1)
+    filters = replace(problem.filters or Filters(), groups=None, after=None, threshold=threshold)
+    got = reaching(replace(problem, k=ALL, filters=filters), backend)
+    limit = -threshold if problem.metric == "l2" else threshold
+    want = reference.range_search(*corpus, limit, problem.metric, mask=may, **arguments)
+    if any(each.tobytes() != expected.tobytes() for each, expected in zip(got, want)):
+        raise Nonconformance(f"range_search: got {got}, expected {want}")
+    if len(problem.docs):
+        targets = np.maximum(ends.ids[:, [0, -1]], 0)
+        ranked = ranks(plain, backend, targets)
+        expected = reference.rank_of(*corpus, targets, problem.metric, mask=allowed(problem), **arguments)
+        _refuse(ranked != expected, lambda q, t: f"rank_of: query {q}: got {ranked[q, t]}, expected {expected[q, t]}")
+
+
 def specified(problem: DenseProblem) -> TopK:
     """The answer, by `pyengine.reference`."""
+    filters = problem.filters or Filters()
+    sign = -1.0 if problem.metric == "l2" else 1.0
     return reference.topk(
         problem.queries, problem.docs.vectors(), problem.k, problem.metric,
-        mask=allowed(problem), bias=problem.bias, dims=problem.dims, ids=problem.ids,
+        mask=_permitted(problem), bias=problem.bias, dims=problem.dims, ids=problem.ids,
+        groups=filters.groups, per_group=filters.per_group,
+        after=None if filters.after is None else (sign * filters.after.rank, filters.after.ids),
+        threshold=None if filters.threshold is None else sign * filters.threshold,
     )  # fmt: skip
+
+
+def _permitted(problem: DenseProblem) -> Bool:
+    """bool [Q, N]: what the mask allows and ``exclude`` leaves."""
+    may: Bool = allowed(problem).copy()
+    gone = None if problem.filters is None else problem.filters.excluded
+    if gone is not None:
+        may[first_rows(gone.offsets), gone.rows] = False
+    return may
 
 
 def _variations(problem: DenseProblem) -> Iterator[tuple[str, DenseProblem, I64, int]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from pyengine import dense, exact, reference
 from pyengine import stores as kept
+from pyengine.filters import FilterArguments
 from pyengine.problem import DenseProblem, Documents
 from pyengine.types import F32, Bool
 
@@ -136,6 +137,19 @@ def _bitmap(rng: Rng, shape: tuple[int, int, int]) -> Any:
     return mask
 
 
+def _marks(rng: Rng, shape: tuple[int, int, int]) -> tuple[F32, Any]:
+    """Scores and ids, as if a page had ended there; the last query is at its end."""
+    ids = rng.integers(0, shape[1], shape[0])
+    ids[-1:] = -1
+    return rng.uniform(-0.5, 2, shape[0]).astype(np.float32), ids
+
+
+def _known(rng: Rng, shape: tuple[int, int, int]) -> list[Any]:
+    """Ids to exclude: none for the first query, some for the next ones, all for the last."""
+    chosen = [rng.choice(shape[1], min(shape[1], 5 * q), replace=False) for q in range(shape[0])]
+    return [*chosen[:-1], np.arange(shape[1])]
+
+
 # Each takes a generator and (Q, N, D), and gives keyword arguments of `pyengine.topk`.
 OPTIONS: dict[str, Callable[[Rng, tuple[int, int, int]], dict[str, Any]]] = {
     "plain": lambda rng, shape: {},
@@ -155,12 +169,26 @@ OPTIONS: dict[str, Callable[[Rng, tuple[int, int, int]], dict[str, Any]]] = {
     "dims=1": lambda rng, shape: {"dims": 1},
     "dims=8": lambda rng, shape: {"dims": 8},
     "dims=D-1": lambda rng, shape: {"dims": shape[2] - 1},
+    "allow": lambda rng, shape: {"allow": rng.integers(0, shape[1], 20)},
+    "deny": lambda rng, shape: {"deny": rng.integers(0, shape[1], 20)},
+    "exclude": lambda rng, shape: {"exclude": _known(rng, shape)},
+    "groups": lambda rng, shape: {"groups": rng.integers(0, 30, shape[1])},
+    "two_of_three_groups": lambda rng, shape: {"groups": rng.integers(0, 3, shape[1]), "per_group": 2},
+    "after": lambda rng, shape: {"after": _marks(rng, shape)},
+    "threshold": lambda rng, shape: {"threshold": 0.4},
+    "all_filters": lambda rng, shape: {
+        "k": 7, "mask": _per_query(rng, shape), "bias": rng.standard_normal(shape[1]), "exclude": _known(rng, shape),
+        "deny": [3, 8], "groups": rng.integers(0, 40, shape[1]), "after": _marks(rng, shape), "threshold": -1.0,
+    },
     "all": lambda rng, shape: {
         "k": 23, "mask": _per_query(rng, shape), "bias": rng.standard_normal(shape[1]), "dims": 7,
     },
 }  # fmt: skip
 WITH_EVERY_OPTION = ("random", "ties")
-WITH_MANY_DOCUMENTS = ("k=100", "rare_mask", "mask_per_query", "bias", "dims=8", "all")  # options of "many"
+WITH_MANY_DOCUMENTS = (  # options of "many"
+    "k=100", "rare_mask", "mask_per_query", "bias", "dims=8", "all", "exclude", "groups", "after", "threshold",
+)  # fmt: skip
+FILTERS = tuple(field.name for field in fields(FilterArguments))
 
 
 @dataclass(frozen=True)
@@ -177,9 +205,11 @@ class Case:
 
     def problem(self) -> DenseProblem:
         rng = np.random.default_rng(zlib.crc32(f"{self.corpus}-{self.options}".encode()))
-        queries, docs = CORPORA[self.corpus](rng)
-        options = {"k": K, **OPTIONS[self.options](rng, (*queries.shape[:1], *docs.shape))}
-        return dense.prepare(queries, documents(docs, self.store), metric=self.metric, num_threads=2, **options)
+        queries, rows = CORPORA[self.corpus](rng)
+        options = {"k": K, **OPTIONS[self.options](rng, (*queries.shape[:1], *rows.shape))}
+        filters = FilterArguments(**{name: options.pop(name) for name in FILTERS if name in options})
+        docs = documents(rows, self.store)
+        return dense.prepare(queries, docs, metric=self.metric, filters=filters, num_threads=2, **options)
 
 
 def documents(rows: F32, store: str) -> Documents:

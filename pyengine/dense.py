@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from pyengine import checks, exact
 from pyengine.backends import registry
+from pyengine.backends.base import Backend
+from pyengine.filters import FilterArguments, narrowed
+from pyengine.filters import build as checked_filters
 from pyengine.problem import DenseProblem, Documents
 from pyengine.reference import METRICS
 from pyengine.search import exact_search, fast_search
 from pyengine.types import TopK
+
+R = TypeVar("R")
+UNFILTERED = FilterArguments()
 
 
 @exact.arithmetic()
@@ -20,9 +31,17 @@ def topk(
     *,
     metric: str = "cosine",
     mask: Any = None,
+    allow: Any = None,
+    deny: Any = None,
+    exclude: Any = None,
+    groups: Any = None,
+    per_group: int = 1,
+    after: Any = None,
+    threshold: Any = None,
     bias: Any = None,
     dims: int | None = None,
     precision: str = "exact",
+    rescore: int | None = None,
     backend: str = "auto",
     num_threads: int | None = None,
 ) -> TopK:
@@ -40,6 +59,19 @@ def topk(
         Cosine is 0 where a norm is 0. ``l2`` is the squared Euclidean distance: smaller is better, rows ascend.
     mask : bool [N] or [Q, N], or uint8 bitmap [ceil(N/8)] or [Q, ceil(N/8)] with the first document in the low bit
         Which documents may be returned.
+    allow, deny : int [n]
+        Ids (here: row numbers) that alone may, and that may not be returned, for all queries; the mask holds too.
+        Unknown ids in ``deny`` and ``exclude`` have no effect; in ``allow`` they are an error.
+    exclude : list of Q arrays int [E_q], or int [Q, E] padded with -1
+        Ids that a query is not to get: known positives, or itself.
+    groups : int [N], with per_group : int >= 1
+        Labels: each query gets at most ``per_group`` documents of a label, the best ones. With 1, that is the top k of
+        groups by their best member.
+    after : TopK, or (real [Q], int [Q])
+        Only what ranks strictly after this score and id: the next page. Of a TopK the last column is meant; after a
+        pad there is nothing. ``groups`` count what was on earlier pages, so that pages together are one longer search.
+    threshold : real, or real [Q]
+        Only scores, as rounded to float32, of at least this (for ``l2``, at most). What is left of k are pads.
     bias : real [N]
         Added to the score of each document in float64, before the one rounding to float32.
     dims : int
@@ -47,7 +79,10 @@ def topk(
     precision : "exact" or "fast"
         ``fast`` returns what the proposer ranked, with its own scores, not certified: off by at most the int8 residual
         bound |q||d - d'| for ``cpu`` (DESIGN.md, "Bounds"), by float32 rounding for ``torch`` and ``faiss``. Ties,
-        other k and other batches may then come out differently; all that is promised of ``exact`` only.
+        other k and other batches may then come out differently; all that is promised of ``exact`` only. With filters
+        there may be fewer than k results.
+    rescore : int >= 1, with precision="fast" only
+        Score the ``rescore`` k best proposals by the specification, and return the best of them.
     backend : "auto" or a name of `pyengine.backends`
     num_threads : int, default OMP_NUM_THREADS, else the cores available
 
@@ -64,10 +99,48 @@ def topk(
         The chosen backend cannot run this, with each backend's reason.
     """
     rows = checks.documents(docs, queries)
+    given = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
     problem = prepare(
-        queries, Documents(rows), k, metric=metric, mask=mask, bias=bias, dims=dims, num_threads=num_threads
-    )
-    return run(problem, backend, precision, like=queries)
+        queries, Documents(rows), k, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
+        num_threads=num_threads,
+    )  # fmt: skip
+    return run(problem, backend, precision, like=queries, rescore=rescore)
+
+
+@exact.arithmetic()
+def topk_both(
+    a: Any,
+    b: Any,
+    k: int = 10,
+    *,
+    metric: str = "cosine",
+    dims: int | None = None,
+    precision: str = "exact",
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> tuple[TopK, TopK]:
+    """The k best rows of ``b`` for each row of ``a``, and the k best of ``a`` for each of ``b``: both directions of a
+    retrieval, or mutual neighbours.
+
+    ``a`` [A, D] and ``b`` [B, D] are as ``queries`` and ``docs`` of `topk`, as are the other arguments and the errors.
+    The inputs are checked once, but these are two searches, and cost as much: neither ever holds A x B scores.
+
+    Returns
+    -------
+    (TopK [A, K] with row numbers of b, TopK [B, K] with row numbers of a)
+    """
+    rows_a, rows_b = checks.documents(a, b, names=("b", "a")), checks.documents(b, a, names=("a", "b"))
+    if rows_a.shape[1] != rows_b.shape[1]:
+        raise ValueError(f"b must have {rows_a.shape[1]} dimensions per row, as a has; got shape {tuple(rows_b.shape)}")
+    checks.finite(rows_a, "a")
+    checks.finite(rows_b, "b")
+
+    def search(queries: Any, rows: Any) -> TopK:
+        docs = Documents(rows, checked=True)
+        problem = prepare(queries, docs, k, metric=metric, dims=dims, num_threads=num_threads)
+        return run(problem, backend, precision, like=queries)
+
+    return search(a, rows_b), search(b, rows_a)
 
 
 def prepare(
@@ -77,6 +150,7 @@ def prepare(
     *,
     metric: str,
     mask: Any = None,
+    filters: FilterArguments = UNFILTERED,
     bias: Any = None,
     dims: int | None = None,
     ids: Any = None,
@@ -86,39 +160,54 @@ def prepare(
     checks.choice(metric, "metric", METRICS)
     rows = checks.vectors(queries, "queries", docs.dim)
     checks.finite(rows, "queries")
+    living, n_docs, rows_of = docs.living, docs.n_living, partial(docs.rows_of, ids)
+    mask, bias = checks.bitmap(mask, len(rows), n_docs), checks.biases(bias, n_docs)
+    kept = checked_filters(filters, len(rows), n_docs, metric, rows_of)
+    if living is not None:
+        mask, bias = living.mask(mask), living.spread(bias)
+        kept = None if kept is None else replace(kept, groups=living.spread(kept.groups))
     return DenseProblem(
         queries=rows,
         docs=docs,
         k=checks.positive_int(k, "k"),
         metric=metric,
         dims=checks.prefix(dims, docs.dim),
-        mask=checks.bitmap(mask, len(rows), len(docs)),
-        bias=checks.biases(bias, len(docs)),
+        mask=narrowed(mask, filters, len(docs), rows_of),
+        bias=bias,
         ids=ids,
         num_threads=checks.thread_count(num_threads),
+        filters=kept,
     )
 
 
-def run(problem: DenseProblem, backend: str, precision: str, like: Any) -> TopK:
+def run(problem: DenseProblem, backend: str, precision: str, like: Any, rescore: int | None = None) -> TopK:
     """Choose the backend, search, and give the result in the caller's kind of array."""
     checks.choice(precision, "precision", checks.PRECISIONS)
+    if rescore is not None and precision != "fast":
+        raise ValueError(f"rescore must come with precision='fast'; got rescore={rescore!r} with {precision!r}")
+    search = exact_search
+    if precision == "fast":
+        search = partial(fast_search, rescore=None if rescore is None else checks.positive_int(rescore, "rescore"))
+    return TopK(*(as_input(part, like) for part in answer(problem, backend, search)))
+
+
+def answer(problem: DenseProblem, backend: str, search: Callable[[DenseProblem, Backend], R]) -> R:
+    """Choose the backend and search with it. Documents with NaN or inf are found on the way, where it looks."""
     chosen = registry.choose(backend, problem)
-    search = exact_search if precision == "exact" else fast_search
     unchecked = not problem.docs.checked
     if unchecked and not chosen.checks_finite(problem):
         checks.finite(problem.docs.rows, "docs")
     try:
-        result = search(problem, chosen)
+        return search(problem, chosen)
     except ArithmeticError:
-        if unchecked:
-            checks.finite(problem.docs.rows, "docs")  # names the first such row
+        checks.finite(problem.docs.rows, "docs")  # names the first such row
         raise
-    return _as_input(result, like)
 
 
-def _as_input(result: TopK, like: Any) -> TopK:
+def as_input(result: NDArray[Any], like: Any) -> Any:
+    """A result as the caller's kind of array: a tensor on the device of ``like`` where that is one."""
     if not checks.is_torch(like):
         return result
     import torch
 
-    return TopK(*(torch.from_numpy(part).to(like.device) for part in result))
+    return torch.from_numpy(result).to(like.device)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks, reference
-from pyengine.problem import DenseProblem, first_rows
+from pyengine.lists import first_rows
+from pyengine.problem import DenseProblem
 from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
 PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
+EVERYTHING = 1 << 18  # pairs of a query and a document listed at a time, where all are
 
 
 def native() -> ModuleType | None:
@@ -144,6 +146,23 @@ def select(problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[
     top_rank = np.array([top[0] for top in lists], np.float32).reshape(-1, problem.k)
     top_ids = np.array([top[1] for top in lists], np.int64).reshape(-1, problem.k)
     return reference.rank_score(top_rank, problem.metric), top_ids
+
+
+def portions(problem: DenseProblem) -> Iterator[I64]:
+    """Query numbers, so few at a time that `everything` of them is no larger than `EVERYTHING`, or one query."""
+    step = max(1, EVERYTHING // max(1, len(problem.docs)))
+    for start in range(0, problem.n_queries, step):
+        yield np.arange(start, min(start + step, problem.n_queries))
+
+
+def everything(problem: DenseProblem) -> Candidates:
+    """Every allowed document of every query, not scored: for `portions` of the queries."""
+    n_docs = len(problem.docs)
+    mask = np.ones((1, n_docs), bool) if problem.mask is None else checks.unpack(problem.mask, n_docs)
+    rows = np.ascontiguousarray(np.nonzero(np.broadcast_to(mask, (problem.n_queries, n_docs)))[1])
+    lengths = np.broadcast_to(np.count_nonzero(mask, axis=1), problem.n_queries)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Candidates(rows, offsets, np.empty(len(rows), np.float32), np.full(problem.n_queries, -np.inf))
 
 
 def scan(problem: DenseProblem) -> TopK:

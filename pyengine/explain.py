@@ -29,7 +29,11 @@ def explain(problem: DenseProblem, backend: str) -> Plan:
     """The plan of this search with that backend, or with the one that "auto" takes; errors as for the search."""
     chosen = registry.choose(backend, problem)
     codes, problem = problem.docs.codes, replace(problem, docs=problem.docs.without_loose_codes())
-    facts, tiles = chosen.describe(problem)
+    asked = problem.asking(problem.places())
+    facts, tiles = chosen.describe(asked)
+    if problem.filters is not None:
+        places = f"top {asked.k} proposed at first, so that {problem.k} may be left"
+        facts = {"filters": f"{', '.join(problem.filters.describe())}: {places}"} | facts
     rejected = {
         f"backend {name}": "; ".join(reasons) or f"it can run this too, but {chosen.name!r} is {_preference(backend)}"
         for name, reasons in registry.reasons(problem).items()

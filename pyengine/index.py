@@ -1,19 +1,24 @@
-"""`DenseIndex`: a corpus of vectors that one can add to, remove from and search exactly."""
+"""`DenseIndex`: a corpus of vectors that one can add to, remove from, search exactly, and keep on disk."""
 
 from __future__ import annotations
 
-from threading import Lock
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
-from pyengine import checks, dense, exact, stores
+from pyengine import checks, chunks, dense, exact, ranges, ranks, storage, stores
 from pyengine.backends import registry
+from pyengine.contents import Contents
 from pyengine.explain import Plan, explain
-from pyengine.problem import DenseProblem
+from pyengine.filters import FilterArguments
+from pyengine.ids import RowIds
+from pyengine.problem import ALL, DenseProblem
 from pyengine.reference import METRICS
-from pyengine.stores import GrowingArray
-from pyengine.types import I64, TopK
+from pyengine.types import I64, Ranges, TopK
 
 MAX_ID = 2**63 - 1
 
@@ -30,18 +35,21 @@ class DenseIndex:
     store : "int8", "float32", "float16", "bfloat16", "binary", "residual2", "residual3" or "residual4"
         How vectors are kept. ``float32``, ``float16`` and ``bfloat16`` keep them rounded to that type. The others are
         codes: int8, or 1, 2, 3 or 4 bits a dimension (arXiv 2302.08714) with a step per vector.
-    originals : "ram" or None
-        With codes: whether the float32 vectors are kept too. Then they define the scores, int8 codes propose with a
-        bound, and bit codes rank a search of ``precision="fast"`` (an exact one scans the vectors). With None the
-        codes are the vectors: the scores are those of their decoded values, exactly.
+    originals : "ram", "disk" or None
+        With codes: where the float32 vectors are kept too. Then they define the scores, int8 codes propose with a
+        bound, and bit codes rank a search of ``precision="fast"`` (an exact one scans the vectors). "disk" keeps them
+        in a file, of which a search reads the candidates only. With None the codes are the vectors: the scores are
+        those of their decoded values, exactly.
     backend : "auto" or a name of `pyengine.backends`
+    directory : path of a folder
+        Where that file takes space, by default with the temporary files. It has no name and goes with the index.
 
     Raises
     ------
     ValueError, TypeError
-        One sentence naming the argument. A failed call changes nothing.
+        One sentence naming the argument. A failed call changes nothing, nor does one that Ctrl-C stops.
 
-    Searches may run while other threads add and remove: each sees one state of the index.
+    Searches may run while other threads add and remove: each sees one state of the index, as does `save`.
     """
 
     def __init__(
@@ -51,82 +59,116 @@ class DenseIndex:
         store: str = "int8",
         originals: str | None = "ram",
         backend: str = "auto",
+        directory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
         self.metric = checks.choice(metric, "metric", METRICS)
+        self.originals = originals
         self.backend = checks.choice(backend, "backend", ("auto", *registry.names()))
-        self._store = stores.make(store, originals, self.dim)
-        self._ids = GrowingArray(np.int64)
-        self._largest_id = -1  # ever used
-        self._lock = Lock()
+        empty = stores.make(store, originals, self.dim, checks.folder(directory, "directory"))
+        self._contents = Contents(empty, RowIds())
+        self._lock = RLock()  # of those who change it; who reads `_contents` needs none
+        self._changing = False
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return self.__dict__ | {"_contents": self._contents.detached(), "_lock": None, "_changing": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=Lock())
+        self.__dict__.update(state, _lock=RLock())
 
     def __len__(self) -> int:
-        return len(self._ids.view)
+        return len(self._contents)
 
     def __repr__(self) -> str:
+        contents = self._contents
         return (
-            f"DenseIndex(dim={self.dim}, metric={self.metric!r}, store={self._store.name!r}, documents={len(self)}, "
-            f"bytes={self._store.nbytes})"
+            f"DenseIndex(dim={self.dim}, metric={self.metric!r}, store={contents.store.name!r}, "
+            f"documents={len(contents)}, bytes={contents.store.nbytes(contents.n_rows)})"
         )
 
     @property
     def ids(self) -> I64:
-        """The ids in the order that ``mask`` and ``bias`` follow, int64 [len(self)]."""
-        view: I64 = self._ids.view.view()
-        view.flags.writeable = False
-        return view
+        """The ids in the order that ``mask`` and ``bias`` follow, int64 [len(self)]: that of adding."""
+        return self._contents.ids
 
-    @exact.arithmetic()
+    @contextmanager
+    def _change(self) -> Iterator[Contents]:
+        """What to change, one thread at a time; what an earlier failed attempt appended is dropped."""
+        with self._lock:
+            if self._changing:
+                raise RuntimeError("vectors must not come from an iterator that changes the index they are added to")
+            self._changing = True
+            try:
+                self._contents.forget_beyond()
+                yield self._contents
+            finally:
+                self._changing = False
+
     def add(self, vectors: Any, ids: Any = None) -> None:
         """Add rows [n, D] with ``ids`` int64 [n] (default: counting on from the largest id ever used).
 
-        Raises ValueError for a wrong shape, a row with NaN or inf, or an id that is there already; TypeError for a
-        wrong dtype. Nothing is added then.
-        """
-        rows = checks.vectors(vectors, "vectors", self.dim)
-        given = None if ids is None else checks.id_list(ids)
-        with self._lock:
-            new_ids = self._count_on(len(rows)) if given is None else given
-            if len(new_ids) != len(rows):
-                raise ValueError(f"ids must have one entry per vector, {len(rows)}; got {len(new_ids)}")
-            used = new_ids[new_ids <= self._largest_id]
-            known = used[np.isin(used, self._ids.view)] if used.size else used
-            if known.size:
-                raise ValueError(f"ids must be new; id {known[0]} is in the index already")
-            if len(rows) == 0:
-                return
-            self._ids.reserve(len(rows))
-            self._store.append(rows)
-            self._ids.append(new_ids)
-            self._largest_id = max(self._largest_id, int(new_ids.max()))
+        ``vectors`` may also be a memory map, of which a few megabytes are read at a time, or an iterator of chunks
+        [n_i, D]; then ``ids``, if given, is an iterator of their ids [n_i]. One call adds everything or nothing, and
+        searches see nothing of it until all is there.
 
-    def _count_on(self, count: int) -> I64:
-        """The next ``count`` ids that were never used."""
-        first = self._largest_id + 1
-        if count and first + count > MAX_ID:
-            raise ValueError(f"ids must be given, since counting on from {first} would pass 2^63-1; got None")
-        return first + np.arange(count, dtype=np.int64) if count else np.empty(0, np.int64)
+        Raises ValueError for a wrong shape, a row with NaN or inf, or an id that is there already; TypeError for a
+        wrong dtype; and whatever an iterator raises. Nothing is added then.
+        """
+        with self._change() as contents:
+            added, largest, total = 0, contents.largest_id, chunks.length(vectors)
+            for rows, given in chunks.watched(chunks.pieces(vectors, ids, self.dim), total):
+                if added == 0 and total is not None:
+                    contents.reserve(total)
+                new_ids = _count_on(largest, len(rows)) if given is None else given
+                used = new_ids[new_ids <= largest]
+                _, known = contents.find(used)
+                if known.any():
+                    raise ValueError(f"ids must be new; id {used[known][0]} is in the index already")
+                with exact.arithmetic():
+                    contents.append(rows, new_ids, first=added)
+                added, largest = added + len(rows), max(largest, int(new_ids.max()))
+            if added:
+                self._contents = contents.grown(largest)
 
     def remove(self, ids: Any) -> None:
-        """Remove documents by id, in one pass over the index: better many ids in one call than many calls. Raises
-        ValueError, removing none, if one of the ids is unknown."""
+        """Remove documents by id, in constant time each: they are masked, until more than half of the rows are and
+        `compact` follows by itself. Raises ValueError, removing none, if one of the ids is unknown."""
         gone = checks.id_list(ids)
-        with self._lock:
-            unknown = gone[~np.isin(gone, self._ids.view)]
-            if unknown.size:
-                raise ValueError(f"ids must be in the index; id {unknown[0]} is not")
-            kept = np.flatnonzero(~np.isin(self._ids.view, gone))
-            if len(kept) < len(self):
-                kept_ids = self._ids.view[kept]
-                self._store.keep(kept)
-                self._ids.replace(kept_ids)
+        with self._change() as contents:
+            rows, known = contents.find(gone)
+            if not known.all():
+                raise ValueError(f"ids must be in the index; id {gone[~known][0]} is not")
+            if len(gone):
+                left = self._contents = contents.without(rows)
+                if 2 * len(left) < left.n_rows:
+                    with suppress(MemoryError, OSError):  # it can wait
+                        self._contents = left.compacted()
+
+    def compact(self) -> None:
+        """Give back the memory of removed documents. Answers stay the same; it takes as long as copying the rest."""
+        with self._change() as contents:
+            self._contents = contents.compacted()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to the folder ``path``, which is made, or must be empty or a saved index.
+
+        Whatever stops it, and be it kill -9, the folder holds the old index or the new one, whole. Removed documents
+        are left out; ``backend`` and ``directory`` are not kept. Others may search and change the index meanwhile.
+        Raises ValueError for a folder with other things in it, OSError when the disk is full.
+        """
+        contents = self._contents
+        rows = None if contents.living is None else contents.living.rows
+        arrays = {"ids": contents.row_ids, **contents.store.arrays}
+        heads = {name: array.head(contents.n_rows) for name, array in arrays.items()}
+        facts = {
+            "dim": self.dim,
+            "metric": self.metric,
+            "store": contents.store.name,
+            "originals": self.originals,
+            "documents": len(contents),
+            "largest_id": contents.largest_id,
+        }
+        storage.write(os.fspath(path), facts, heads, rows)
 
     @exact.arithmetic()
     def search(
@@ -135,19 +177,69 @@ class DenseIndex:
         k: int = 10,
         *,
         mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
         bias: Any = None,
         dims: int | None = None,
         precision: str = "exact",
+        rescore: int | None = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
         """The k best documents of each query [Q, D]; arguments, result and errors as for `pyengine.topk`.
 
-        ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask`` and ``bias``
-        follow the order of `ids`.
+        ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask``, ``bias`` and
+        ``groups`` follow the order of `ids`.
         """
-        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
-        return dense.run(problem, self.backend if backend is None else backend, precision, like=queries)
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return dense.run(problem, self._backend(backend), precision, like=queries, rescore=rescore)
+
+    @exact.arithmetic()
+    def range_search(
+        self,
+        queries: Any,
+        threshold: Any,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Ranges:
+        """Every document that reaches the threshold; arguments, result and errors as for `pyengine.range_search`."""
+        filters = FilterArguments(allow=allow, deny=deny, exclude=exclude, threshold=ranges.required(threshold))
+        problem = self._problem(queries, ALL, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return ranges.run(problem, self._backend(backend), like=queries)
+
+    @exact.arithmetic()
+    def rank_of(
+        self,
+        queries: Any,
+        targets: Any,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        bias: Any = None,
+        dims: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The exact ranks, int64, of documents ``targets`` (ids [Q] or [Q, T]); arguments and errors as for
+        `pyengine.rank_of`."""
+        filters = FilterArguments(allow=allow, deny=deny, exclude=exclude)
+        problem = self._problem(queries, ALL, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return ranks.run(problem, targets, self._backend(backend), like=queries)
 
     def explain(
         self,
@@ -155,6 +247,13 @@ class DenseIndex:
         k: int = 10,
         *,
         mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
         bias: Any = None,
         dims: int | None = None,
         backend: str | None = None,
@@ -162,10 +261,22 @@ class DenseIndex:
     ) -> Plan:
         """The plan of that search, without running it: backend, ISA, tiles, store, expected bytes and operations,
         and what was rejected with the reasons. Arguments and errors as for `search`."""
-        problem = self._problem(queries, k, mask=mask, bias=bias, dims=dims, num_threads=num_threads)
-        return explain(problem, self.backend if backend is None else backend)
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
+        return explain(problem, self._backend(backend))
+
+    def _backend(self, name: str | None) -> str:
+        return self.backend if name is None else name
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
-        with self._lock:  # one state of vectors and ids, which later changes leave alone
-            docs, ids = self._store.documents(), self._ids.view
-        return dense.prepare(queries, docs, k, metric=self.metric, ids=ids, **arguments)
+        contents = self._contents  # one state of vectors and ids, which later changes leave alone
+        ids = contents.row_ids.head(contents.n_rows)
+        return dense.prepare(queries, contents.documents(), k, metric=self.metric, ids=ids, **arguments)
+
+
+def _count_on(largest: int, count: int) -> I64:
+    """The next ``count`` ids above ``largest``."""
+    first = largest + 1
+    if first + count > MAX_ID:
+        raise ValueError(f"ids must be given, since counting on from {first} would pass 2^63-1; got None")
+    return first + np.arange(count, dtype=np.int64)

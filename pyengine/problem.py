@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pyengine import checks
+from pyengine import checks, lists, reference
+from pyengine.filters import Filters
+from pyengine.living import Living
 from pyengine.rows import Rows
-from pyengine.types import F32, F64, I64, U8
+from pyengine.types import F32, F64, I64, U8, Candidates
 
 T = TypeVar("T")
+ALL = (1 << 31) - 1  # as k: every document that qualifies
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Documents:
     ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, `Rows` that decode to it, or a torch tensor
     on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they
     are known to be finite. ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the
-    corpus stands. ``store`` names the store that they are from.
+    corpus stands. ``store`` names the store that they are from. ``living`` says which rows are documents (None: all);
+    `pyengine.dense.prepare` masks the others.
     """
 
     rows: Any
@@ -46,6 +50,7 @@ class Documents:
     norms: F64 | None = None
     checked: bool = False
     cache: dict[Any, Any] | None = None
+    living: Living | None = None
     store: str = "float32"
 
     def __len__(self) -> int:
@@ -76,6 +81,25 @@ class Documents:
         none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
         return replace(self, codes=replace(codes, residual=none))
 
+    @property
+    def n_living(self) -> int:
+        """How many of the rows are documents, to which masks, biases and groups refer."""
+        return len(self) if self.living is None else len(self.living)
+
+    def rows_of(self, ids: I64 | None, wanted: I64) -> I64:
+        """The rows of some ids, where ``ids`` int64 [N] are those of the rows (None: row numbers); -1 for an unknown
+        one. Nothing is built where ids rise, as they do when they count on. Of an id that was removed and came again,
+        it is the last row."""
+        if ids is None or len(ids) == 0:
+            return np.where((wanted >= 0) & (wanted < (len(self) if ids is None else 0)), wanted, -1)
+        order = self.derived(
+            "order of ids", lambda: None if (ids[1:] > ids[:-1]).all() else np.argsort(ids, kind="stable")
+        )
+        place = np.maximum(np.searchsorted(ids, wanted, side="right", sorter=order) - 1, 0)
+        rows: I64 = place if order is None else order[place]
+        known = ids[rows] == wanted
+        return np.where(known if self.living is None else known & self.living.has(rows), rows, -1)
+
     def derived(self, key: Any, build: Callable[[], T]) -> T:
         """``build()``, kept under ``key`` when this corpus outlives the search."""
         if self.cache is None:
@@ -89,7 +113,12 @@ class Documents:
 @dataclass(frozen=True)
 class DenseProblem:
     """A dense top-k search. ``queries`` float32 [Q, D] (on the host, wherever the documents are), ``mask`` a bitmap
-    uint8 [1 or Q, ceil(N/8)], ``bias`` float64 [N], ``ids`` int64 [N] or None for row numbers."""
+    uint8 [1 or Q, ceil(N/8)], ``bias`` float64 [N], ``ids`` int64 [N] or None for row numbers.
+
+    The search core sees to ``filters``; a backend may ignore them. ``floor`` and ``ceiling``, float64 [Q], are hints
+    that it may use: rank scores below and above which a document does not count. One that is certainly above the
+    ceiling need neither be listed nor bounded by what is ``dropped``.
+    """
 
     queries: F32
     docs: Documents
@@ -100,6 +129,9 @@ class DenseProblem:
     bias: F64 | None = None
     ids: I64 | None = None
     num_threads: int = 1
+    filters: Filters | None = None
+    floor: F64 | None = None
+    ceiling: F64 | None = None
 
     @property
     def n_queries(self) -> int:
@@ -107,18 +139,59 @@ class DenseProblem:
 
     def only(self, which: I64) -> DenseProblem:
         """The same search for some of the queries."""
-        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[which]
-        return replace(self, queries=self.queries[which], mask=mask)
+        return replace(
+            self,
+            queries=self.queries[which],
+            mask=self.mask if self.mask is None or len(self.mask) == 1 else self.mask[which],
+            filters=None if self.filters is None else self.filters.only(which),
+            floor=None if self.floor is None else self.floor[which],
+            ceiling=None if self.ceiling is None else self.ceiling[which],
+        )
+
+    def asking(self, places: int) -> DenseProblem:
+        """What a backend is asked so that k of so many ``places`` may be eligible."""
+        if self.filters is None:
+            return self if places == self.k else replace(self, k=places)
+        return replace(self, k=places, floor=self.filters.floor(), ceiling=self.filters.ceiling())
+
+    def places(self) -> int:
+        """How many candidates to ask for at first."""
+        return self.k if self.filters is None else self.filters.places(self.k)
+
+    def most(self) -> int:
+        """At most how many of the k places can be filled."""
+        return self.k if self.filters is None else self.filters.most(self.k)
+
+    def allowed(self, candidates: Candidates) -> Candidates:
+        """Those that the mask allows."""
+        if self.mask is None:
+            return candidates
+        owner = lists.first_rows(candidates.offsets) if len(self.mask) > 1 else 0
+        bits = self.mask[owner, candidates.rows >> 3] >> (candidates.rows & 7).astype(np.uint8)
+        return lists.take(candidates, (bits & 1).astype(bool))
+
+    def not_excluded(self, candidates: Candidates) -> Candidates:
+        """Those that ``exclude`` leaves."""
+        if self.filters is None or self.filters.excluded is None:
+            return candidates
+        return lists.take(candidates, ~self.filters.excluded.hold(candidates, len(self.docs)))
+
+    def eligible(self, candidates: Candidates) -> Candidates:
+        """Those that may be returned, by their estimates, which are to be the scores."""
+        if self.filters is None:
+            return candidates
+        rank = reference.rank_score(candidates.estimates, self.metric)
+        return lists.take(candidates, self.filters.eligible(candidates, rank, self.ids_of(candidates.rows)))
+
+    def ids_of(self, rows: I64) -> I64:
+        return rows if self.ids is None else self.ids[rows]
 
     def describe(self) -> str:
         extras = [name for name in ("mask", "bias") if getattr(self, name) is not None]
+        extras += [] if self.filters is None else self.filters.describe()
         queries = f"queries float32 [{self.n_queries}, {self.queries.shape[1]}]"
         documents = f"documents {self.docs.store} [{len(self.docs)}, {self.docs.dim}]"
         where = f"dims {self.dims}, device {self.docs.device or 'cpu'}"
         added = f", with {' and '.join(extras)}" if extras else ""
-        return f"dense top-{self.k}, {self.metric}, {queries}, {documents}, {where}{added}"
-
-
-def first_rows(offsets: I64) -> I64:
-    """The query number [M] of each candidate."""
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        wanted = "all" if self.k == ALL else f"top-{self.k}"
+        return f"dense {wanted}, {self.metric}, {queries}, {documents}, {where}{added}"

@@ -7,10 +7,14 @@ with its bias, is rounded to float32 once, at its end. DESIGN.md, "The specifica
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine.types import F32, F64, I64, Bool, TopK
+from pyengine.types import F32, F64, I64, Bool, Ranges, TopK
 
 METRICS = ("cosine", "dot", "l2")
 LANES = 8
@@ -88,6 +92,53 @@ def select(rank: F32, ids: I64, k: int) -> tuple[F32, I64]:
     return top_rank, top_ids
 
 
+def ranking(
+    query: F32,
+    docs: F32,
+    metric: str = "cosine",
+    *,
+    mask: Bool | None = None,
+    bias: F64 | None = None,
+    dims: int | None = None,
+    ids: I64 | None = None,
+) -> tuple[F32, I64]:
+    """Every document that one query [D] may get, best first: rank scores float32 [M] and rows int64 [M]."""
+    n_docs = len(docs)
+    rank = np.empty(n_docs, np.float32)
+    block = max(1, BLOCK_ELEMENTS // max(1, len(query)))
+    for start in range(0, n_docs, block):
+        part = slice(start, start + block)
+        score = scores(query[None], docs[part], metric, None if bias is None else bias[part], dims)[0]
+        rank[part] = rank_score(score, metric)
+    order = np.lexsort((np.arange(n_docs) if ids is None else ids, -rank))
+    order = order if mask is None else order[mask[order]]
+    return rank[order], order
+
+
+def permitted(
+    n_queries: int, ids: I64, mask: Bool | None = None, allow: I64 | None = None, deny: I64 | None = None,
+    exclude: Sequence[I64] | None = None,
+) -> Bool:  # fmt: skip
+    """bool [Q, N]: which documents of these ids each query may get. ``allow`` and ``deny`` are ids, ``exclude`` ids for
+    each query."""
+    may = np.ones((n_queries, len(ids)), bool) & (True if mask is None else mask)
+    may &= True if allow is None else np.isin(ids, allow)
+    may &= True if deny is None else ~np.isin(ids, deny)
+    for q, gone in enumerate([] if exclude is None else exclude):
+        may[q] &= ~np.isin(ids, gone)
+    return may
+
+
+def first_of_groups(labels: I64, per_group: int) -> Bool:
+    """bool [M], of labels best first: which are among the first ``per_group`` of their label."""
+    before: dict[int, int] = {}
+    keep = np.zeros(len(labels), bool)
+    for place, label in enumerate(labels.tolist()):
+        keep[place] = before.setdefault(label, 0) < per_group
+        before[label] += 1
+    return keep
+
+
 def topk(
     queries: F32,
     docs: F32,
@@ -95,23 +146,69 @@ def topk(
     metric: str = "cosine",
     *,
     mask: Bool | None = None,
+    allow: I64 | None = None,
+    deny: I64 | None = None,
+    exclude: Sequence[I64] | None = None,
+    groups: I64 | None = None,
+    per_group: int = 1,
+    after: tuple[F32 | F64, I64] | None = None,
+    threshold: float | F64 | None = None,
     bias: F64 | None = None,
     dims: int | None = None,
     ids: I64 | None = None,
 ) -> TopK:
-    """Exact top-k by the specification. ``mask`` bool [N] or [Q, N] says which documents may be returned,
-    ``bias`` float64 [N] is added to the score, ``dims`` scores a prefix, ``ids`` int64 [N] replace row numbers."""
-    n_queries, n_docs = len(queries), len(docs)
-    ids = np.arange(n_docs, dtype=np.int64) if ids is None else ids
-    allowed = np.broadcast_to(np.True_ if mask is None else mask, (n_queries, n_docs))
+    """Exact top-k by the specification. ``mask`` bool [N] or [Q, N] says which documents may be returned (so do the
+    ids of `permitted`), ``bias`` float64 [N] is added to the score, ``dims`` scores a prefix, ``ids`` int64 [N] replace
+    row numbers.
+
+    Of what is permitted, best first: at most ``per_group`` of each label in ``groups`` [N]; then what comes ``after``
+    a score and an id (nothing comes after a pad); then what reaches the ``threshold``; then the first k.
+    """
+    n_queries = len(queries)
+    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
+    may = permitted(n_queries, ids, mask, allow, deny, exclude)
     top_rank = np.full((n_queries, k), -np.inf, np.float32)
     top_ids = np.full((n_queries, k), -1, np.int64)
-    block = max(1, BLOCK_ELEMENTS // max(1, queries.shape[1]))
+    sign = -1.0 if metric == "l2" else 1.0
     for q in range(n_queries):
-        for start in range(0, n_docs, block):
-            part = slice(start, start + block)
-            score = scores(queries[q : q + 1], docs[part], metric, None if bias is None else bias[part], dims)[0]
-            keep = allowed[q, part]
-            rank = np.concatenate([top_rank[q], rank_score(score, metric)[keep]])
-            top_rank[q], top_ids[q] = select(rank, np.concatenate([top_ids[q], ids[part][keep]]), k)
+        rank, rows = ranking(queries[q], docs, metric, mask=may[q], bias=bias, dims=dims, ids=ids)
+        keep = np.ones(len(rows), bool) if groups is None else first_of_groups(groups[rows], per_group)
+        if after is not None:
+            mark, mark_id = sign * after[0][q], after[1][q]
+            keep &= (rank < mark) | ((rank == mark) & (ids[rows] > mark_id)) if mark_id >= 0 else False
+        if threshold is not None:
+            keep &= rank >= np.broadcast_to(sign * np.asarray(threshold, np.float64), n_queries)[q]
+        best = np.flatnonzero(keep)[:k]
+        top_rank[q, : best.size], top_ids[q, : best.size] = rank[best], ids[rows[best]]
     return TopK(rank_score(top_rank, metric), top_ids, np.ones(n_queries, bool))
+
+
+def range_search(queries: F32, docs: F32, threshold: float | F64, metric: str = "cosine", **options: Any) -> Ranges:
+    """Every document that reaches the threshold: of `topk` with its ``options``, all but the pads."""
+    found = topk(queries, docs, max(1, len(docs)), metric, threshold=threshold, **options)
+    kept = found.ids >= 0
+    return Ranges(found.scores[kept], found.ids[kept], np.concatenate([[0], np.cumsum(kept.sum(axis=1))]))
+
+
+def rank_of(
+    queries: F32,
+    docs: F32,
+    targets: I64,
+    metric: str = "cosine",
+    *,
+    bias: F64 | None = None,
+    dims: int | None = None,
+    ids: I64 | None = None,
+    **permits: Any,
+) -> I64:
+    """int64, of the shape [Q] or [Q, T] of ``targets``: 1 + how many other documents, of those that each query may get
+    (`permitted`), have a better score than the document of that id, or the same and a smaller id."""
+    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
+    may = permitted(len(queries), ids, **permits)
+    ranks = np.ones((len(queries), math.prod(targets.shape[1:])), np.int64)
+    for q, own in enumerate(targets.reshape(ranks.shape)):
+        rows = ranking(queries[q], docs, metric, bias=bias, dims=dims, ids=ids)[1]
+        for t, target in enumerate(own):
+            before = rows[: np.flatnonzero(ids[rows] == target)[0]]
+            ranks[q, t] += np.count_nonzero(may[q, before])
+    return ranks.reshape(targets.shape)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pyengine import reference
+from pyengine import exact, lists, reference
 from pyengine.backends.base import Backend
-from pyengine.problem import DenseProblem
+from pyengine.problem import ALL, DenseProblem
 from pyengine.types import F32, Bool, Candidates, TopK
 
 WIDEN = 8  # how much longer the candidate lists get when a certificate fails
@@ -19,44 +19,82 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
     problem = replace(problem, docs=problem.docs.without_loose_codes())
-    width = backend.first_width(problem)
-    result = _propose_and_refine(problem, backend, width)
+    asked = problem.asking(problem.places())
+    width = backend.first_width(asked)
+    result = _propose_and_refine(problem, backend, asked, width)
     while True:
         open_queries = np.flatnonzero(~result.certified)
         if open_queries.size == 0:
             return result
         width *= WIDEN
         rest = problem.only(open_queries)
-        wide = width < len(problem.docs) // SCAN_FRACTION
-        better = _propose_and_refine(rest, backend, width) if wide else backend.scan(rest)
+        # Without filters, k places suffice; with them, more are asked for, since some are taken by what may not be.
+        asked = rest.asking(rest.k if rest.filters is None else min(asked.k * WIDEN, ALL))
+        wide = max(width, asked.k) < len(problem.docs) // SCAN_FRACTION
+        better = _propose_and_refine(rest, backend, asked, width) if wide else _scan(rest, backend)
         for old, new in zip(result, better):
             old[open_queries] = new
 
 
-def fast_search(problem: DenseProblem, backend: Backend) -> TopK:
-    """Top-k by the proposer's own scores; never certified. How far they may be off is the backend's to document."""
+def fast_search(problem: DenseProblem, backend: Backend, rescore: int | None = None) -> TopK:
+    """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
+    How far the proposer's may be off is the backend's to document."""
     problem = replace(problem, docs=problem.docs.trusting_loose_codes())
-    candidates = backend.propose(problem, backend.first_width(problem))
+    asked = problem.asking(min(problem.places() * (rescore or 1), ALL))
+    candidates = problem.not_excluded(backend.propose(asked, backend.first_width(asked)))
+    if rescore is not None:
+        candidates = refined(problem, backend, _best(problem, candidates, asked.k))
+    candidates = problem.eligible(candidates)
     scores, ids = backend.select(problem, candidates, candidates.estimates)
     return TopK(scores, ids, np.zeros(problem.n_queries, bool))
 
 
-def _propose_and_refine(problem: DenseProblem, backend: Backend, width: int) -> TopK:
-    candidates = backend.propose(problem, width)
-    scores = backend.refine(problem, candidates)
-    top_scores, top_ids = backend.select(problem, candidates, scores)
+def refined(problem: DenseProblem, backend: Backend, candidates: Candidates) -> Candidates:
+    """The same candidates, with the specification's scores."""
+    return candidates._replace(estimates=backend.refine(problem, candidates))
+
+
+def _propose_and_refine(problem: DenseProblem, backend: Backend, asked: DenseProblem, width: int) -> TopK:
+    candidates = problem.not_excluded(backend.propose(asked, width))
+    candidates = problem.eligible(refined(problem, backend, candidates))
+    top_scores, top_ids = backend.select(problem, candidates, candidates.estimates)
     return TopK(top_scores, top_ids, certified(problem, candidates, top_scores))
+
+
+def _best(problem: DenseProblem, candidates: Candidates, count: int) -> Candidates:
+    """The best of each query by their estimates."""
+    rank = reference.rank_score(candidates.estimates, problem.metric)
+    order = lists.best_first(candidates, rank, problem.ids_of(candidates.rows))
+    return lists.take(candidates, lists.places(candidates, order) < count)
+
+
+def _scan(problem: DenseProblem, backend: Backend) -> TopK:
+    """Top-k with every document scored by the specification: the last resort, and always right."""
+    if problem.filters is None:
+        return backend.scan(problem)
+    result = TopK(
+        np.empty((problem.n_queries, problem.k), np.float32),
+        np.empty((problem.n_queries, problem.k), np.int64),
+        np.ones(problem.n_queries, bool),
+    )
+    for which in exact.portions(problem):
+        part = problem.only(which)
+        found = part.eligible(refined(part, backend, part.not_excluded(exact.everything(part))))
+        result.scores[which], result.ids[which] = backend.select(part, found, found.estimates)
+    return result
 
 
 def certified(problem: DenseProblem, candidates: Candidates, top_scores: F32) -> Bool:
     """bool [Q]: whether nothing that was dropped can belong to the top k.
 
-    The k-th score must beat the bound on the dropped, rounded to float32 as a score would be: strictly, since an
-    equal score with a smaller id would come first. A short list (pads) is whole only if nothing was dropped.
+    The last score must beat the bound on the dropped, rounded to float32 as a score would be: strictly, since an
+    equal score with a smaller id would come first. A short list (pads) is whole only if nothing was dropped, or
+    nothing that reaches the threshold.
     """
-    kth = reference.rank_score(top_scores[:, -1], problem.metric)
-    nothing_dropped = candidates.dropped == -np.inf
-    could_be = reference.round_score(candidates.dropped)
-    beaten = (could_be < kth) & (candidates.dropped < np.inf) & (kth > -np.inf)
-    proven: Bool = nothing_dropped | beaten
+    places = problem.k if np.isfinite(top_scores[:, -1]).all() else problem.most()
+    last = reference.rank_score(top_scores[:, places - 1], problem.metric)
+    could_be = reference.round_score(candidates.dropped)  # at most the largest float32, whatever the bound
+    proven: Bool = (candidates.dropped == -np.inf) | (could_be < last)
+    if problem.filters is not None and problem.filters.threshold is not None:
+        proven |= could_be < problem.filters.threshold
     return proven

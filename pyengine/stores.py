@@ -7,12 +7,15 @@ top of it. Each names its arrays; `make` puts them together.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact
+from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.problem import Codes, Documents
 from pyengine.rows import Rows, to_bfloat16
 from pyengine.types import F32, I64
@@ -21,48 +24,6 @@ Arrays = dict[str, NDArray[Any]]  # one entry per row in each
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
 DECODED = 2.0**-22  # residual of codes that are the vectors: their products and their scale are rounded to float32
-
-
-CACHE_LINE = 64  # bytes
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An array that starts at a cache line: vector loads that straddle two cost twice."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(size + CACHE_LINE, np.uint8)
-    start = -memory.ctypes.data % CACHE_LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-class GrowingArray:
-    """Rows of one dtype and width, appended in amortised O(1). Views given out are never written again."""
-
-    def __init__(self, dtype: Any, width: tuple[int, ...] = ()) -> None:
-        self._buffer: NDArray[Any] = np.empty((0, *width), dtype)
-        self._size = 0
-
-    @property
-    def view(self) -> NDArray[Any]:
-        return self._buffer[: self._size]
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more rows, which is all that can fail in `append`."""
-        size = self._size + count
-        if size > len(self._buffer):
-            capacity = size if self._size == 0 else max(size, len(self._buffer) + len(self._buffer) // 2)
-            grown = _aligned((capacity, *self._buffer.shape[1:]), self._buffer.dtype)
-            grown[: self._size] = self.view
-            self._buffer = grown
-
-    def append(self, rows: NDArray[Any]) -> None:
-        self.reserve(len(rows))
-        size = self._size + len(rows)
-        self._buffer[self._size : size] = rows
-        self._size = size
-
-    def replace(self, rows: NDArray[Any]) -> None:
-        """Hold these rows, and no others."""
-        self._buffer, self._size = rows, len(rows)
 
 
 def _padded(dim: int) -> int:
@@ -235,69 +196,84 @@ class Store:
         self.arrays = form.arrays() | {"norms": GrowingArray(np.float64)}
         if coding is not None:
             self.arrays |= coding.arrays()
-        self._cache: dict[Any, Any] = {}
 
-    def append(self, rows: F32) -> None:
-        """Add rows. Raises ValueError for one with NaN or inf, or beyond the form's range; all that can fail comes
-        before anything is changed."""
-        parts = self._encode(rows)
-        for name, array in self.arrays.items():
-            array.reserve(len(parts[name]))
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` more rows."""
+        for array in self.arrays.values():
+            array.reserve(count)
+
+    def append(self, rows: F32, first: int = 0) -> None:
+        """Add rows. Raises ValueError for one with NaN or inf, or beyond the form's range, counting them from
+        ``first``."""
+        parts = self._encode(rows, first)
         for name, array in self.arrays.items():
             array.append(parts[name])
-        self._cache = {}
 
-    def _encode(self, rows: F32) -> Arrays:
+    def _encode(self, rows: F32, first: int) -> Arrays:
         if type(self.form) is not Form:  # float32 rows show it in their norms
-            checks.finite(rows, "vectors")
+            checks.finite(rows, "vectors", first)
         parts = self.form.encode(rows)
         parts["norms"] = exact.norms(self.form.rows(parts), self.form.dim, checks.thread_count(None))
         bad = np.flatnonzero(~np.isfinite(parts["norms"]))  # float64 does not overflow here: these have NaN or inf
         if bad.size and type(self.form) is Form:
-            raise checks.non_finite("vectors", int(bad[0]))
+            raise checks.non_finite("vectors", first + int(bad[0]))
         if bad.size:
             raise ValueError(
-                f"vectors must stay finite in {self.form.name}; row {bad[0]} holds a value beyond its range"
+                f"vectors must stay finite in {self.form.name}; row {first + bad[0]} holds a value beyond its range"
             )
         return parts if self.coding is None else parts | self.coding.encode(rows, parts)
 
-    def keep(self, rows: I64) -> None:
-        """Keep only these rows, in this order."""
-        kept = {name: array.view[rows] for name, array in self.arrays.items()}
-        for name, array in self.arrays.items():
-            array.replace(kept[name])
-        self._cache = {}
+    def truncate(self, size: int) -> None:
+        """Forget the rows from ``size`` on, which nobody has seen."""
+        for array in self.arrays.values():
+            array.truncate(size)
 
-    def documents(self) -> Documents:
-        """The present state as a backend sees it; later changes do not show in it."""
-        arrays = {name: array.view for name, array in self.arrays.items()}
-        codes = None if self.coding is None else self.coding.codes(arrays)
-        rows = self.form.rows(arrays)
-        return Documents(rows, codes, arrays["norms"], checked=True, cache=self._cache, store=self.name)
+    def picked(self, rows: I64) -> Store:
+        """A new store of these rows, in this order."""
+        return self.holding({name: array.picked(rows) for name, array in self.arrays.items()})
 
-    @property
-    def nbytes(self) -> int:
-        return sum(array.view.nbytes for array in self.arrays.values())
+    def holding(self, arrays: Mapping[str, GrowingArray]) -> Store:
+        """A store like this of other arrays."""
+        other = copy.copy(self)
+        other.arrays = dict(arrays)
+        return other
+
+    def documents(self, count: int | None = None, cache: dict[Any, Any] | None = None) -> Documents:
+        """The first ``count`` rows as a backend sees them; later changes do not show in it."""
+        count = len(self.arrays["norms"]) if count is None else count
+        heads = {name: array.head(count) for name, array in self.arrays.items()}
+        codes = None if self.coding is None else self.coding.codes(heads)
+        rows = self.form.rows(heads)
+        return Documents(rows, codes, heads["norms"], checked=True, cache=cache, store=self.name)
+
+    def nbytes(self, count: int) -> int:
+        """What ``count`` rows take."""
+        return count * sum(array.row_bytes for array in self.arrays.values())
 
 
 PLAIN = {"float32": Form, "float16": Float16, "bfloat16": BFloat16}  # these are scanned as they are
 PLANES = {"binary": 1, "residual2": 2, "residual3": 3, "residual4": 4}
 STORES = (*PLAIN, "int8", *PLANES)
-ORIGINALS = ("ram", None)
+ORIGINALS = ("ram", "disk", None)
 
 
-def make(name: str, originals: str | None, dim: int) -> Store:
-    """The store of that name for vectors of ``dim`` dimensions; ``originals`` None where its codes are the vectors."""
+def make(name: str, originals: str | None, dim: int, directory: str | None = None) -> Store:
+    """The store of that name for vectors of ``dim`` dimensions; ``originals`` None where its codes are the vectors,
+    "disk" where the vectors are in a file in ``directory``."""
     checks.choice(name, "store", STORES)
     if originals not in ORIGINALS:
         raise ValueError(f"originals must be one of {', '.join(map(repr, ORIGINALS))}; got {originals!r}")
     if name in PLAIN:
-        if originals is None:
-            raise ValueError(f"originals must be one of 'ram' for store {name!r}, which keeps no codes; got None")
+        if originals != "ram":
+            kept = "which keeps vectors and no codes"
+            raise ValueError(f"originals must be 'ram' for store {name!r}, {kept}; got {originals!r}")
         return Store(name, PLAIN[name](dim))
     if exact.native() is None:
         raise RuntimeError(f"store {name!r} needs the compiled extension (pip install .); store='float32' does not")
     planes = PLANES.get(name, 0)
     if originals is None:
         return Store(name, Planes(dim, planes) if planes else Int8(dim), OwnCodes(dim, planes))
-    return Store(name, Form(dim), PlaneCodes(dim, planes) if planes else Coding(dim))
+    store = Store(name, Form(dim), PlaneCodes(dim, planes) if planes else Coding(dim))
+    if originals == "disk":
+        store.arrays["rows"] = DiskArray(np.float32, (dim,), directory)
+    return store

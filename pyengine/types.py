@@ -27,14 +27,27 @@ class TopK(NamedTuple):
     certified: Any
 
 
+class Ranges(NamedTuple):
+    """Every document that reaches a threshold: query q owns ``offsets[q]:offsets[q + 1]``, best first, ties by
+    smaller id.
+
+    ``scores`` float32 [M], ``ids`` int64 [M], ``offsets`` int64 [Q+1]. NumPy arrays, or torch tensors on the device of
+    the input when the queries were a tensor.
+    """
+
+    scores: Any
+    ids: Any
+    offsets: Any
+
+
 class Candidates(NamedTuple):
     """What a backend proposes: ragged rows per query, and a bound on everything it left out.
 
     ``rows`` int64 [M] are row numbers of the store, each at most once per query and never a masked one; query q
     owns ``rows[offsets[q]:offsets[q + 1]]``. ``estimates`` float32 [M] are the proposer's own scores.
     ``dropped`` float64 [Q] is an upper bound on the *rank score* (the score, or minus the distance for ``l2``,
-    bias included) of every allowed document that is not listed: -inf when nothing was left out, +inf when the
-    proposer cannot tell.
+    bias included) of every allowed document that is not listed, unless it is certainly above the problem's ``ceiling``:
+    -inf when nothing was left out, +inf when the proposer cannot tell.
     """
 
     rows: I64

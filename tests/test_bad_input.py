@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pyengine
 from pyengine import DenseIndex, TopK, conformance, reference, topk
 from pyengine.types import F32
 
@@ -61,12 +62,15 @@ class ArrayLike:
         return DOCS.astype(dtype or np.float32)
 
 
-def refused(call: Callable[[], object], error: type[Exception], name: str, *says: str) -> None:
+def refused(
+    call: Callable[[], object], error: type[Exception] | tuple[type[Exception], ...], name: str, *says: str
+) -> None:
     """The call raises one sentence: the argument, what it must be, what it was."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
-    assert type(caught.value) is error, f"{type(caught.value)} is not just {error}"
+    kinds = error if isinstance(error, tuple) else (error,)
+    assert type(caught.value) in kinds, f"{type(caught.value)} is not just {error}"
     assert re.fullmatch(rf"{name} must .+?; .+", message), message  # "." does not match a line break
     assert not re.search(r"\. [A-Z]", message), f"more than one sentence: {message}"
     assert all(part in message for part in says), f"{says} not all in: {message}"
@@ -179,6 +183,38 @@ BAD_ARGUMENTS: list[tuple[str, Any, type[Exception], tuple[str, ...]]] = [
     ("bias", [True] * N, TypeError, ("real numbers", "bool")),
     ("bias", ["a"] * N, TypeError, ("real numbers", "<U1")),
     ("bias", np.ones(N) * 1j, TypeError, ("real numbers", "complex128")),
+    ("allow", [1, 60], ValueError, ("ids of documents", "unknown")),
+    ("allow", [-1], ValueError, ("ids of documents", "got -1")),
+    ("allow", np.array([2**63], np.uint64), ValueError, ("ids of documents", str(2**63))),
+    ("allow", [[1]], ValueError, ("[n]", "(1, 1)")),
+    ("allow", 1, ValueError, ("[n]", "()")),
+    ("allow", [1.0], TypeError, ("integers", "float64")),
+    ("allow", np.ones(N, bool), TypeError, ("integers", "bool")),
+    ("deny", ["a"], TypeError, ("integers", "<U1")),
+    ("deny", [[1]], ValueError, ("[n]", "(1, 1)")),
+    ("exclude", [[1]], ValueError, (f"one list of ids per query, {Q}", "got 1")),
+    ("exclude", np.ones((Q + 1, 2), int), ValueError, (f"one list of ids per query, {Q}", f"got {Q + 1}")),
+    ("exclude", np.ones(Q, int), ValueError, ("[Q, E]", f"({Q},)")),
+    ("exclude", 3, ValueError, ("a list of id arrays", "()")),
+    ("exclude", np.ones((Q, 2)), TypeError, ("integers", "float64")),
+    ("groups", np.ones(N - 1, int), ValueError, (f"({N},)", f"({N - 1},)")),
+    ("groups", np.ones((Q, N), int), ValueError, (f"({N},)", f"({Q}, {N})")),
+    ("groups", np.ones(N), TypeError, ("integers", "float64")),
+    ("groups", ["a"] * N, TypeError, ("integers", "<U1")),
+    ("per_group", 2, ValueError, ("come with groups", "per_group=2")),
+    ("per_group", 0, ValueError, ("positive integer", "got 0")),
+    ("after", 3, TypeError, ("a TopK, or a pair", "int")),
+    ("after", np.ones((2, Q)), TypeError, ("a TopK, or a pair", "ndarray")),
+    ("after", (np.ones(Q), np.ones(Q)), TypeError, ("integers", "float64")),
+    ("after", (np.ones(Q + 1), np.ones(Q, int)), ValueError, (f"({Q},)", f"({Q + 1},)")),
+    ("after", (np.ones(Q), np.ones((Q, 1), int)), ValueError, (f"({Q},)", f"({Q}, 1)")),
+    ("after", (np.array([1, np.nan]), np.ones(Q, int)), ValueError, ("NaN", "1 such")),
+    ("after", TopK(np.ones(Q), np.ones(Q, int), None), ValueError, ("[Q, K]", f"({Q},)")),
+    ("threshold", np.nan, ValueError, ("NaN", "1 such")),
+    ("threshold", np.ones(Q + 1), ValueError, (f"({Q},)", f"({Q + 1},)")),
+    ("threshold", "high", TypeError, ("real numbers", "<U4")),
+    ("threshold", True, TypeError, ("real numbers", "bool")),
+    ("rescore", 2, ValueError, ("precision='fast'", "rescore=2", "'exact'")),
     ("precision", "approximate", ValueError, ("'exact', 'fast'", "'approximate'")),
     ("precision", None, ValueError, ("'exact', 'fast'", "None")),
     ("backend", "cuda-please", ValueError, ("'auto' or one of", "'numpy'", "'cuda-please'")),
@@ -194,6 +230,55 @@ def test_bad_arguments(name: str, value: Any, error: type[Exception], says: tupl
     index = filled()
     refused(lambda: index.search(**arguments), error, name, *says)
     unchanged(index)
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], [[1], []], "ab"])
+def test_exclude_names_the_list(value: Any) -> None:
+    wrong = [[0], value]
+    refused(lambda: topk(QUERIES, DOCS, exclude=wrong), (TypeError, ValueError), r"exclude\[1\]", "got")
+
+
+@pytest.mark.parametrize(
+    ("rescore", "error"), [(0, ValueError), (-1, ValueError), (True, ValueError), (1.5, TypeError)]
+)
+def test_rescore_so_many_times_k(rescore: Any, error: type[Exception]) -> None:
+    search = partial(topk, QUERIES, DOCS, precision="fast", rescore=rescore)
+    refused(search, error, "rescore", "positive integer", repr(rescore))
+
+
+BAD_TARGETS: list[tuple[Any, type[Exception], tuple[str, ...]]] = [
+    ([0, 60], ValueError, ("ids of documents", "got 60")),
+    ([0, -1], ValueError, ("ids of documents", "got -1")),
+    ([0], ValueError, (f"({Q},)", "(1,)")),
+    (0, ValueError, (f"({Q},)", "()")),
+    (np.zeros((Q, 1, 1), int), ValueError, (f"({Q}, T)", f"({Q}, 1, 1)")),
+    ([0.0, 1.0], TypeError, ("integers", "float64")),
+    (None, TypeError, ("integers", "object")),
+]
+
+
+@pytest.mark.parametrize(("targets", "error", "says"), BAD_TARGETS)
+def test_targets_that_are_not(targets: Any, error: type[Exception], says: tuple[str, ...]) -> None:
+    refused(lambda: pyengine.rank_of(QUERIES, DOCS, targets), error, "targets", *says)
+    refused(lambda: filled().rank_of(QUERIES, targets), error, "targets", *says)
+
+
+@pytest.mark.parametrize(("threshold", "error"), [(None, TypeError), (np.nan, ValueError), ("a", TypeError)])
+def test_a_range_without_a_threshold(threshold: Any, error: type[Exception]) -> None:
+    refused(lambda: pyengine.range_search(QUERIES, DOCS, threshold), error, "threshold")
+    refused(lambda: filled().range_search(QUERIES, threshold), error, "threshold")
+
+
+def test_documents_with_nan_have_no_range_and_no_rank(engine: str) -> None:
+    spoilt = with_value(DOCS, 3, np.nan)
+    refused(lambda: pyengine.range_search(QUERIES, spoilt, 0, backend=engine), ValueError, "docs", "row 3")
+    refused(lambda: pyengine.rank_of(QUERIES, spoilt, [0, 1], backend=engine), ValueError, "docs", "row 3")
+    refused(lambda: pyengine.topk_both(QUERIES, spoilt, backend=engine), ValueError, "b", "row 3")
+    refused(lambda: pyengine.topk_both(spoilt, QUERIES, backend=engine), ValueError, "a", "row 3")
+
+
+def test_both_sides_have_one_dimension() -> None:
+    refused(lambda: pyengine.topk_both(QUERIES, DOCS[:, :3]), ValueError, "b", f"{D} dimensions", f"({N}, 3)")
 
 
 @pytest.mark.parametrize("metric", ["cos", "COSINE", None, ["dot"]])

@@ -12,7 +12,8 @@ import pytest
 from pyengine import DenseIndex, TopK, conformance, reference, topk
 from pyengine.backends.base import Backend
 from pyengine.backends.numpy_backend import NumpyBackend
-from pyengine.problem import DenseProblem, first_rows
+from pyengine.lists import first_rows
+from pyengine.problem import DenseProblem
 from pyengine.types import F32, I64, Candidates
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -14,7 +14,7 @@ import pytest
 
 import pyengine
 from pyengine import DenseIndex, TopK, conformance, exact, reference, topk
-from pyengine.stores import GrowingArray
+from pyengine.arrays import GrowingArray
 from pyengine.types import F32, I64
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

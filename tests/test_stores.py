@@ -164,7 +164,7 @@ def test_bytes_are_counted() -> None:
     for name, want in per_row.items():
         store = stores.make(name, "ram" if name in stores.PLAIN else None, 128)
         store.append(rows)
-        assert store.nbytes == 10 * want
+        assert store.nbytes(10) == 10 * want
 
 
 @metrics

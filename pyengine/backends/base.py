@@ -3,7 +3,10 @@ makes it exact."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
+
+import numpy as np
 
 from pyengine import exact
 from pyengine.problem import DenseProblem
@@ -62,3 +65,10 @@ class Backend:
     def scan(self, problem: DenseProblem) -> TopK:
         """Top-k with every document scored by the specification."""
         return exact.scan(problem)
+
+    def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
+        """Every allowed document that may lie between ``problem.floor`` and ``problem.ceiling``, in parts: some query
+        numbers [q], their candidates (nothing that matters is dropped), and int64 [q] how many allowed documents more
+        are certainly above the ceiling. A backend that can tell lists fewer than all."""
+        for which in exact.portions(problem):
+            yield which, exact.everything(problem.only(which)), np.zeros(len(which), np.int64)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 
 from pyengine import checks, exact
 from pyengine.backends.base import Backend
 from pyengine.kernels.plan import DensePlan, plan_dense
-from pyengine.problem import DenseProblem
+from pyengine.problem import ALL, DenseProblem
 from pyengine.types import I64, Candidates
 
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
@@ -67,9 +70,19 @@ class CpuBackend(Backend):
         few = self._few_allowed(problem)
         if few is not None:
             return _everything(problem, few)
-        launch = self.plan(problem, width).launch()
+        launch = self.plan(problem, width).launch() | {"floor": problem.floor, "ceiling": problem.ceiling}
         *lists, _ = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
         return Candidates(*lists)
+
+    def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
+        """One pass of the scan, whose thresholds are the floors and never rise."""
+        kernels = exact.native()
+        assert kernels is not None
+        launch = self.plan(replace(problem, k=1), FEW).launch() | {"sample": 0, "width": 4 * ALL}
+        corpus = exact.corpus(problem, scan=True)
+        limits = {"floor": problem.floor, "ceiling": problem.ceiling}
+        *found, above = kernels.propose(corpus, problem.queries, ALL, **launch, **limits)
+        yield np.arange(problem.n_queries), Candidates(*found), above
 
     def _few_allowed(self, problem: DenseProblem) -> I64 | None:
         """The rows that a mask for all queries allows, where they are so few that no scan is needed to thin them."""

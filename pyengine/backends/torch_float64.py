@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyengine import checks, reference
 from pyengine.backends.torch_float32 import tensor
-from pyengine.problem import DenseProblem, first_rows
+from pyengine.lists import first_rows
+from pyengine.problem import DenseProblem
 from pyengine.types import F32, Candidates, TopK
 
 PAIRS = 1 << 18  # pairs scored at a time: eight lanes, and as much scratch again, are 32 MiB

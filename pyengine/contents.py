@@ -1,0 +1,100 @@
+"""What an index holds at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyengine.ids import RowIds
+from pyengine.living import Living
+from pyengine.problem import Documents
+from pyengine.stores import Store
+from pyengine.types import F32, I64
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One state of an index, which never changes: an index goes from state to state by one assignment, and whoever
+    reads one needs no lock.
+
+    The first ``n_rows`` rows of ``store`` and ``row_ids`` belong to it, less those that ``living`` lacks (None: all
+    live). What lies beyond is not seen yet. ``largest_id`` is the largest ever used, or -1; ``cache`` holds what
+    backends derived from these rows.
+    """
+
+    store: Store
+    row_ids: RowIds
+    n_rows: int = 0
+    living: Living | None = None
+    largest_id: int = -1
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.n_rows if self.living is None else len(self.living)
+
+    @cached_property
+    def ids(self) -> I64:
+        """The ids of the documents, int64 [len(self)]; read-only."""
+        head: I64 = self.row_ids.head(self.n_rows)
+        ids = head.view() if self.living is None else head[self.living.rows]
+        ids.flags.writeable = False
+        return ids
+
+    def documents(self) -> Documents:
+        """All rows, the dead among them, as a backend sees them."""
+        return replace(self.store.documents(self.n_rows, self.cache), living=self.living)
+
+    def find(self, ids: I64) -> tuple[I64, NDArray[np.bool_]]:
+        """The rows of these ids, int64 [n], and which of them are documents here, or were appended since."""
+        rows = self.row_ids.rows_of(ids)
+        found = rows >= 0
+        if self.living is not None:
+            old = np.flatnonzero(found & (rows < self.n_rows))
+            found[old] = self.living.has(rows[old])
+        return rows, found
+
+    # --- Appending what nobody sees yet -------------------------------------------------------------------------------
+
+    def forget_beyond(self) -> None:
+        """Drop what was appended by a call that failed."""
+        self.store.truncate(self.n_rows)
+        self.row_ids.truncate(self.n_rows)
+
+    def reserve(self, count: int) -> None:
+        self.store.reserve(count)
+        self.row_ids.reserve(count)
+
+    def append(self, rows: F32, ids: I64, first: int) -> None:
+        """Raises ValueError for a row with NaN or inf, counting them from ``first``."""
+        self.store.append(rows, first)
+        self.row_ids.append(ids)
+
+    # --- What may follow ----------------------------------------------------------------------------------------------
+
+    def grown(self, largest_id: int) -> Contents:
+        """With all that was appended since."""
+        n_rows = len(self.row_ids)
+        living = None if self.living is None else self.living.with_more(n_rows)
+        return Contents(self.store, self.row_ids, n_rows, living, largest_id)
+
+    def without(self, rows: I64) -> Contents:
+        """Without these documents, each listed once."""
+        living = Living.all(self.n_rows) if self.living is None else self.living
+        return replace(self, living=living.without(rows))
+
+    def compacted(self) -> Contents:
+        """The same documents in new arrays, with no dead rows between them."""
+        if self.living is None:
+            return self
+        rows = self.living.rows
+        return Contents(self.store.picked(rows), self.row_ids.picked(rows), len(rows), largest_id=self.largest_id)
+
+    def detached(self) -> Contents:
+        """The same, in arrays that grow apart from these."""
+        heads = {name: array.adopted(array.head(self.n_rows)) for name, array in self.store.arrays.items()}
+        row_ids = self.row_ids.adopted(self.row_ids.head(self.n_rows))
+        return replace(self, store=self.store.holding(heads), row_ids=row_ids, cache={})

@@ -1,0 +1,93 @@
+"""`load`: a saved index, checked."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyengine import checks
+from pyengine.backends import registry
+from pyengine.contents import Contents
+from pyengine.index import DenseIndex
+from pyengine.storage import Saved
+
+
+def load(
+    path: str | os.PathLike[str],
+    mmap: bool = False,
+    *,
+    verify: bool | None = None,
+    backend: str = "auto",
+    directory: str | os.PathLike[str] | None = None,
+) -> DenseIndex:
+    """An index that `DenseIndex.save` wrote.
+
+    Parameters
+    ----------
+    path : folder
+    mmap : bool
+        Map the files instead of reading them: instant, and memory holds what searches touch. The files are never
+        written: what is added later goes to memory (or to a file of its own for ``originals="disk"``), to which the
+        first `add` copies everything. Who shortens the files of a mapped index ends the process.
+    verify : bool, default ``not mmap``
+        Compare every byte with its hash. The manifest's own hash, sizes, headers, and that ids and bounds make sense
+        are checked in any case.
+    backend, directory
+        As for `DenseIndex`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is saved there.
+    ValueError
+        One sentence naming the file that is truncated, altered, missing, foreign, or of a newer format version.
+    """
+    backend = checks.choice(backend, "backend", ("auto", *registry.names()))
+    directory = checks.folder(directory, "directory")
+    with Saved(os.fspath(path)) as saved:
+        index = _empty(saved, directory)
+        index.backend = backend
+        contents = index._contents
+        kept = {"ids": contents.row_ids, **contents.store.arrays}
+        count, largest = _whole(saved, "documents", 0), _whole(saved, "largest_id", -1)
+        if saved.facts["arrays"].keys() != kept.keys():
+            raise ValueError(f"{saved.manifest} must list the arrays {', '.join(kept)}; got others")
+        heads = {}
+        for name, array in kept.items():
+            mapped = mmap or (name == "rows" and index.originals == "disk")
+            verified = not mmap if verify is None else verify
+            heads[name] = saved.array(name, array.dtype, (count, *array.width), mapped, verified)
+        _check(saved, heads, largest)
+    row_ids = contents.row_ids.adopted(heads.pop("ids"))
+    store = contents.store.holding({name: kept[name].adopted(head) for name, head in heads.items()})
+    index._contents = Contents(store, row_ids, count, largest_id=largest)
+    return index
+
+
+def _empty(saved: Saved, directory: str | None) -> DenseIndex:
+    facts: dict[str, Any] = {name: saved.facts.get(name) for name in ("dim", "metric", "store", "originals")}
+    try:
+        return DenseIndex(**facts, directory=directory)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{saved.manifest} must describe an index that this pyengine knows; got {error}") from None
+
+
+def _whole(saved: Saved, name: str, least: int) -> int:
+    value = saved.facts.get(name)
+    if type(value) is not int or not least <= value < 1 << 63:
+        raise ValueError(f"{saved.manifest} must give {name} as an integer of {least} or more; got {value!r}")
+    return value
+
+
+def _check(saved: Saved, heads: dict[str, NDArray[Any]], largest: int) -> None:
+    """Refuse what no index saves, as far as looking at a few bytes per document can tell."""
+    ids = heads["ids"]
+    rising = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)
+    if not (rising[1:] > rising[:-1]).all() or ids.min(initial=0) < 0 or ids.max(initial=-1) > largest:
+        raise ValueError(f"{saved.manifest} must list ids that are distinct and in 0 .. {largest}; got others")
+    for name, head in heads.items():
+        if head.ndim == 1 and head.dtype.kind == "f" and not np.isfinite(head).all():
+            raise ValueError(f"{saved.manifest} must list an array {name!r} of finite numbers; got NaN or inf")

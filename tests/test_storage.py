@@ -1,0 +1,404 @@
+"""Saved indexes: whole after any kill, refused when damaged, and readable for as long as this version of the format."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import DenseIndex, conformance, exact, reference, storage
+from pyengine.types import F32
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
+D = 8
+RNG = np.random.default_rng(5)
+DOCS: F32 = RNG.standard_normal((40, D)).astype(np.float32)
+QUERIES: F32 = RNG.standard_normal((3, D)).astype(np.float32)
+FIXTURES = Path(__file__).parent / "fixtures"
+IDS = [[23, 24, 27, 18], [11, 13, 20, 18]]  # of the fixtures' answer
+SCORE_BITS = [[1116733440, 1115160576, 1114112000, 1111752704], [1122238464, 1121452032, 1118175232, 1117519872]]
+STORES = ["float32", *(["int8"] if exact.native() else [])]
+mapped = pytest.mark.parametrize("mmap", [False, True], ids=["read", "mapped"])
+
+
+def made(store: str, first: int = 0) -> DenseIndex:
+    index = DenseIndex(D, "dot", store)
+    index.add(DOCS, ids=np.arange(first, first + 40)[::-1])
+    index.remove([first + 3, first + 20])
+    return index
+
+
+@pytest.fixture
+def folder(store: str, tmp_path: Path) -> Path:
+    """A saved index."""
+    made(store).save(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def same(found: DenseIndex, want: DenseIndex) -> None:
+    assert (found.dim, found.metric, found.originals) == (want.dim, want.metric, want.originals)
+    np.testing.assert_array_equal(found.ids, want.ids)
+    conformance.same(found.search(QUERIES, 50), want.search(QUERIES, 50), "after loading")
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+# --- There and back ---------------------------------------------------------------------------------------------------
+
+
+@mapped
+@pytest.mark.parametrize("metric", reference.METRICS)
+@pytest.mark.parametrize("n_docs", [0, 1, 40])
+def test_what_is_loaded_answers_as_what_was_saved(
+    store: str, metric: str, n_docs: int, mmap: bool, tmp_path: Path
+) -> None:
+    index = DenseIndex(D, metric, store)
+    index.add(DOCS[:n_docs])
+    index.save(tmp_path / "new" / "index")
+    same(pe.load(tmp_path / "new" / "index", mmap), index)
+    same(pe.load(str(tmp_path / "new" / "index"), mmap, verify=not mmap), index)
+
+
+@mapped
+def test_a_loaded_index_lives_on(store: str, folder: Path, mmap: bool) -> None:
+    index, loaded = made(store), pe.load(folder, mmap)
+    for each in (index, loaded):
+        each.add(DOCS[:5])
+        each.remove([0, 40, 41])
+        each.add(DOCS[7:8], ids=[3])
+    same(loaded, index)
+    assert index.ids[-4:].tolist() == [42, 43, 44, 3]
+    loaded.compact()
+    same(loaded, index)
+    same(pe.load(folder, mmap), made(store))  # the files are as they were
+
+
+@mapped
+def test_an_index_may_be_saved_where_it_was_loaded_from(store: str, folder: Path, mmap: bool) -> None:
+    loaded = pe.load(folder, mmap)
+    loaded.save(folder)
+    loaded.remove([0])
+    loaded.save(folder)
+    same(pe.load(folder, mmap), loaded)
+    assert len(list(folder.iterdir())) == 2  # one manifest, one folder of data
+
+
+@pytest.mark.parametrize("originals", ["ram", "disk"])
+@mapped
+def test_originals_on_disk_are_saved_and_mapped(originals: str, mmap: bool, tmp_path: Path) -> None:
+    if exact.native() is None:
+        pytest.skip("the extension is not built")
+    index = DenseIndex(D, originals=originals)
+    index.add(DOCS)
+    index.save(tmp_path)
+    loaded = pe.load(tmp_path, mmap, directory=tmp_path)
+    rows = loaded._contents.store.arrays["rows"].view
+    assert rows.flags.writeable == (originals == "ram" and not mmap)
+    same(loaded, index)
+    loaded.add(DOCS)
+    loaded.add(DOCS[:1])
+    index.add(np.concatenate([DOCS, DOCS[:1]]))
+    same(loaded, index)
+    loaded.save(tmp_path)
+    same(pe.load(tmp_path), index)
+
+
+def test_an_npy_file_is_what_numpy_reads(folder: Path) -> None:
+    for path in files(folder):
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            assert len(array) == 38
+            assert storage._header(array.dtype, array.shape) == path.read_bytes()[: -array.nbytes]
+
+
+@mapped
+@pytest.mark.parametrize("fixture", [f"dense_v1_{store}" for store in STORES])
+def test_format_version_1_keeps_loading(fixture: str, mmap: bool) -> None:
+    """Saved by pyengine 0.1.0: integers from a formula, of which documents 5 and 11 were removed."""
+    index = pe.load(FIXTURES / fixture, mmap, verify=True)
+    assert index.ids.tolist() == [30 - row for row in range(20) if row not in (5, 11)]
+    found = index.search(np.array([[1, -2, 3, 0, 5], [2, 2, -1, 7, 1]]), 4)
+    assert found.ids.tolist() == IDS
+    assert found.scores.view(np.uint32).tolist() == SCORE_BITS
+    index.add(np.ones((1, 5)))
+    assert index.ids[-1] == 31
+
+
+# --- Where to ---------------------------------------------------------------------------------------------------------
+
+
+def test_other_peoples_folders_are_left_alone(store: str, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match=r"path must be an empty folder.* which holds 'letter.txt'"):
+        made(store).save(tmp_path)
+    with pytest.raises(ValueError, match=r"path must be a folder, or new; got .*letter.txt', which is a file"):
+        made(store).save(tmp_path / "letter.txt")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(ValueError, match=r"path must be an empty folder.* which holds 'manifest.json'"):
+        made(store).save(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["letter.txt", "manifest.json", "other"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace", "mkdir"])
+@pytest.mark.parametrize("after", range(12))
+def test_a_save_that_fails_leaves_what_was_there(
+    folder: Path, store: str, failing: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = getattr(os, failing), after
+
+    def full(*args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(28, "No space left on device")
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, full)
+        with suppress(OSError):
+            made(store, first=100).save(folder)
+    loaded = pe.load(folder)
+    same(loaded, made(store, first=100 if loaded.ids.min() >= 100 else 0))
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+
+
+def test_saves_at_once_and_changes_meanwhile_leave_one_whole_state(store: str, tmp_path: Path) -> None:
+    index = made(store)
+
+    def change() -> None:
+        for _ in range(60):
+            index.add(DOCS)
+            index.remove(index.ids[-40:])
+
+    def save() -> None:
+        for _ in range(8):
+            index.save(tmp_path)
+            assert len(pe.load(tmp_path, mmap=True)) in (38, 78)
+            loaded = pe.load(tmp_path)
+            np.testing.assert_array_equal(loaded.ids[:38], index.ids[:38])
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(each) for each in (change, save, save)]:
+            done.result()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
+    """200 times: a process that saves two states by turns is killed at a random moment."""
+    rng, path = np.random.default_rng(17), tmp_path / "index"
+    states = [made(STORES[-1]), made(STORES[-1], first=1000)]
+    states[0].save(path)
+    start = time.perf_counter()
+    for _ in range(4):
+        states[0].save(path)
+    duration = (time.perf_counter() - start) / 4
+    seen = []
+    for _ in range(200):
+        child = os.fork()
+        if child == 0:
+            try:
+                while True:
+                    for state in states:
+                        state.save(path)
+            finally:
+                os._exit(1)
+        time.sleep(rng.uniform(0, 3 * duration))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        loaded = pe.load(path)
+        seen.append(int(loaded.ids.min() >= 1000))
+        same(loaded, states[seen[-1]])
+    assert 0 < sum(seen) < 200
+    states[0].save(path)
+    assert len(list(path.iterdir())) == 2  # nothing is left of those that were killed
+
+
+# --- What was damaged -------------------------------------------------------------------------------------------------
+
+
+@mapped
+def test_a_truncated_or_longer_file_is_refused(folder: Path, mmap: bool) -> None:
+    for path in files(folder):
+        whole = path.read_bytes()
+        lengths = {0, 1, 50, 127, 128, 129, len(whole) // 2, len(whole) - 1} - {len(whole)}
+        for content in [*(whole[:length] for length in lengths), whole + b"\0"]:
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=path.name):
+                pe.load(folder, mmap)
+        path.write_bytes(whole)
+    pe.load(folder, mmap)
+
+
+@mapped
+def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, store: str, mmap: bool) -> None:
+    rng, want = np.random.default_rng(9), made(store)
+    for _ in range(300):
+        path = files(folder)[rng.integers(len(files(folder)))]
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = pe.load(folder, mmap)
+        except ValueError as error:
+            named = path.name in str(error) or "manifest.json" in str(error)
+        else:
+            named = True
+            assert mmap or path.name == "manifest.json", path
+            if mmap:
+                with suppress(ValueError):
+                    loaded.search(QUERIES, 50)  # whatever it answers
+            else:
+                same(loaded, want)  # a blank for another
+        assert named
+        path.write_bytes(whole)
+
+
+def test_mapped_arrays_full_of_garbage_do_not_crash(folder: Path) -> None:
+    """They are refused, at loading or at searching, or answer somehow."""
+    for path in files(folder):
+        if path.stem in ("rows", "codes", "norms", "scale", "residual"):
+            whole = path.read_bytes()
+            for garbage in (b"\xff", b"\x7f", b"\x80\x00", b"\xf0\x7f\x00\x00"):
+                path.write_bytes(whole[:128] + (garbage * len(whole))[: len(whole) - 128])
+                for precision in ("exact", "fast"):
+                    with suppress(ValueError):
+                        loaded = pe.load(folder, mmap=True)
+                        loaded.search(QUERIES, 50, precision=precision)
+                        loaded.search(QUERIES, 5, precision=precision, num_threads=3)
+            path.write_bytes(whole)
+
+
+Manifest = dict[str, Any]
+
+
+def rewrite(folder: Path, change: Callable[[Manifest], object], arrays: dict[str, np.ndarray] | None = None) -> None:
+    """Change the manifest, and arrays, with every hash made right again."""
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["blake2b"]
+    for name, array in (arrays or {}).items():
+        content["arrays"][name] = storage._write_array(
+            str(folder), content["arrays"][name]["file"].replace(".npy", "_new.npy"), array, None
+        )
+    change(content)
+    content["blake2b"] = storage._content_hash(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def entry(name: str, **changed: Any) -> Callable[[Manifest], object]:
+    return lambda content: content["arrays"][name].update(changed)
+
+
+BAD_MANIFESTS: dict[str, tuple[Callable[[Manifest], object], str]] = {
+    "newer": (lambda content: content.update(version=2), "must be of format version 1, .*; got 2"),
+    "version text": (lambda content: content.update(version="1"), "must be of format version 1, .*; got '1'"),
+    "foreign": (lambda content: content.update(format="faiss"), "must be the manifest of a saved index"),
+    "no arrays": (lambda content: content.pop("arrays"), "was altered"),
+    "arrays a list": (lambda content: content.update(arrays=[]), "was altered"),
+    "an array less": (lambda content: content["arrays"].pop("norms"), "must list the arrays ids, rows, norms"),
+    "an array more": (lambda content: content["arrays"].update(x=content["arrays"]["ids"]), "must list the arrays"),
+    "an entry a number": (lambda content: content["arrays"].update(ids=3), "a file of its data for array 'ids'"),
+    "out of the folder": (entry("ids", file="../ids.npy"), "must name a file of its data"),
+    "out by a detour": (entry("ids", file="data-0123456789abcdef/../../x.npy"), "must name a file of its data"),
+    "absolute": (entry("ids", file="/etc/passwd"), "must name a file of its data"),
+    "a line more": (entry("ids", file="data-0123456789abcdef/ids.npy\n"), "must name a file of its data"),
+    "no such file": (entry("ids", file="data-0123456789abcdef/ids.npy"), "ids.npy is missing"),
+    "another dtype": (entry("norms", dtype="<i8"), "must describe array 'norms'"),
+    "objects": (entry("norms", dtype="|O"), "must describe array 'norms'"),
+    "another shape": (entry("rows", shape=[38, D + 1]), "must describe array 'rows'"),
+    "an enormous shape": (entry("rows", shape=[1 << 62, D]), "must describe array 'rows'"),
+    "enormous": (lambda content: content.update(documents=1 << 62), "must describe array 'ids'"),
+    "fewer documents": (lambda content: content.update(documents=37), "must describe array 'ids'"),
+    "documents below 0": (lambda content: content.update(documents=-1), "documents as an integer of 0 or more"),
+    "documents no number": (lambda content: content.update(documents=38.0), "documents as an integer"),
+    "documents a truth": (lambda content: content.update(documents=True), "documents as an integer"),
+    "largest id too small": (lambda content: content.update(largest_id=38), "ids that are distinct and in 0 .. 38"),
+    "largest id too large": (lambda content: content.update(largest_id=1 << 63), "largest_id as an integer"),
+    "another dim": (lambda content: content.update(dim=D + 1), "must describe array 'rows'"),
+    "an enormous dim": (lambda content: content.update(dim=1 << 40), "index that this pyengine knows; got dim"),
+    "no dim": (lambda content: content.pop("dim"), "index that this pyengine knows; got dim"),
+    "an unknown metric": (lambda content: content.update(metric="l7"), "index that this pyengine knows; got metric"),
+    "an unknown store": (lambda content: content.update(store="pq"), "index that this pyengine knows; got store"),
+    "unknown originals": (lambda content: content.update(originals="tape"), "this pyengine knows; got originals"),
+}
+
+
+@mapped
+@pytest.mark.parametrize("case", BAD_MANIFESTS)
+def test_a_manifest_made_by_hand_is_refused(folder: Path, case: str, mmap: bool) -> None:
+    change, says = BAD_MANIFESTS[case]
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=says) as caught:
+        pe.load(folder, mmap)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+WHOLE = np.arange(38)
+BAD_ARRAYS: dict[str, tuple[str, np.ndarray, str]] = {
+    "ids twice": ("ids", WHOLE // 2, "ids that are distinct"),
+    "ids twice, unsorted": ("ids", WHOLE[::-1] // 2, "ids that are distinct"),
+    "a negative id": ("ids", WHOLE - 1, "ids that are distinct and in 0"),
+    "a norm of NaN": ("norms", np.where(WHOLE == 7, np.nan, 1.0), "'norms' of finite numbers"),
+    "an infinite norm": ("norms", np.where(WHOLE == 7, np.inf, 1.0), "'norms' of finite numbers"),
+}
+
+
+@mapped
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_values_that_no_index_saves_are_refused(folder: Path, case: str, mmap: bool) -> None:
+    name, values, says = BAD_ARRAYS[case]
+    rewrite(folder, lambda content: None, {name: values})
+    with pytest.raises(ValueError, match=says):
+        pe.load(folder, mmap)
+
+
+@mapped
+@pytest.mark.parametrize("what", ["a link", "a linked folder", "a pipe", "a folder", "nothing"])
+def test_only_files_of_the_folder_are_opened(folder: Path, tmp_path: Path, mmap: bool, what: str) -> None:
+    path = next(path for path in files(folder) if path.name == "norms.npy")
+    if what == "a linked folder":
+        shutil.move(path.parent, tmp_path / "elsewhere")
+        path.parent.symlink_to(tmp_path / "elsewhere")
+    else:
+        shutil.move(path, tmp_path / "elsewhere.npy")
+    if what == "a link":
+        path.symlink_to(tmp_path / "elsewhere.npy")
+    if what == "a pipe":
+        os.mkfifo(path)
+    if what == "a folder":
+        path.mkdir()
+    with pytest.raises(ValueError, match=r"(must be a file|is missing)"):
+        pe.load(folder, mmap)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 60_000, b"9" * 5000, b'{"format": 1e999}', b"\xff\xfe", b"[1]" * 40_000]
+)
+def test_a_manifest_that_is_none_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"manifest.json must be the manifest of a saved index"):
+        pe.load(folder)
+
+
+def test_where_nothing_is_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("absent", "file", "folder"):
+        with pytest.raises(FileNotFoundError, match="path must be the folder of a saved index"):
+            pe.load(tmp_path / name)

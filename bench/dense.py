@@ -20,13 +20,13 @@ from bench.shapes import Heat
 
 WIDTH = 170  # columns that the widest table needs
 RESULTS = Path(__file__).parent / "results"
-SECONDS, QUICK_SECONDS = 12.0, 0.3
+SECONDS, QUICK_SECONDS = 10.0, 0.2
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.dense", description="Exact dense search, checked and raced.")
     add = parser.add_argument
-    add("--quick", action="store_true", help="20,000 documents and few rounds: does everything work?")
+    add("--quick", action="store_true", help="5,000 documents and few rounds: does everything work?")
     add("--threads", type=int, default=1, help="of every contestant (default: 1)")
     add("--seconds", type=float, help=f"for the rounds of a workload (default: {SECONDS:g}; quick: {QUICK_SECONDS:g})")
     add("--rounds", type=int, help="of each contestant, however long they take")

@@ -21,7 +21,7 @@ class Settings(NamedTuple):
 
     ceilings: Ceilings
     rounds: int | None = None
-    seconds: float = 12.0
+    seconds: float = 10.0
 
     @property
     def threads(self) -> int:

@@ -105,10 +105,11 @@ DENSE: tuple[Heat, ...] = (
 )
 
 
-def small(heat: Heat, n_docs: int = 20_000, most_queries: int = 512) -> Heat:
-    """The same over few documents, without its largest batches."""
-    kept = [each for each in heat.workloads if each.n_queries <= most_queries]
-    return heat._replace(workloads=tuple(replace(each, n_docs=n_docs) for each in kept or heat.workloads[-1:]))
+def small(heat: Heat, n_docs: int = 5_000, most_queries: int = 512) -> Heat:
+    """The same over few documents, without its largest batches, and with a k that its filters leave."""
+    kept = [each for each in heat.workloads if each.n_queries <= most_queries] or heat.workloads[-1:]
+    k = 10 if heat.table == "filters" else None
+    return heat._replace(workloads=tuple(replace(each, n_docs=n_docs, k=k or each.k) for each in kept))
 
 
 QUICK: tuple[Heat, ...] = tuple(

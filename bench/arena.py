@@ -38,8 +38,8 @@ class Arena:
         memory.require(4.0 * corpus.n_docs * corpus.dim)
         self.corpus, self.settings = corpus, settings
         self.docs, self.queries = data.load(corpus, max(1, n_queries))
-        self._searches: dict[tuple[str, str, int], Search] = {}
-        self._speeds: dict[tuple[str, str, int, int], tuple[int, float]] = {}  # queries and seconds of the last call
+        self._searches: dict[tuple[Contestant, str, int], Search] = {}
+        self._speeds: dict[tuple[Contestant, str, int, float], tuple[int, float]] = {}  # queries, seconds
         self._kept: dict[Any, Any] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="pyengine-bench-", ignore_cleanup_errors=True)
 
@@ -66,7 +66,7 @@ class Arena:
 
     def search(self, who: Contestant, workload: Workload) -> Search:
         """That contestant, set up. Raises whatever its setup raises, and `Unavailable` where there is no room."""
-        key = (who.name, workload.metric, self.threads(workload))
+        key = (who, workload.metric, self.threads(workload))
         if key not in self._searches:
             memory.require(who.copies * self.docs.nbytes)
             self._searches[key] = who.prepare(self.docs, workload.metric, key[2])
@@ -75,8 +75,7 @@ class Arena:
 
     def release(self, but: Collection[Contestant] = ()) -> None:
         """Forget the setups of all but those."""
-        names = {who.name for who in but}
-        self._searches = {key: search for key, search in self._searches.items() if key[0] in names}
+        self._searches = {key: search for key, search in self._searches.items() if key[0] in but}
 
     def foretell(self, who: Contestant, workload: Workload) -> None:
         """Raise `Unavailable` where a call of that peer would take too long, by one with fewer queries."""
@@ -92,8 +91,8 @@ class Arena:
         """Remember that, for `foretell`."""
         self._speeds[self._speed_key(who, workload)] = workload.n_queries, seconds
 
-    def _speed_key(self, who: Contestant, workload: Workload) -> tuple[str, str, int, int]:
-        return who.name, workload.metric, self.threads(workload), int(100 * workload.keep)
+    def _speed_key(self, who: Contestant, workload: Workload) -> tuple[Contestant, str, int, float]:
+        return who, workload.metric, self.threads(workload), workload.keep
 
     def truth(self, workload: Workload) -> gate.Specification:
         """The specification's answers at that metric and filter."""

@@ -18,7 +18,7 @@ from bench.race import Settings
 from bench.report import Row
 from bench.shapes import Heat
 
-WIDTH = 170  # columns that the widest table needs
+WIDTH = 180  # columns that the widest table needs
 RESULTS = Path(__file__).parent / "results"
 SECONDS, QUICK_SECONDS = 10.0, 0.2
 

@@ -11,7 +11,7 @@ from bench import memory, timing
 from bench.ceilings import Ceilings
 from bench.contestants import Unavailable
 from bench.report import Row
-from bench.shapes import Heat
+from bench.shapes import Heat, Workload
 from bench.timing import Samples
 
 
@@ -107,7 +107,7 @@ def _compared(row: Row, heat: Heat, rows: Sequence[Row]) -> Row:
     if heat.relative and place:
         wanted = heat.workloads[0 if heat.relative == "first" else place - 1]
         other = next((each for each in same if each.workload == wanted), None)
-        name = wanted.name
+        name = _difference(wanted, row.workload)
     else:
         other = next((each for each in rows if each.role == "yardstick" and each.workload == row.workload), None)
         name = "" if other is None else other.contestant
@@ -115,3 +115,9 @@ def _compared(row: Row, heat: Heat, rows: Sequence[Row]) -> Row:
         return row
     scale = max(1, other.workload.n_queries) / max(1, row.workload.n_queries)
     return replace(row, ratio=row.samples.times(other.samples) * scale, ratio_to=name)
+
+
+def _difference(one: Workload, other: Workload) -> str:
+    """What is in the first name only: "q32"; "none" where nothing is."""
+    words = other.name.split("-")
+    return "-".join(word for word in one.name.split("-") if word not in words) or "none"

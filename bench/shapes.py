@@ -85,6 +85,7 @@ def _each(table: str, *workloads: Workload) -> tuple[Heat, ...]:
 BASE = Workload()
 LARGE = Workload(n_docs=MILLION)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+UNTRAINED = ("pyengine-residual2", "pyengine-residual3", "pyengine-residual4", "faiss-sq4")
 FAST = ("pyengine-int8", "pyengine-topk", "faiss", "torch", "sentence-transformers", "scann")  # at a million documents
 
 DENSE: tuple[Heat, ...] = (
@@ -106,10 +107,13 @@ DENSE: tuple[Heat, ...] = (
 
 
 def small(heat: Heat, n_docs: int = 5_000, most_queries: int = 512) -> Heat:
-    """The same over few documents, without its largest batches, and with a k that its filters leave."""
-    kept = [each for each in heat.workloads if each.n_queries <= most_queries] or heat.workloads[-1:]
-    k = 10 if heat.table == "filters" else None
-    return heat._replace(workloads=tuple(replace(each, n_docs=n_docs, k=k or each.k) for each in kept))
+    """The same over few documents, with smaller batches, without the slowest setups, and with a k that filters leave."""
+    small_k = 10 if heat.table == "filters" else None
+    workloads = dict.fromkeys(
+        replace(each, n_docs=n_docs, n_queries=min(each.n_queries, most_queries), k=small_k or each.k)
+        for each in heat.workloads
+    )
+    return heat._replace(workloads=tuple(workloads), racing=UNTRAINED if heat.table == "residual" else heat.racing)
 
 
 QUICK: tuple[Heat, ...] = tuple(

@@ -141,7 +141,7 @@ def test_ratios_are_of_the_time_per_query(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row.ratio for row in rows] == [None, 0.5, 0.25]
     rows = measure([Heat("batches", batches, "first")], [EXACT])
     assert [row.ratio for row in rows] == [None, 0.5, 0.125]
-    assert rows[-1].ratio_to == batches[0].name
+    assert rows[-1].ratio_to == "q1"
 
 
 def test_where_ours_disagree_the_specification_decides() -> None:
@@ -192,7 +192,15 @@ def test_filters_keep_what_they_should(contestant: Contestant) -> None:
     assert part.samples
     assert all_of_it.samples
     assert part.verdict.exact or part.role == "peer"
-    assert part.ratio_to == SMALL.name
+    assert part.ratio_to == "none"
+
+
+def test_namesakes_in_other_tables_have_their_own_setup() -> None:
+    """There is a search and a filtered search called faiss."""
+    heats = (Heat("search", (SMALL,)), Heat("filters", (SMALL, replace(SMALL, keep=0.2))))
+    rows = tables.measure(heats, SETTINGS, {"faiss", "pyengine-int8"})
+    assert {row.note for row in rows if row.samples is None} <= {row.note for row in rows if row.table == "search"}
+    assert not any(row.wrong for row in rows)
 
 
 def test_binary_codes_are_judged_by_their_signs() -> None:

@@ -107,7 +107,7 @@ DENSE: tuple[Heat, ...] = (
 
 
 def small(heat: Heat, n_docs: int = 5_000, most_queries: int = 512) -> Heat:
-    """The same over few documents, with smaller batches, without the slowest setups, and with a k that filters leave."""
+    """The same over few documents, with smaller batches and a k that filters leave, without the slowest setups."""
     small_k = 10 if heat.table == "filters" else None
     workloads = dict.fromkeys(
         replace(each, n_docs=n_docs, n_queries=min(each.n_queries, most_queries), k=small_k or each.k)

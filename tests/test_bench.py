@@ -199,7 +199,7 @@ def test_namesakes_in_other_tables_have_their_own_setup() -> None:
     """There is a search and a filtered search called faiss."""
     heats = (Heat("search", (SMALL,)), Heat("filters", (SMALL, replace(SMALL, keep=0.2))))
     rows = tables.measure(heats, SETTINGS, {"faiss", "pyengine-int8"})
-    assert {row.note for row in rows if row.samples is None} <= {row.note for row in rows if row.table == "search"}
+    assert not any("Error" in row.note for row in rows)
     assert not any(row.wrong for row in rows)
 
 

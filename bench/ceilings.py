@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bench.contestants import Unavailable, module
+from bench.contestants import ISAS, Unavailable, module, on_isa
 from pyengine import exact
 
 REPEATS = 9
 GEMM_SIDE = 2048
+READ_SIZES = (1 << 26, 1 << 28, 1 << 31)
+"""Working sets to read: some machines hold the first two in their last cache, none the third."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Per second, with as many threads as the contestants have; None where nothing here can measure it."""
+    """Rates per second, with as many threads as the contestants have. ``reads`` has (bytes, bytes per second) for
+    working sets of rising size, in huge pages; ``small_page_read`` is the last of them in 4 KiB pages. ``int8_ops``
+    is by instruction set, and empty where nothing here can measure it."""
 
     threads: int
-    read_bytes: float
+    reads: tuple[tuple[int, float], ...]
+    small_page_read: float
     float32_ops: float
-    int8_ops: float | None
+    int8_ops: dict[str, float]
+    isa: str  # the instruction set that is used unless another is forced
 
-    def floor(self, n_bytes: float, n_ops: float, arithmetic: str) -> float | None:
-        """The least seconds in which the bytes can be read and the operations done: the larger of the two."""
-        rate = self.int8_ops if arithmetic == "int8" else self.float32_ops
-        return None if rate is None else max(n_bytes / self.read_bytes, n_ops / rate)
+    def floor(self, n_bytes: float, n_ops: float, arithmetic: str, isa: str = "") -> float | None:
+        """The least seconds in which the bytes can be read and the operations done: the larger of the two. For
+        ``arithmetic`` "none" that is reading alone."""
+        reading = n_bytes / self.read_rate(n_bytes)
+        if arithmetic == "none":
+            return reading
+        rate = self.int8_ops.get(isa or self.isa) if arithmetic == "int8" else self.float32_ops
+        return None if rate is None else max(reading, n_ops / rate)
+
+    def read_rate(self, n_bytes: float) -> float:
+        """Bytes per second, read from a working set of about that size (the next larger one that was measured)."""
+        return next((rate for size, rate in self.reads if size >= n_bytes), self.reads[-1][1])
 
     def describe(self) -> str:
-        int8 = "not measured" if self.int8_ops is None else f"{self.int8_ops / 1e9:.0f} Gop/s"
+        reads = ", ".join(f"{rate / 1e9:.1f} GB/s of {size >> 20} MiB" for size, rate in self.reads)
+        int8 = ", ".join(f"{isa} {rate / 1e9:,.0f}" for isa, rate in self.int8_ops.items()) or "not measured"
         return (
-            f"{self.threads} thread(s): reads {self.read_bytes / 1e9:.1f} GB/s, float32 GEMM "
-            f"{self.float32_ops / 1e9:.0f} Gop/s, int8 products {int8}"
+            f"{self.threads} thread(s): reads {reads} ({self.small_page_read / 1e9:.1f} in 4 KiB pages), "
+            f"float32 GEMM {self.float32_ops / 1e9:.0f} Gop/s, int8 products in Gop/s: {int8}"
         )
 
 
-def measure(threads: int, n_bytes: int = 1 << 29) -> Ceilings:
-    """The ceilings for that many threads; ``n_bytes`` should be well beyond the caches."""
-    return Ceilings(threads, _read_bandwidth(threads, n_bytes), _float32_rate(threads), _int8_rate(threads))
+def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
+    """The ceilings for that many threads; the last of the ``sizes`` should be well beyond the caches."""
+    reads = tuple((size, _read_bandwidth(threads, size, huge=True)) for size in sizes)
+    small = _read_bandwidth(threads, sizes[-1], huge=False)
+    kernels = exact.native()
+    isa = "" if kernels is None else str(kernels.isa())
+    return Ceilings(threads, reads, small, _float32_rate(threads), _int8_rates(threads), isa)
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -53,16 +76,27 @@ def _fastest(work: Callable[[], object]) -> float:
     return min(seconds[1:])
 
 
-def _read_bandwidth(threads: int, n_bytes: int) -> float:
-    """The best of two readers: NumPy's SIMD maximum over a slice per thread, and the extension's own loop."""
-    numbers = np.ones(n_bytes // 4, np.int32)
+def _read_bandwidth(threads: int, n_bytes: int, huge: bool) -> float:
+    """NumPy's SIMD maximum over a slice per thread, or the extension's own loop where that is faster (it takes the
+    pages that the C library gives it, which are seldom huge)."""
+    numbers = _paged(n_bytes, huge)
     with ThreadPoolExecutor(threads) as pool:
         slices = np.array_split(numbers, threads)
         best = numbers.nbytes / _fastest(lambda: list(pool.map(np.max, slices)))  # the ufunc releases the GIL
     kernels = exact.native()
-    if kernels is not None and hasattr(kernels, "read_bandwidth"):
-        best = max(best, *(float(kernels.read_bandwidth(n_bytes, threads)) for _ in range(REPEATS)))
-    return best
+    return best if kernels is None else max(best, float(kernels.read_bandwidth(n_bytes, threads)))
+
+
+def _paged(n_bytes: int, huge: bool) -> NDArray[np.int32]:
+    """Memory of that size, written once, in pages of the kind that was asked for where the system lets one ask."""
+    memory: Any = mmap.mmap(-1, n_bytes)
+    advice = getattr(mmap, "MADV_HUGEPAGE" if huge else "MADV_NOHUGEPAGE", None)
+    if advice is not None:
+        with suppress(OSError):  # of a kernel without transparent huge pages: these are the pages there are
+            memory.madvise(advice)
+    numbers = np.frombuffer(memory, np.int32)
+    numbers.fill(1)
+    return numbers
 
 
 def _float32_rate(threads: int) -> float:
@@ -79,8 +113,14 @@ def _float32_rate(threads: int) -> float:
     return 2 * GEMM_SIDE**3 / seconds
 
 
-def _int8_rate(threads: int) -> float | None:
+def _int8_rates(threads: int) -> dict[str, float]:
+    """Of every instruction set that this machine has. One that is emulated is not: it would take minutes."""
     kernels = exact.native()
-    if kernels is None or not hasattr(kernels, "peak_int8"):
-        return None
-    return max(float(kernels.peak_int8(threads)) for _ in range(REPEATS))
+    rates: dict[str, float] = {}
+    for isa in ISAS if kernels is not None else ():
+        try:
+            with on_isa(isa):
+                rates[isa] = max(float(kernels.peak_int8(threads)) for _ in range(REPEATS))  # type: ignore[union-attr]
+        except Unavailable:
+            continue
+    return rates

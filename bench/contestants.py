@@ -1,5 +1,5 @@
 """What is raced: a setup that is not timed, and a search that is. Here are ours, which must pass the gate; the others
-are in `bench.peers`."""
+are in `bench.peers`, those who filter in `bench.filters`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyengine.types import F32, I64
 ISAS = ("baseline", "avx2", "avx512", "amx", "neon")
 
 Answer = tuple[F32, I64]  # scores [Q, K], ids [Q, K]
-Search = Callable[[F32, int], Any]  # (queries [Q, D], k) -> what `Contestant.read` turns into an `Answer`
+Search = Callable[..., Any]  # (queries [Q, D], k, and a filter if there is one) -> what `Contestant.read` understands
 Prepare = Callable[[F32, str, int], Search]  # (docs [N, D], metric, threads)
 
 
@@ -34,14 +34,19 @@ def first_two(found: Any) -> Answer:
 
 @dataclass(frozen=True)
 class Contestant:
-    """``value_bytes`` is what it must read of each stored number, ``arithmetic`` ("float32" or "int8") what it
-    multiplies in: both only set the floor with which it is compared."""
+    """``value_bytes`` is what it must read of each stored number, ``arithmetic`` ("float32" or "int8", on ``isa`` where
+    that is forced) what it multiplies in: they only set the floor with which it is compared. ``copies`` is the memory
+    that its setup takes, in corpora, ``pair_bytes`` what a call takes per query and document: they only keep it from
+    being started where there is no room."""
 
     name: str
     prepare: Prepare
     ours: bool = False
     arithmetic: str = "float32"
     value_bytes: int = 4
+    isa: str = ""
+    copies: float = 0.0
+    pair_bytes: int = 0
     read: Callable[[Any], Answer] = first_two
 
 
@@ -57,26 +62,27 @@ def index(store: str, backend: str = "cpu", isa: str = "") -> Contestant:
     """`DenseIndex` with that store, on one instruction set where ``isa`` names it."""
 
     def prepare(docs: F32, metric: str, threads: int) -> Search:
-        _require(backend)
-        with _on_isa(isa):
+        require(backend)
+        with on_isa(isa):
             built = pyengine.DenseIndex(docs.shape[1], metric=metric, store=store, backend=backend)
             built.add(docs)
 
         def search(queries: F32, k: int) -> Any:
-            with _on_isa(isa):
+            with on_isa(isa):
                 return built.search(queries, k, num_threads=threads)
 
         return search
 
     name = f"pyengine-{store}" + (f"@{isa}" if isa else "")
-    return Contestant(name, prepare, ours=True, arithmetic="int8", value_bytes=1 if store == "int8" else 4)
+    small = store == "int8"
+    return Contestant(name, prepare, True, "int8", 1 if small else 4, isa, copies=1.3 if small else 1.0)
 
 
 def one_off(backend: str = "cpu") -> Contestant:
     """`pyengine.topk` on the raw vectors: nothing is prepared."""
 
     def prepare(docs: F32, metric: str, threads: int) -> Search:
-        _require(backend)
+        require(backend)
         return lambda queries, k: pyengine.topk(queries, docs, k, metric=metric, backend=backend, num_threads=threads)
 
     return Contestant("pyengine-topk", prepare, ours=True, arithmetic="int8")
@@ -86,14 +92,15 @@ OURS = (index("int8"), index("float32"), one_off())
 FORCED = tuple(index(store, isa=isa) for isa in ISAS for store in ("int8", "float32"))
 
 
-def _require(backend: str) -> None:
+def require(backend: str) -> None:
+    """Raise `Unavailable`, with the backend's own reason, unless it can run here."""
     reason = registry.get(backend).missing()
     if reason is not None:
         raise Unavailable(reason)
 
 
 @contextmanager
-def _on_isa(name: str) -> Iterator[None]:
+def on_isa(name: str) -> Iterator[None]:
     """Within the block the extension uses that instruction set ("" leaves it as it is)."""
     kernels: Any = exact.native()
     if not name:

@@ -9,7 +9,9 @@ is judged on the very arrays that were searched.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +48,23 @@ def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
 
 
 def _documents(corpus: Corpus, draw: Draw) -> F32:
-    """float32 [N, D], each chunk from a generator of its own."""
+    """float32 [N, D], each chunk from a generator of its own, so that all cores can make them."""
     docs = np.empty((corpus.n_docs, corpus.dim), np.float32)
     centres = draw(np.random.default_rng([SEED, 1]), min(4096, max(1, corpus.n_docs // 64)))
-    for start in range(0, len(docs), CHUNK):
+
+    def fill(start: int) -> None:
         rng = np.random.default_rng([SEED, 4, start])
         part = docs[start : start + CHUNK]
         if corpus.data == "gaussian":
             part[:] = draw(rng, len(part))
-            continue
+            return
         near = centres[rng.integers(len(centres), size=len(part))]
         part[:] = _unit(near + np.float32(SPREAD) * draw(rng, len(part)))
         if corpus.data == "scaled":
             part *= rng.lognormal(0.0, 0.25, size=(len(part), 1)).astype(np.float32)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(0, len(docs), CHUNK)))
     return docs
 
 

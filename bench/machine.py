@@ -15,7 +15,7 @@ from pathlib import Path
 import pyengine
 from pyengine import exact
 
-PACKAGES = ("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers")
+PACKAGES = ("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers", "scalable-vs", "scann")
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 HANDICAPS = (  # settings that can keep a library from the best code it has for this machine
     "OPENBLAS_CORETYPE",

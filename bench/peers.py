@@ -85,10 +85,31 @@ def _from_hits(hits: Any) -> Answer:
     return scores, np.array([[hit["corpus_id"] for hit in row] for row in hits], np.int64)
 
 
+def svs_flat(docs: F32, metric: str, threads: int) -> Search:
+    """svs.Flat, Intel's Scalable Vector Search."""
+    svs = module("svs", "scalable-vs")
+    built = svs.Flat(
+        docs, distance=svs.DistanceType.L2 if metric == "l2" else svs.DistanceType.MIP, num_threads=threads
+    )
+    return lambda queries, k: built.search(queries, k)[::-1]
+
+
+def scann_brute_force(docs: F32, metric: str, threads: int) -> Search:
+    """ScaNN's score_brute_force, in float32."""
+    scann = module("scann")
+    kind = "squared_l2" if metric == "l2" else "dot_product"
+    built = scann.scann_ops_pybind.builder(docs, 10, kind).score_brute_force().build()
+    built.set_num_threads(threads)
+    search = built.search_batched if threads == 1 else built.search_batched_parallel
+    return lambda queries, k: search(queries, final_num_neighbors=k)[::-1]
+
+
 PEERS = (
-    Contestant("faiss", faiss_flat),
-    Contestant("torch", torch_matmul),
-    Contestant("numpy", numpy_matmul),
-    Contestant("usearch", usearch_exact),
+    Contestant("faiss", faiss_flat, copies=1.0),
+    Contestant("torch", torch_matmul, pair_bytes=4),
+    Contestant("numpy", numpy_matmul, pair_bytes=12),
+    Contestant("usearch", usearch_exact, pair_bytes=16),
     Contestant("sentence-transformers", semantic_search, read=_from_hits),
+    Contestant("svs", svs_flat, copies=1.0),
+    Contestant("scann", scann_brute_force, copies=2.0),
 )

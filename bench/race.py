@@ -1,141 +1,123 @@
-"""The race: gate, warm-up and interleaved timing of every contestant at every workload."""
+"""The race: a first call that can fail, then interleaved timing of all who passed. What is called is the business of
+`bench.searches`, `bench.compress` and `bench.life`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from bench import data, gate, memory, timing
+from bench import memory, timing
 from bench.ceilings import Ceilings
-from bench.contestants import Contestant, Search, Unavailable
+from bench.contestants import Unavailable
 from bench.report import Row
-from bench.shapes import Corpus, Workload
-from pyengine.types import F32
-
-Item = TypeVar("Item")
-Key = TypeVar("Key")
+from bench.shapes import Heat, Workload
+from bench.timing import Samples
 
 
 class Settings(NamedTuple):
-    """How to race: ``rounds`` None fits as many as ``seconds`` hold."""
+    """How to race: ``rounds`` None fits as many as ``seconds`` hold for each workload, at least three. That is also how
+    long one call of a peer may take at most, where it can be foretold."""
 
     ceilings: Ceilings
     rounds: int | None = None
-    seconds: float = 30.0
+    seconds: float = 10.0
 
     @property
     def threads(self) -> int:
         return self.ceilings.threads
 
 
-class Entry(NamedTuple):
-    """A contestant at one workload after the gate: ``call`` is the search to be timed."""
+@dataclass
+class Entry:
+    """A contestant at one workload. ``call`` None: it is not to be timed, and its row says why. ``first`` is its warm
+    call before the race."""
 
-    contestant: Contestant
-    call: Callable[[], object]
-    verdict: gate.Verdict
-    seconds: float
-    extra_bytes: int | None
-
-
-def measure(workloads: Sequence[Workload], contestants: Sequence[Contestant], settings: Settings) -> list[Row]:
-    """A row for everybody at every workload. Corpora and indexes are made once for the workloads that share them."""
-    rows: list[Row] = []
-    with tqdm(total=len(workloads), unit="workload", disable=None) as bar:
-        for corpus, sharing in _grouped(workloads, lambda each: each.corpus):
-            bar.set_postfix_str(f"{corpus.data} {corpus.n_docs} x {corpus.dim}")
-            for found in _race_over(corpus, sharing, contestants, settings):
-                rows += found
-                bar.update()
-    return rows
+    row: Row
+    call: Callable[[], object] | None = None
+    first: Samples | None = None
 
 
-def _race_over(
-    corpus: Corpus, workloads: Sequence[Workload], contestants: Sequence[Contestant], settings: Settings
-) -> Iterator[list[Row]]:
-    """The rows of each workload over one corpus."""
+def enter(row: Row, call: Callable[[], Any], read: Callable[[Any], Any], settings: Settings) -> tuple[Entry, Any]:
+    """Call once for the result, as ``read`` makes it out, and, unless that takes long, again for time and memory of a
+    call that is warm. What fails is a note in the row, and a fault if it is ours."""
+    first, results = Samples(), []
     try:
-        docs, queries = data.load(corpus, max(each.n_queries for each in workloads))
-    except FileNotFoundError as error:
-        yield from ([Row(each, "everybody", settings.threads, note=str(error))] for each in workloads)
-        return
-    for metric, same in _grouped(workloads, lambda each: each.metric):
-        ready, skipped = prepare(contestants, docs, metric, settings.threads)
-        truth = gate.Specification(docs, queries, metric, max(each.k for each in same))
-        for workload in same:
-            absent = [Row(workload, name, settings.threads, note=why) for name, why in skipped.items()]
-            yield race(workload, ready, truth, settings) + absent
+        extra = memory.extra_peak(lambda: results.append(first.call(call)))
+        result = read(results.pop())
+        if first.wall[0] < settings.seconds / 4:
+            first = Samples()
+            extra = memory.extra_peak(lambda: first.call(call))
+    except Exception as error:  # a contestant's, whatever it is: the others go on
+        return refused(row, error), None
+    return Entry(replace(row, extra_bytes=extra), call, first), result
 
 
-def prepare(
-    contestants: Sequence[Contestant], docs: F32, metric: str, threads: int
-) -> tuple[list[tuple[Contestant, Search]], dict[str, str]]:
-    """Those who can run, set up, and by name why the others cannot."""
-    ready: list[tuple[Contestant, Search]] = []
-    skipped: dict[str, str] = {}
-    for contestant in contestants:
-        try:
-            ready.append((contestant, contestant.prepare(docs, metric, threads)))
-        except Unavailable as reason:
-            skipped[contestant.name] = str(reason)
-    return ready, skipped
+def refused(row: Row, error: Exception) -> Entry:
+    """The entry of one who cannot take part: it is `Unavailable`, or it failed."""
+    if isinstance(error, Unavailable):
+        return Entry(replace(row, note=str(error)))
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return Entry(replace(row, note=text, failed=row.role == "ours"))
 
 
-def race(
-    workload: Workload, ready: Sequence[tuple[Contestant, Search]], truth: gate.Specification, settings: Settings
-) -> list[Row]:
-    """One row for each contestant; one of ours that is not exact is not timed."""
-    entries = _entries(workload, ready, truth)
-    running = [each for each in entries if each.verdict.exact or not each.contestant.ours]
-    rounds = settings.rounds or timing.rounds_within(settings.seconds, sum(each.seconds for each in running))
-    samples = timing.interleave({each.contestant.name: each.call for each in running}, rounds)
-    peers = [samples[each.contestant.name] for each in running if not each.contestant.ours]
+def race(heat: Heat, entries: Sequence[Entry], settings: Settings) -> list[Row]:
+    """The rows, with their times and ratios. One of ours that is not exact is not timed."""
+    running = {at: each for at, each in enumerate(entries) if each.call and each.first and not each.row.wrong}
+    samples = _once(running) if heat.once else _interleaved(heat, running, settings)
+    rows = [_timed(each.row, samples.get(at)) for at, each in enumerate(entries)]
+    return [replace(_compared(row, heat, rows), speedup=_speedup(row, rows)) for row in rows]
+
+
+def _once(running: dict[int, Entry]) -> dict[int, Samples]:
+    return {at: each.first for at, each in running.items() if each.first}
+
+
+def _interleaved(heat: Heat, running: dict[int, Entry], settings: Settings) -> dict[int, Samples]:
+    """Everybody gets an equal share of the time: who is fast all the rounds, who is slow fewer of them."""
+    share = settings.seconds * len(heat.workloads) / max(1, len(running))
+    rounds = {
+        at: settings.rounds or timing.rounds_within(share, each.first.wall[0])
+        for at, each in running.items()
+        if each.first
+    }
+    return timing.interleave({at: each.call for at, each in running.items() if each.call}, rounds)
+
+
+def _timed(row: Row, samples: Samples | None) -> Row:
+    if samples is None:
+        return row
+    note = "; ".join(text for text in (row.note, samples.failure) if text)
+    failed = bool(samples.failure) and row.role == "ours"
+    return replace(row, samples=samples if samples.wall else None, note=note, failed=failed)
+
+
+def _speedup(row: Row, rows: Sequence[Row]) -> float | None:
+    """How many times faster than the fastest peer at this workload."""
+    peers = [each.samples for each in rows if each.workload == row.workload and each.role == "peer" and each.samples]
     best = min(peers, key=lambda peer: peer.percentile(50), default=None)
-    return [_row(workload, each, samples.get(each.contestant.name), best, settings) for each in entries]
+    return best.times(row.samples) if best and row.samples else None
 
 
-def _entries(workload: Workload, ready: Sequence[tuple[Contestant, Search]], truth: gate.Specification) -> list[Entry]:
-    """The first call of each contestant is judged; the second says how much memory it needs and how long it takes."""
-    queries = truth.queries[: workload.n_queries]
-    calls = [partial(search, queries, workload.k) for _, search in ready]
-    answers = [who.read(call()) for (who, _), call in zip(ready, calls)]
-    disputed = gate.disagreements([answer for (who, _), answer in zip(ready, answers) if who.ours])
-    checked = sorted({*gate.sample(len(queries)), *disputed})
-    entries = []
-    for (who, _), call, answer in zip(ready, calls, answers):
-        verdict = gate.judge(answer, truth, checked, workload.k)
-        start = time.perf_counter()
-        extra = memory.extra_peak(call)
-        entries.append(Entry(who, call, verdict, time.perf_counter() - start, extra))
-    return entries
+def _compared(row: Row, heat: Heat, rows: Sequence[Row]) -> Row:
+    """With the ratio of its time per query to that of what it is compared with (see `Heat`); what has a yardstick is
+    compared with that."""
+    same = [each for each in rows if each.contestant == row.contestant and each.workload in heat.workloads]
+    place = heat.workloads.index(row.workload)
+    if heat.relative and place:
+        wanted = heat.workloads[0 if heat.relative == "first" else place - 1]
+        other = next((each for each in same if each.workload == wanted), None)
+        name = _difference(wanted, row.workload)
+    else:
+        other = next((each for each in rows if each.role == "yardstick" and each.workload == row.workload), None)
+        name = "" if other is None else other.contestant
+    if other is None or other is row or row.samples is None or other.samples is None:
+        return row
+    scale = max(1, other.workload.n_queries) / max(1, row.workload.n_queries)
+    return replace(row, ratio=row.samples.times(other.samples) * scale, ratio_to=name)
 
 
-def _row(
-    workload: Workload, entry: Entry, samples: timing.Samples | None, best: timing.Samples | None, settings: Settings
-) -> Row:
-    who = entry.contestant
-    n_bytes = workload.n_docs * workload.dim * who.value_bytes
-    return Row(
-        workload,
-        who.name,
-        settings.threads,
-        entry.verdict,
-        samples,
-        speedup=samples.speedup_over(best) if samples and best else None,
-        n_bytes=n_bytes,
-        floor=settings.ceilings.floor(n_bytes, workload.operations, who.arithmetic),
-        extra_bytes=entry.extra_bytes,
-        note=entry.verdict.reason,
-    )
-
-
-def _grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> list[tuple[Key, list[Item]]]:
-    """Items by key, in the order in which the keys first occur."""
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.items())
+def _difference(one: Workload, other: Workload) -> str:
+    """What is in the first name only: "q32"; "none" where nothing is."""
+    words = other.name.split("-")
+    return "-".join(word for word in one.name.split("-") if word not in words) or "none"

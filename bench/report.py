@@ -1,4 +1,4 @@
-"""Results: rows with their provenance as CSV, a table to read, and a table for the README."""
+"""Results: rows with their provenance as CSV, tables to read, and tables for the README."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from bench.shapes import Workload
 from bench.timing import Samples
 
 Value = str | int | float | bool | None
-SPEEDS = ("rounds", "p20_ms", "p50_ms", "p80_ms", "cpu_ms", "vs_best_peer", "gb_per_s", "gop_per_s", "of_ceiling")
+SPEEDS = (
+    "rounds", "p20_ms", "p50_ms", "p80_ms", "cpu_ms", "ms_per_query", "vs_best_peer", "ratio", "gb_per_s", "gop_per_s",
+    "of_ceiling",
+)  # fmt: skip
 SHOWN = {  # column -> heading of the printed table
     "exact": "exact",
     "recall": "recall",
@@ -24,40 +27,75 @@ SHOWN = {  # column -> heading of the printed table
     "p50_ms": "p50 ms",
     "p80_ms": "p80 ms",
     "cpu_ms": "cpu ms",
+    "ms_per_query": "ms/query",
     "vs_best_peer": "x peer",
+    "ratio": "ratio",
+    "ratio_to": "to",
     "gb_per_s": "GB/s",
     "gop_per_s": "Gop/s",
     "of_ceiling": "ceiling",
     "extra_mb": "+MB",
+    "bytes_per_vector": "B/vector",
+}
+TITLES = {
+    "search": "Search",
+    "memory": "Memory beyond the inputs",
+    "binary": "1 bit a dimension",
+    "residual": "A few bits a dimension, without originals; recall of the float32 truth",
+    "build": "Building an index",
+    "save": "Saving it",
+    "load": "Loading it, mapped",
+    "batches": "Batches: ratio of the time per query to that of the batch before",
+    "k": "k: ratio to the first",
+    "filters": "Filters: ratio to none",
+    "threads": "Threads: ratio to two",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant at one workload. Without ``samples`` it was not timed, and ``note`` says why."""
+    """One contestant at one workload. Without ``samples`` it was not timed, and ``note`` says why; ``failed`` where
+    that is a fault of ours. ``role`` is "ours", "peer" or "yardstick" (the same bytes, merely moved)."""
 
+    table: str
     workload: Workload
     contestant: str
     threads: int
+    role: str = "peer"
     verdict: Verdict | None = None
     samples: Samples | None = None
     speedup: float | None = None  # over the fastest peer
-    n_bytes: int = 0  # that must be read
+    ratio: float | None = None  # of the time per query to that of `ratio_to`
+    ratio_to: str = ""
+    n_bytes: int = 0  # that must be read (and written, where that is the work)
+    operations: int = 0
     floor: float | None = None  # seconds, by the ceilings of the machine
     extra_bytes: int | None = None
+    bytes_per_vector: float | None = None
     note: str = ""
+    failed: bool = False
+
+    @property
+    def wrong(self) -> bool:
+        """Whether this is a reason not to believe in the rest: an answer of ours that is not right, or none."""
+        refused = self.verdict is not None and not self.verdict.exact and self.role == "ours"
+        return self.failed or refused
 
     def columns(self) -> dict[str, Value]:
         """Every figure by name, None where there is none."""
         return {
+            "table": self.table,
             "workload": self.workload.name,
             **dataclasses.asdict(self.workload),
             "contestant": self.contestant,
+            "role": self.role,
             "threads": self.threads,
             "exact": None if self.verdict is None else self.verdict.exact,
             "recall": None if self.verdict is None else round(self.verdict.recall, 4),
             **self._speeds(),
+            "ratio_to": self.ratio_to or None,
             "extra_mb": _scaled(self.extra_bytes, 1e-6),
+            "bytes_per_vector": _scaled(self.bytes_per_vector, 1),
             "note": self.note,
         }
 
@@ -71,45 +109,70 @@ class Row:
             "p50_ms": _scaled(p50, 1e3),
             "p80_ms": _scaled(p80, 1e3),
             "cpu_ms": _scaled(self.samples.cpu_median(), 1e3),
+            "ms_per_query": _scaled(p50, 1e3 / self.workload.n_queries) if self.workload.n_queries else None,
             "vs_best_peer": _scaled(self.speedup, 1),
-            "gb_per_s": _scaled(self.n_bytes, 1e-9 / p50),
-            "gop_per_s": _scaled(self.workload.operations, 1e-9 / p50),
+            "ratio": _scaled(self.ratio, 1),
+            "gb_per_s": _scaled(self.n_bytes or None, 1e-9 / p50),
+            "gop_per_s": _scaled(self.operations or None, 1e-9 / p50),
             "of_ceiling": _scaled(self.floor, 1 / p50),
         }
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else round(value * factor, 3)
+    return None if value is None else round(value * factor, 4)
+
+
+def by_table(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each table, in the order in which the tables are known."""
+    found = {name: [row for row in rows if row.table == name] for name in TITLES}
+    return {name: part for name, part in found.items() if part}
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """What was timed or failed, to be printed."""
+    """What was timed or is wrong, to be printed; columns in which nothing is are left out."""
+    told = [(row, row.columns()) for row in rows if row.samples or row.wrong]
+    shown = {key: head for key, head in SHOWN.items() if any(columns[key] is not None for _, columns in told)}
     made = Table(title=title, caption="how to read it: bench/NOTES.md")
     for name in ("workload", "contestant"):
         made.add_column(name, no_wrap=True)
-    for heading in SHOWN.values():
+    for heading in shown.values():
         made.add_column(heading, justify="right")
     last = ""
-    for row in rows:
-        if row.verdict is None:
-            continue
-        columns, name = row.columns(), row.workload.name
-        if last and name != last:
+    for row, columns in told:
+        name = row.workload.name
+        if name != last and last:
             made.add_section()
-        style = "" if row.samples else "bold red"
-        made.add_row(name if name != last else "", row.contestant, *(_cell(columns[key]) for key in SHOWN), style=style)
+        style = "bold red" if row.wrong else ""
+        made.add_row(name if name != last else "", row.contestant, *(_cell(columns[key]) for key in shown), style=style)
         last = name
     return made
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Who did not take part, and why; whose answers were wrong, and where."""
-    absent = {row.contestant: row.note for row in rows if row.verdict is None}
-    wrong = [row for row in rows if row.verdict and not row.samples]
+    """Who did not take part, where and why; whose answers were wrong."""
+    absent: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.samples is None and not row.wrong:
+            absent.setdefault((row.contestant, row.note), []).append(f"{row.table} {row.workload.name}")
     return [
-        *(f"not raced: {name}: {why}" for name, why in absent.items()),
-        *(f"WRONG, not timed: {row.contestant} at {row.workload.name}: {row.note}" for row in wrong),
+        *(f"not raced: {name}: {why} ({_some(places)})" for (name, why), places in absent.items()),
+        *(f"WRONG, not timed: {row.contestant} at {row.workload.name}: {row.note}" for row in rows if row.wrong),
     ]
+
+
+def _some(places: Sequence[str]) -> str:
+    return places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
+
+
+def progress(rows: Sequence[Row]) -> str:
+    """One line about a workload that is done: ours, and the best of the others."""
+    first = rows[0]
+    ours = [row for row in rows if row.role == "ours" and row.samples]
+    others = [row for row in rows if row.role != "ours" and row.samples]
+    told = [
+        f"{row.contestant} {_short(_median(row) * 1e3)} ms" for row in (*ours[:1], *sorted(others, key=_median)[:1])
+    ]
+    return f"{first.table} {first.workload.name}: {', '.join(told) or 'nothing timed'}"
 
 
 def _cell(value: Value) -> str:
@@ -124,35 +187,46 @@ def _short(value: float) -> str:
 
 
 def markdown(rows: Sequence[Row], machine: Machine, ceilings: str) -> str:
-    """Median milliseconds per workload and contestant, the fastest in bold; a tick marks answers that were the
-    specification's to the bit."""
+    """A section for each table: median milliseconds per workload and contestant, the fastest in bold; a tick marks
+    answers that were the specification's to the bit."""
+    where = f"{machine.date}, {machine.cpu}, {machine.cores} cores, {machine.isa}; {machine.versions}; {machine.commit}"
+    legend = "Median ms. ✓: the specification's ids and scores, to the bit. x: the ratio that the heading names."
+    sections = [_section(TITLES[name], part) for name, part in by_table(rows).items() if any(r.samples for r in part)]
+    return "\n".join([*sections, f"{legend} {where}. {ceilings}.", ""])
+
+
+def _section(title: str, rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(row.contestant for row in rows if row.samples))
-    lines = ["| N x D, Q, k | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = [f"## {title}", "", "| N x D, Q, k | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for workload in dict.fromkeys(row.workload for row in rows if row.samples):
         timed = {row.contestant: row for row in rows if row.workload == workload and row.samples}
-        fastest = min(timed.values(), key=_median)
+        fastest = min((row for row in timed.values() if row.role != "yardstick"), key=_median, default=None)
         cells = [_markdown_cell(timed.get(name), fastest) for name in names]
         lines.append(f"| {_title(workload)} | " + " | ".join(cells) + " |")
-    where = f"{machine.date}, {machine.cpu}, {machine.cores} cores, {machine.isa}; {machine.versions}; {machine.commit}"
-    legend = "Median ms. ✓: the specification's ids and scores, to the bit."
-    return "\n".join([*lines, "", f"{legend} {where}. {ceilings}.", ""])
+    return "\n".join([*lines, ""])
 
 
 def _title(workload: Workload) -> str:
+    searched = f", {workload.n_queries:,}, {workload.k:,}" if workload.n_queries else ""
     extras = "".join(f", {word}" for word in workload.name.split("-")[4:])
-    return f"{workload.n_docs:,} x {workload.dim}, {workload.n_queries}, {workload.k}{extras}"
+    return f"{workload.n_docs:,} x {workload.dim}{searched}{extras}"
 
 
 def _median(row: Row) -> float:
     return float("inf") if row.samples is None else row.samples.percentile(50)
 
 
-def _markdown_cell(row: Row | None, fastest: Row) -> str:
+def _markdown_cell(row: Row | None, fastest: Row | None) -> str:
     if row is None:
         return ""
     text = _short(_median(row) * 1e3)
+    facts = [f"{row.ratio:.2f}x"] if row.ratio is not None else []
+    facts += [f"+{row.extra_bytes / 1e6:,.0f} MB"] if row.table == "memory" and row.extra_bytes is not None else []
+    if row.bytes_per_vector is not None:
+        facts.append(f"{row.bytes_per_vector:,.0f} B")
+        facts += [f"recall {row.verdict.recall:.3f}"] if row.verdict else []
     tick = " ✓" if row.verdict and row.verdict.exact else ""
-    return (f"**{text}**" if row is fastest else text) + tick
+    return (f"**{text}**" if row is fastest else text) + tick + (f" ({', '.join(facts)})" if facts else "")
 
 
 def save(rows: Sequence[Row], machine: Machine, ceilings: str, directory: Path, label: str = "dense") -> list[Path]:

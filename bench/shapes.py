@@ -1,11 +1,12 @@
-"""The workloads, by name. Every speed that the project states is one of these."""
+"""The workloads, by name, and which of them are raced together. Every speed that the project states is one of these."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 SCIFACT_DOCS, SCIFACT_QUERIES, SCIFACT_DIM = 5_183, 300, 384
+MILLION = 1_000_000
 
 
 class Corpus(NamedTuple):
@@ -18,7 +19,9 @@ class Corpus(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """One search: the ``k`` best of ``n_docs`` documents for each of ``n_queries`` queries."""
+    """One search: the ``k`` best of ``n_docs`` documents for each of ``n_queries`` queries; or, with 0 queries,
+    something done to the documents. ``keep`` is the share of them that a filter allows (0: no filter), ``threads`` 0
+    means as many as the command was told."""
 
     n_docs: int = 200_000
     dim: int = 768
@@ -26,12 +29,16 @@ class Workload:
     k: int = 100
     metric: str = "cosine"
     data: str = "clustered"
+    keep: float = 0.0
+    threads: int = 0
 
     @property
     def name(self) -> str:
-        count = f"{self.n_docs // 1000}k" if self.n_docs % 1000 == 0 else str(self.n_docs)
-        extras = [self.metric] * (self.metric != "cosine") + [self.data] * (self.data != "clustered")
-        return "-".join([f"n{count}", f"d{self.dim}", f"q{self.n_queries}", f"k{self.k}", *extras])
+        words = [f"n{_count(self.n_docs)}", f"d{self.dim}"]
+        words += [f"q{self.n_queries}", f"k{self.k}"] * (self.n_queries > 0)
+        words += [self.metric] * (self.metric != "cosine") + [self.data] * (self.data != "clustered")
+        words += [f"keep{self.keep:.0%}"] * (self.keep > 0) + [f"t{self.threads}"] * (self.threads > 0)
+        return "-".join(words)
 
     @property
     def parts(self) -> set[str]:
@@ -44,24 +51,72 @@ class Workload:
 
     @property
     def operations(self) -> int:
-        """Multiplications and additions of the whole score matrix."""
-        return 2 * self.n_docs * self.dim * self.n_queries
+        """Multiplications and additions of the whole score matrix, or of what the filter leaves of it."""
+        return round(2 * self.n_docs * self.dim * self.n_queries * (self.keep or 1))
 
 
-DENSE = (
-    Workload(n_queries=1),
-    Workload(n_queries=32),
-    Workload(n_queries=1024),
-    Workload(k=10),
-    Workload(k=1000),
-    Workload(dim=128),
-    Workload(dim=384),
-    Workload(metric="dot", data="scaled"),
-    Workload(metric="l2", data="scaled"),
-    Workload(data="gaussian"),
-    Workload(n_docs=SCIFACT_DOCS, dim=SCIFACT_DIM, n_queries=SCIFACT_QUERIES, k=10, data="scifact"),
+def _count(number: int) -> str:
+    for unit, letter in ((MILLION, "m"), (1000, "k")):
+        if number % unit == 0:
+            return f"{number // unit}{letter}"
+    return str(number)
+
+
+class Heat(NamedTuple):
+    """Workloads of one table that are raced in the same rounds, over one corpus. ``relative`` says to which of them the
+    same contestant's time per query is compared: "first", "previous" or, "", to none. ``racing`` names those who take
+    part where not all of the table do. ``once``: a call is enough."""
+
+    table: str
+    workloads: tuple[Workload, ...]
+    relative: str = ""
+    racing: tuple[str, ...] = ()
+    once: bool = False
+
+    @property
+    def corpus(self) -> Corpus:
+        return self.workloads[0].corpus
+
+
+def _each(table: str, *workloads: Workload) -> tuple[Heat, ...]:
+    return tuple(Heat(table, (each,)) for each in workloads)
+
+
+BASE = Workload()
+LARGE = Workload(n_docs=MILLION)
+BATCHES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+UNTRAINED = ("pyengine-residual2", "pyengine-residual3", "pyengine-residual4", "faiss-sq4")
+FAST = ("pyengine-int8", "pyengine-topk", "faiss", "torch", "sentence-transformers", "scann")  # at a million documents
+
+DENSE: tuple[Heat, ...] = (
+    Heat("search", (replace(LARGE, n_queries=1),)),
+    Heat("memory", (replace(LARGE, n_queries=1000),), racing=FAST, once=True),
+    *_each("binary", replace(LARGE, n_queries=1), replace(LARGE, n_queries=32)),
+    *(Heat(table, (replace(LARGE, n_queries=0),)) for table in ("build", "save", "load")),
+    *_each("search", *(replace(BASE, n_queries=count) for count in (1, 32, 1024))),
+    Heat("batches", tuple(replace(BASE, n_queries=count) for count in BATCHES), "previous"),
+    Heat("k", tuple(replace(BASE, k=k) for k in (10, 100, 1000)), "first"),
+    Heat("filters", tuple(replace(BASE, n_queries=256, keep=keep) for keep in (0, 0.5, 0.1, 0.01)), "first"),
+    *(Heat("threads", tuple(replace(BASE, n_queries=q, threads=t) for t in (2, 1)), "first") for q in (1, 32, 1024)),
+    Heat("residual", (replace(BASE, n_queries=64, k=10),)),
+    *_each("search", replace(BASE, dim=128), replace(BASE, dim=384)),
+    *_each("search", replace(BASE, metric="dot", data="scaled"), replace(BASE, metric="l2", data="scaled")),
+    *_each("search", replace(BASE, data="gaussian")),
+    *_each("search", Workload(SCIFACT_DOCS, SCIFACT_DIM, SCIFACT_QUERIES, k=10, data="scifact")),
 )
 
 
-QUICK = DENSE[:3]
-"""One query, a batch and many: the first table of the README."""
+def small(heat: Heat, n_docs: int = 5_000, most_queries: int = 512) -> Heat:
+    """The same over few documents, with smaller batches and a k that filters leave, without the slowest setups."""
+    small_k = 10 if heat.table == "filters" else None
+    workloads = dict.fromkeys(
+        replace(each, n_docs=n_docs, n_queries=min(each.n_queries, most_queries), k=small_k or each.k)
+        for each in heat.workloads
+    )
+    return heat._replace(workloads=tuple(workloads), racing=UNTRAINED if heat.table == "residual" else heat.racing)
+
+
+QUICK: tuple[Heat, ...] = tuple(
+    dict.fromkeys(small(heat) for heat in DENSE if (heat.corpus.dim, heat.corpus.data) == (BASE.dim, BASE.data))
+)
+"""All tables in less than a minute: whether everything works, not how fast."""

@@ -1,32 +1,39 @@
 """Interleaved timing: in every round each contestant is called once, and each round starts with another of them, so
-that what the machine does meanwhile falls on all alike."""
+that what the machine does meanwhile falls on all alike. Who is slow sits out some of the rounds."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 31
+MIN_ROUNDS, MAX_ROUNDS = 3, 31
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass
 class Samples:
-    """Seconds per call, in the order of the rounds: by the clock on the wall, and of all this process's threads."""
+    """Seconds per call, in the order of the rounds: by the clock on the wall, and of all this process's threads.
+    ``rounds`` says which rounds those were; ``failure`` why it stopped before the last of them."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    failure: str = ""
 
-    def call(self, work: Callable[[], object]) -> None:
+    def call(self, work: Callable[[], object], number: int = 0) -> object:
+        """Time one call, as part of that round; returns its result."""
         cpu, wall = time.process_time(), time.perf_counter()
         result = work()
         self.wall.append(time.perf_counter() - wall)
         self.cpu.append(time.process_time() - cpu)
-        del result  # freed outside the time
+        self.rounds.append(number)
+        return result
 
     def percentile(self, percent: float) -> float:
         """Of the wall time, in seconds."""
@@ -35,26 +42,37 @@ class Samples:
     def cpu_median(self) -> float:
         return float(np.median(self.cpu))
 
-    def speedup_over(self, other: Samples) -> float:
-        """How many times faster this is than ``other``: the median over rounds of the ratio within a round."""
-        return float(np.median(np.divide(other.wall, self.wall)))
+    def times(self, other: Samples) -> float:
+        """How many times as long as ``other`` this takes: the median ratio over the rounds that both took part in."""
+        theirs = dict(zip(other.rounds, other.wall))
+        return float(np.median([wall / theirs[at] for at, wall in zip(self.rounds, self.wall) if at in theirs]))
 
 
-def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Samples]:
-    """``rounds`` samples of each call, which should have been called before (that was the warm-up)."""
+def interleave(calls: Mapping[Key, Callable[[], object]], rounds: Mapping[Key, int]) -> dict[Key, Samples]:
+    """``rounds[key]`` samples of each call, which should have been called before (that was the warm-up). Fewer rounds
+    than others have are spread evenly over theirs; all take part in the first. A call that fails is not repeated."""
     names = list(calls)
     samples = {name: Samples() for name in names}
+    total = max(rounds.values(), default=0)
     with _quiet():
-        for start in range(rounds):
-            turn = start % max(1, len(names))
+        for number in range(total):
+            turn = number % max(1, len(names))
             for name in names[turn:] + names[:turn]:
-                samples[name].call(calls[name])
+                if number * rounds[name] % total < rounds[name] and not samples[name].failure:
+                    _sample(samples[name], calls[name], number)
     return samples
 
 
-def rounds_within(seconds: float, one_round: float) -> int:
-    """How many rounds of ``one_round`` seconds fit, within sensible limits."""
-    return int(min(MAX_ROUNDS, max(MIN_ROUNDS, seconds // max(one_round, 1e-9))))
+def _sample(samples: Samples, work: Callable[[], object], number: int) -> None:
+    try:
+        samples.call(work, number)
+    except Exception as error:  # a contestant's, whatever it is: the others go on
+        samples.failure = f"{type(error).__name__}: {error}"
+
+
+def rounds_within(seconds: float, one_call: float) -> int:
+    """How many calls of that length fit, within sensible limits."""
+    return int(min(MAX_ROUNDS, max(MIN_ROUNDS, seconds // max(one_call, 1e-9))))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +14,31 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import ceilings, data, dense, gate, machine, memory, report, shapes, timing
+from bench import ceilings, data, dense, gate, life, machine, memory, report, shapes, tables, timing
+from bench.arena import Arena
 from bench.ceilings import Ceilings
+from bench.compress import BINARY, Signs
 from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off
+from bench.filters import FILTERING
 from bench.peers import PEERS, numpy_matmul
-from bench.race import Settings, measure, prepare
-from pyengine import reference
+from bench.race import Settings
+from bench.report import Row
+from bench.shapes import Heat, Workload
+from bench.tables import Table
+from pyengine import exact, reference
 from pyengine.types import F32
 
 TINY = (
-    shapes.Workload(n_docs=300, dim=24, n_queries=5, k=7),
-    shapes.Workload(n_docs=300, dim=24, n_queries=1, k=3),
-    shapes.Workload(n_docs=200, dim=16, n_queries=3, k=5, metric="l2", data="scaled"),
+    Workload(n_docs=300, dim=24, n_queries=5, k=7),
+    Workload(n_docs=300, dim=24, n_queries=1, k=3),
+    Workload(n_docs=200, dim=16, n_queries=3, k=5, metric="l2", data="scaled"),
 )
+HEATS = tuple(Heat("search", (each,)) for each in TINY)
 EXACT = index("float32", backend="numpy")  # ours without the extension
-CEILINGS = Ceilings(threads=1, read_bytes=1e10, float32_ops=1e11, int8_ops=1e12)
+NUMPY = Contestant("numpy", numpy_matmul)
+CEILINGS = Ceilings(1, ((1 << 20, 2e10), (1 << 30, 1e10)), 8e9, 1e11, {"avx2": 1e12, "amx": 4e12}, "avx2")
 SETTINGS = Settings(CEILINGS, rounds=3)
+SMALL = Workload(n_docs=300, dim=64, n_queries=2, k=5)
 
 
 def nudged(docs: F32, metric: str, threads: int) -> Search:
@@ -49,14 +59,33 @@ def absent(docs: F32, metric: str, threads: int) -> Search:
     raise Unavailable("pip install absent")
 
 
+def broken(docs: F32, metric: str, threads: int) -> Search:
+    raise MemoryError("17 GiB")
+
+
+def measure(heats: Sequence[Heat], racing: Sequence[Contestant], settings: Settings = SETTINGS) -> list[Row]:
+    """Searches with these contestants, and no others."""
+    with pytest.MonkeyPatch.context() as patch:
+        changed = {heat.table: tables.TABLES[heat.table]._replace(contestants=tuple(racing)) for heat in heats}
+        patch.setattr(tables, "TABLES", tables.TABLES | changed)
+        return tables.measure(heats, settings)
+
+
+def raced(table: str, workload: Workload, *wanted: str) -> dict[str, Row]:
+    """A heat of one workload, by contestant."""
+    return {row.contestant: row for row in tables.measure([Heat(table, (workload,))], SETTINGS, wanted)}
+
+
 def test_every_contestant_has_a_row_at_every_workload() -> None:
-    racing = [EXACT, Contestant("numpy", numpy_matmul), Contestant("absent", absent)]
-    rows = measure(TINY, racing, SETTINGS)
+    racing = [EXACT, NUMPY, Contestant("absent", absent), Contestant("broken", broken)]
+    rows = measure(HEATS, racing)
     assert {(row.workload, row.contestant) for row in rows} == {(each, who.name) for each in TINY for who in racing}
     for row in rows:
         columns = row.columns()
-        if row.contestant == "absent":
-            assert (row.samples, row.note) == (None, "pip install absent")
+        assert not row.wrong
+        if row.contestant in ("absent", "broken"):
+            assert row.samples is None
+            assert row.note == ("pip install absent" if row.contestant == "absent" else "MemoryError: 17 GiB")
             continue
         assert row.samples
         assert 0 < row.samples.percentile(20) <= row.samples.percentile(50) <= row.samples.percentile(80)
@@ -66,25 +95,63 @@ def test_every_contestant_has_a_row_at_every_workload() -> None:
     assert all(row.verdict and row.verdict.exact for row in rows if row.contestant == EXACT.name)
 
 
+def test_a_failure_of_ours_is_a_fault() -> None:
+    (row,) = measure(HEATS[:1], [Contestant("ours", broken, ours=True)])
+    assert row.wrong
+    assert row.samples is None
+
+
 def test_an_answer_of_ours_that_is_one_bit_off_is_not_timed() -> None:
-    rows = measure(TINY[:1], [EXACT, WRONG], SETTINGS)
+    rows = measure(HEATS[:1], [EXACT, WRONG])
     right, wrong = rows
     assert right.samples is not None
     assert wrong.samples is None
     assert wrong.verdict == (False, 1.0, wrong.note)
+    assert wrong.wrong
     assert "query 4, place 6" in wrong.note
     assert wrong.columns()["p50_ms"] is None
     assert any("WRONG" in line for line in report.remarks(rows))
 
 
+def test_a_peer_that_would_take_too_long_is_not_called() -> None:
+    slow = Contestant("slow", numpy_matmul)
+    workloads = tuple(replace(TINY[0], n_queries=count) for count in (1, 40, 80))
+    (first, second, third) = measure([Heat("batches", workloads)], [slow], SETTINGS._replace(seconds=1e-9))
+    assert first.samples
+    assert second.samples  # one query says little about forty
+    assert third.samples is None
+    assert "going by 40 queries" in third.note
+
+
+def test_there_must_be_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_kilobytes", lambda file, name: 1 << 21)  # 2 GiB
+    memory.require(1e9)
+    with pytest.raises(Unavailable, match="needs about 2"):
+        memory.require(2e9)
+    (row,) = measure([Heat("search", (replace(TINY[0], n_docs=300_000_000),))], [EXACT])
+    assert "needs about 28.8 GB" in row.note
+
+
+def test_ratios_are_of_the_time_per_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        timing, "interleave", lambda calls, rounds: {at: timing.Samples([1.0], [1.0], [0]) for at in calls}
+    )
+    batches = tuple(replace(TINY[0], n_queries=count) for count in (1, 2, 8))
+    rows = measure([Heat("batches", batches, "previous")], [EXACT])
+    assert [row.ratio for row in rows] == [None, 0.5, 0.25]
+    rows = measure([Heat("batches", batches, "first")], [EXACT])
+    assert [row.ratio for row in rows] == [None, 0.5, 0.125]
+    assert rows[-1].ratio_to == "q1"
+
+
 def test_where_ours_disagree_the_specification_decides() -> None:
     """Query 5 of 9 is in no sample; that the two differ there is enough to look."""
     docs, queries = data.load(shapes.Corpus(100, 8, "clustered"), 9)
-    truth = gate.Specification(docs, queries, "cosine", 4)
+    truth = gate.Specification(docs, queries, "cosine")
     scores, ids, _ = reference.topk(queries, docs, 4)
     other = ids.copy()
     other[5, :2] = other[5, 1::-1]
-    assert 5 not in gate.sample(9)
+    assert 5 not in truth.sample(9)
     assert gate.disagreements([(scores, ids), (scores, other)]) == [5]
     assert gate.judge((scores, ids), truth, [5], 4).exact
     assert not gate.judge((scores, other), truth, [5], 4).exact
@@ -92,7 +159,7 @@ def test_where_ours_disagree_the_specification_decides() -> None:
 
 def test_the_gate_refuses_a_wrong_shape() -> None:
     docs, queries = data.load(shapes.Corpus(50, 8, "gaussian"), 2)
-    truth = gate.Specification(docs, queries, "dot", 3)
+    truth = gate.Specification(docs, queries, "dot")
     verdict = gate.judge((np.zeros((2, 2), np.float32), np.zeros((2, 2), np.int64)), truth, [0], 3)
     assert (verdict.exact, verdict.recall) == (False, 0.0)
 
@@ -101,21 +168,90 @@ def test_the_gate_refuses_a_wrong_shape() -> None:
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peers_find_what_the_specification_finds(peer: Contestant, metric: str) -> None:
     docs, queries = data.load(shapes.Corpus(400, 32, "clustered"), 6)
-    ready, skipped = prepare([peer], docs, metric, threads=1)
-    if skipped:
-        pytest.skip(skipped[peer.name])
-    answer = peer.read(ready[0][1](queries, 10))
-    assert gate.judge(answer, gate.Specification(docs, queries, metric, 10), range(6), 10).recall > 0.98
+    try:
+        search = peer.prepare(docs, metric, 1)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    answer = peer.read(search(queries, 10))
+    assert gate.judge(answer, gate.Specification(docs, queries, metric), range(6), 10).recall > 0.98
 
 
 @pytest.mark.parametrize("contestant", [*OURS, one_off("numpy")], ids=lambda each: each.name)
 def test_ours_are_the_specification_or_say_why_not(contestant: Contestant) -> None:
-    rows = measure(TINY, [contestant], SETTINGS)
+    rows = measure(HEATS, [contestant])
     assert all(row.verdict.exact if row.verdict else "built" in row.note for row in rows)
 
 
+@pytest.mark.parametrize("contestant", FILTERING, ids=lambda each: each.name)
+def test_filters_keep_what_they_should(contestant: Contestant) -> None:
+    workloads = (SMALL, replace(SMALL, keep=0.2))
+    all_of_it, part = measure([Heat("filters", workloads, "first")], [contestant])
+    if part.verdict is None:
+        pytest.skip(part.note)
+    assert part.verdict.recall == 1.0
+    assert part.samples
+    assert all_of_it.samples
+    assert part.verdict.exact or part.role == "peer"
+    assert part.ratio_to == "none"
+
+
+def test_namesakes_in_other_tables_have_their_own_setup() -> None:
+    """There is a search and a filtered search called faiss."""
+    heats = (Heat("search", (SMALL,)), Heat("filters", (SMALL, replace(SMALL, keep=0.2))))
+    rows = tables.measure(heats, SETTINGS, {"faiss", "pyengine-int8"})
+    assert not any("Error" in row.note for row in rows)
+    assert not any(row.wrong for row in rows)
+
+
+def test_binary_codes_are_judged_by_their_signs() -> None:
+    rows = raced("binary", SMALL)
+    assert set(rows) == {who.name for who in BINARY}
+    for row in rows.values():
+        assert not row.wrong
+        assert row.samples is None or (row.verdict and row.verdict.recall == 1.0 and row.bytes_per_vector)
+    signs = Signs(np.array([[-2, 0.5], [3, -1]], np.float32))
+    np.testing.assert_array_equal(signs[1:], [[1, -1]])
+
+
+def test_residual_codes_have_recall_and_bytes() -> None:
+    rows = raced("residual", replace(SMALL, k=3), "pyengine-residual2", "pyengine-residual4", "faiss-sq4")
+    assert not any(row.wrong for row in rows.values())
+    row = rows["faiss-sq4"]
+    if row.samples:
+        assert row.bytes_per_vector == 32
+        assert row.verdict
+        assert 0.5 < row.verdict.recall <= 1
+
+
+@pytest.mark.parametrize("table", ["build", "save", "load"])
+def test_an_index_has_a_life(table: str) -> None:
+    if exact.native() is None:
+        pytest.skip("the extension is not built")
+    rows = raced(table, replace(SMALL, n_queries=0))
+    assert not any(row.wrong for row in rows.values())
+    ours = rows["pyengine-int8"]
+    assert ours.note.startswith("this pyengine cannot") or (ours.samples and ours.verdict and ours.verdict.exact)
+    yardsticks = [row for row in rows.values() if row.role == "yardstick"]
+    assert all(row.samples and row.n_bytes > 0 for row in yardsticks)
+    assert not ours.samples or all(ours.ratio_to == each.contestant for each in yardsticks)
+
+
+def test_a_saved_index_that_answers_otherwise_is_refused() -> None:
+    def lost(arena: Arena) -> life.Job:
+        return life.Job(
+            lambda: None, 0, lambda _: lambda queries, k: (np.zeros((1, k), np.float32), np.zeros((1, k), int))
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        liar = Table((life.Worker("liar", lost, "ours"),), life.entries)
+        patch.setattr(tables, "TABLES", tables.TABLES | {"load": liar})
+        (row,) = raced("load", replace(SMALL, n_queries=0)).values()
+    assert row.wrong
+    assert row.samples is None
+
+
 def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) -> None:
-    rows = measure(TINY, [EXACT, Contestant("numpy", numpy_matmul), Contestant("absent", absent)], SETTINGS)
+    rows = measure(HEATS, [EXACT, NUMPY, Contestant("absent", absent)])
     sheet, page = report.save(rows, machine.here(), CEILINGS.describe(), tmp_path, "dense-quick")
     with sheet.open() as file:
         records = list(csv.DictReader(file))
@@ -127,20 +263,31 @@ def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) 
     assert page.read_text().count("✓") >= len(TINY) + 1  # each of ours, and the legend
 
 
-def test_rounds_rotate_and_repeat() -> None:
+def test_rounds_rotate_and_the_slow_sit_some_out() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    samples = timing.interleave(calls, 3)
+    samples = timing.interleave(calls, dict.fromkeys("abc", 3))
     assert "".join(order) == "abcbcacab"
     assert [len(each.wall) for each in samples.values()] == [3, 3, 3]
+    samples = timing.interleave(calls, {"a": 7, "b": 3, "c": 7})
+    assert [len(each.wall) for each in samples.values()] == [7, 3, 7]
+    assert samples["b"].rounds[0] == 0
     assert timing.rounds_within(1.0, 10.0) == timing.MIN_ROUNDS
     assert timing.rounds_within(1.0, 0.0) == timing.MAX_ROUNDS
 
 
-def test_speedup_is_taken_within_rounds() -> None:
-    """One round in which the machine was busy does not show."""
-    ours, peer = timing.Samples([1.0, 50.0, 1.0]), timing.Samples([2.0, 100.0, 2.0])
-    assert ours.speedup_over(peer) == 2.0
+def test_who_fails_in_a_round_stops_and_the_others_go_on() -> None:
+    samples = timing.interleave({"good": lambda: None, "bad": lambda: 1 / 0}, {"good": 3, "bad": 3})
+    assert len(samples["good"].wall) == 3
+    assert samples["bad"].wall == []
+    assert "ZeroDivisionError" in samples["bad"].failure
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    """One round in which the machine was busy does not show, and only rounds in which both ran count."""
+    ours = timing.Samples([1.0, 50.0, 1.0], rounds=[0, 1, 2])
+    peer = timing.Samples([2.0, 100.0], rounds=[0, 1])
+    assert peer.times(ours) == 2.0
 
 
 @pytest.mark.parametrize("kind", ["clustered", "scaled", "gaussian"])
@@ -161,17 +308,26 @@ def test_unknown_data_is_named() -> None:
 
 def test_missing_real_data_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "SCIFACT", tmp_path)
-    rows = measure([replace(TINY[0], data="scifact")], [EXACT], SETTINGS)
+    rows = measure([Heat("search", (replace(TINY[0], data="scifact"),))], [EXACT])
     assert len(rows) == 1
     assert "doc_dense_f32.npy" in rows[0].note
 
 
 def test_ceilings_are_rates() -> None:
-    found = ceilings.measure(threads=1, n_bytes=1 << 20)
-    assert min(found.read_bytes, found.float32_ops) > 1e8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ceilings, "REPEATS", 1)
+        patch.setattr(ceilings, "GEMM_SIDE", 256)
+        found = ceilings.measure(threads=1, sizes=(1 << 20, 1 << 21))
+    assert [size for size, _ in found.reads] == [1 << 20, 1 << 21]
+    assert min(found.small_page_read, found.float32_ops, *(rate for _, rate in found.reads)) > 1e8
+    assert bool(found.int8_ops) == (exact.native() is not None)
+    assert found.isa in found.int8_ops or not found.int8_ops
+    assert CEILINGS.floor(1 << 20, 1e6, "float32") == (1 << 20) / 2e10  # fits the first working set
     assert CEILINGS.floor(1e10, 1e11, "float32") == 1.0
     assert CEILINGS.floor(1e9, 1e12, "int8") == 1.0
-    assert replace(CEILINGS, int8_ops=None).floor(1e9, 1e12, "int8") is None
+    assert CEILINGS.floor(1e9, 1e12, "int8", "amx") == 0.25
+    assert CEILINGS.floor(1e9, 1e15, "none") == 0.1
+    assert CEILINGS.floor(1e9, 1e12, "int8", "neon") is None
 
 
 def test_memory_of_a_call() -> None:
@@ -181,14 +337,29 @@ def test_memory_of_a_call() -> None:
     assert 60e6 < extra < 120e6
 
 
-def test_only_names_workloads_and_contestants() -> None:
-    workloads, contestants = dense.select(["faiss", "q1", "d128-q32"], shapes.DENSE)
-    assert [each.name for each in workloads] == ["n200k-d768-q1-k100", "n200k-d128-q32-k100"]
-    assert [who.name for who in contestants] == ["faiss"]
-    assert [who.name for who in dense.select(["pyengine-int8@avx2"], shapes.DENSE)[1]] == ["pyengine-int8@avx2"]
-    assert dense.select([], shapes.DENSE) == (list(shapes.DENSE), [*OURS, *PEERS])
+def test_only_names_tables_workloads_and_contestants() -> None:
+    heats, wanted = dense.select(["search", "faiss", "q1", "d128-q32"], shapes.DENSE)
+    assert [each.name for heat in heats for each in heat.workloads] == [
+        "n1m-d768-q1-k100",
+        "n200k-d768-q1-k100",
+        "n200k-d128-q32-k100",
+    ]
+    assert wanted == {"faiss"}
+    assert [who.name for who in tables.racing(heats[0], wanted)] == ["faiss"]
+    forced = tables.racing(heats[0], {"pyengine-int8@avx2"})
+    assert [who.name for who in forced] == ["pyengine-int8@avx2"]
+    assert dense.select([], shapes.DENSE) == (list(shapes.DENSE), set())
+    (batches,), _ = dense.select(["batches", "q64"], shapes.DENSE)
+    assert len(batches.workloads) == len(shapes.BATCHES)  # they are compared with one another
     with pytest.raises(SystemExit, match="'nobody'"):
         dense.select(["nobody"], shapes.DENSE)
+
+
+def test_every_table_has_a_heat_and_a_title() -> None:
+    for heats in (shapes.DENSE, shapes.QUICK):
+        assert {heat.table for heat in heats} == set(tables.TABLES) == set(report.TITLES)
+        assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)
+        assert all(tables.racing(heat) for heat in heats)
 
 
 def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,13 +381,13 @@ def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(shapes, "QUICK", TINY)
-    monkeypatch.setattr(dense, "OURS", (EXACT,))
+    monkeypatch.setattr(shapes, "QUICK", HEATS)
     monkeypatch.setattr(dense, "RESULTS", tmp_path)
-    monkeypatch.setattr(ceilings, "measure", lambda threads: CEILINGS)
+    monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: CEILINGS)
+    monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(EXACT, NUMPY)))
     options = dense.parse(["--quick", "--save", "--rounds", "2", "--only", EXACT.name, "numpy"])
     assert dense.run(options) == 0
     assert TINY[0].name in capsys.readouterr().out
     assert len(list(tmp_path.glob("*-dense-quick-part.*"))) == 2
-    monkeypatch.setattr(dense, "OURS", (WRONG,))
+    monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(WRONG,)))
     assert dense.run(dense.parse(["--quick", "--rounds", "2", "--only", "wrong"])) == 1

@@ -1,0 +1,111 @@
+"""What the workloads over one corpus share: its arrays, the contestants' setups, the specification's answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import data, gate, memory
+from bench.contestants import Contestant, Search, Unavailable
+from bench.race import Settings
+from bench.shapes import Corpus, Workload
+from pyengine.types import I64, Bool
+
+T = TypeVar("T")
+BATCH = 32  # from how many queries the time of more can be foretold
+
+
+class Kept(NamedTuple):
+    """What a filter lets through, in the forms that filters take: bool [N], bits of bytes (the first in the lowest),
+    row numbers."""
+
+    mask: Bool
+    bitmap: NDArray[np.uint8]
+    rows: I64
+
+
+class Arena:
+    """A corpus with its queries; leaving the ``with`` block deletes the files. Raises FileNotFoundError where real data
+    is missing, and `Unavailable` where there is no room for it."""
+
+    def __init__(self, corpus: Corpus, n_queries: int, settings: Settings) -> None:
+        memory.require(4.0 * corpus.n_docs * corpus.dim)
+        self.corpus, self.settings = corpus, settings
+        self.docs, self.queries = data.load(corpus, max(1, n_queries))
+        self._searches: dict[tuple[Contestant, str, int], Search] = {}
+        self._speeds: dict[tuple[Contestant, str, int, float], tuple[int, float]] = {}  # queries, seconds
+        self._kept: dict[Any, Any] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="pyengine-bench-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    @property
+    def folder(self) -> Path:
+        """For files, which go with the arena."""
+        return Path(self._folder.name)
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """``make()``, made once in this arena."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def threads(self, workload: Workload) -> int:
+        return workload.threads or self.settings.threads
+
+    def search(self, who: Contestant, workload: Workload) -> Search:
+        """That contestant, set up. Raises whatever its setup raises, and `Unavailable` where there is no room."""
+        key = (who, workload.metric, self.threads(workload))
+        if key not in self._searches:
+            memory.require(who.copies * self.docs.nbytes)
+            self._searches[key] = who.prepare(self.docs, workload.metric, key[2])
+        memory.require(float(who.pair_bytes) * workload.n_queries * len(self.docs))
+        return self._searches[key]
+
+    def release(self, but: Collection[Contestant] = ()) -> None:
+        """Forget the setups of all but those."""
+        self._searches = {key: search for key, search in self._searches.items() if key[0] in but}
+
+    def foretell(self, who: Contestant, workload: Workload) -> None:
+        """Raise `Unavailable` where a call of that peer would take too long, by one with fewer queries."""
+        queries, seconds = self._speeds.get(self._speed_key(who, workload), (0, 0.0))
+        expected = seconds * workload.n_queries / max(1, queries)
+        if queries >= BATCH and expected > self.settings.seconds and not who.ours:
+            raise Unavailable(
+                f"a call would take about {expected:.2g} s, going by {queries} queries, and --seconds gives "
+                f"{self.settings.seconds:g}"
+            )
+
+    def took(self, who: Contestant, workload: Workload, seconds: float) -> None:
+        """Remember that, for `foretell`."""
+        self._speeds[self._speed_key(who, workload)] = workload.n_queries, seconds
+
+    def _speed_key(self, who: Contestant, workload: Workload) -> tuple[Contestant, str, int, float]:
+        return who, workload.metric, self.threads(workload), workload.keep
+
+    def truth(self, workload: Workload) -> gate.Specification:
+        """The specification's answers at that metric and filter."""
+        kept = self.filter(workload.keep)
+        mask = None if kept is None else kept.mask
+        make = lambda: gate.Specification(self.docs, self.queries, workload.metric, mask)  # noqa: E731
+        return self.keep(("truth", workload.metric, workload.keep), make)
+
+    def filter(self, share: float) -> Kept | None:
+        """A random ``share`` of the documents, always the same; None for 0."""
+        return self.keep(("filter", share), lambda: _filter(len(self.docs), share)) if share else None
+
+
+def _filter(n_docs: int, share: float) -> Kept:
+    mask = np.random.default_rng([data.SEED, 5]).random(n_docs) < share
+    return Kept(mask, np.packbits(mask, bitorder="little"), np.flatnonzero(mask).astype(np.int64))

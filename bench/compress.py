@@ -1,0 +1,188 @@
+"""A few bits a dimension, without the vectors themselves: binary codes, and residual codes beside faiss PQ and SQ4.
+
+Ours are judged by the specification on what the codes decode to. The recall is of the table's own truth: for binary
+codes the same thing, as every vector there is the signs of another; for the rest the float32 vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pyengine
+from bench import gate, memory
+from bench.arena import Arena
+from bench.contestants import Answer, Search, Unavailable, first_two, module, require
+from bench.race import Entry, enter, refused
+from bench.report import Row
+from bench.shapes import Heat, Workload
+from pyengine.types import F32, I64
+
+CHUNK = 1 << 14  # rows converted at a time
+TRAINING = 10_000  # rows that a quantiser learns from: what faiss asks for with 256 centroids
+
+
+class Compressed(NamedTuple):
+    """A contestant that is set up: ``n_bytes`` is all that it keeps, ``decoded`` what its codes mean, where that
+    defines its answers."""
+
+    search: Search
+    n_bytes: int
+    decoded: gate.Rows | None = None
+
+
+class Compressor(NamedTuple):
+    name: str
+    prepare: Callable[[F32, int], Compressed]  # (docs [N, D], threads)
+    ours: bool = False
+
+
+class Signs:
+    """The signs of vectors, as vectors of -1 and 1, made a slice at a time."""
+
+    def __init__(self, docs: F32) -> None:
+        self.docs = docs
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    def __getitem__(self, part: slice) -> F32:
+        signs: F32 = np.where(self.docs[part] > 0, np.float32(1), np.float32(-1))
+        return signs
+
+
+def _store(name: str, signs: bool = False) -> Compressor:
+    """Our index with that store and nothing else."""
+
+    def prepare(docs: F32, threads: int) -> Compressed:
+        require("cpu")
+        try:
+            built: Any = pyengine.DenseIndex(docs.shape[1], "cosine", store=name, originals=None, backend="cpu")  # type: ignore[arg-type]
+        except ValueError as error:
+            raise Unavailable(f"this pyengine has no such store: {error}") from None
+        rows = Signs(docs) if signs else docs
+        for start in range(0, len(docs), CHUNK):
+            built.add(rows[start : start + CHUNK])
+        n_bytes = int(repr(built).rpartition("bytes=")[2].rstrip(")"))
+        decoded = rows if signs else built._problem(docs[:1], 1).docs.rows
+        return Compressed(lambda queries, k: built.search(queries, k, num_threads=threads), n_bytes, decoded)
+
+    return Compressor(f"pyengine-{name}", prepare, ours=True)
+
+
+def _packed(rows: F32) -> NDArray[np.uint8]:
+    """The signs as bits [n, D / 8]."""
+    parts = [np.packbits(rows[start : start + CHUNK] > 0, axis=1) for start in range(0, len(rows), CHUNK)]
+    return np.concatenate(parts)
+
+
+def _cosine(dim: int, distances: Any, ids: Any) -> Answer:
+    """Hamming distances as what they say of the cosine."""
+    return (1 - 2 * np.asarray(distances, np.float64) / dim).astype(np.float32), np.asarray(ids, np.int64)
+
+
+def faiss_binary(docs: F32, threads: int) -> Compressed:
+    """faiss.IndexBinaryFlat."""
+    faiss = module("faiss", "faiss-cpu")
+    faiss.omp_set_num_threads(threads)
+    built, dim = faiss.IndexBinaryFlat(docs.shape[1]), docs.shape[1]
+    built.add(_packed(docs))
+    return Compressed(lambda queries, k: _cosine(dim, *built.search(_packed(queries), k)), len(docs) * dim // 8)
+
+
+def usearch_binary(docs: F32, threads: int) -> Compressed:
+    """usearch.index.search(exact=True) of b1 vectors."""
+    usearch = module("usearch.index", "usearch")
+    bits, dim = _packed(docs), docs.shape[1]
+    options = {"dtype": usearch.ScalarKind.B1, "exact": True, "threads": threads}
+
+    def search(queries: F32, k: int) -> Answer:
+        found = usearch.search(bits, _packed(queries), k, usearch.MetricKind.Hamming, **options)
+        return _cosine(dim, np.reshape(found.distances, (-1, k)), np.reshape(found.keys, (-1, k)))
+
+    return Compressed(search, bits.nbytes)
+
+
+def _faiss(make: Callable[[Any, int], Any]) -> Callable[[F32, int], Compressed]:
+    """A faiss index for inner products that learns from some of the rows."""
+
+    def prepare(docs: F32, threads: int) -> Compressed:
+        faiss = module("faiss", "faiss-cpu")
+        faiss.omp_set_num_threads(threads)
+        built = make(faiss, docs.shape[1])
+        built.train(docs[:: max(1, len(docs) // TRAINING)])
+        built.add(docs)
+        return Compressed(lambda queries, k: built.search(queries, k), len(docs) * built.sa_code_size())
+
+    return prepare
+
+
+def _faiss_pq(faiss: Any, dim: int) -> Any:
+    """2 bits a dimension, as 8 for every four."""
+    return faiss.IndexPQ(dim, dim // 4, 8, faiss.METRIC_INNER_PRODUCT)
+
+
+def _faiss_sq4(faiss: Any, dim: int) -> Any:
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT)
+
+
+BINARY = (_store("binary", signs=True), Compressor("faiss", faiss_binary), Compressor("usearch", usearch_binary))
+RESIDUAL = (
+    *(_store(f"residual{bits}") for bits in (2, 3, 4)),
+    Compressor("faiss-pq", _faiss(_faiss_pq)),
+    Compressor("faiss-sq4", _faiss(_faiss_sq4)),
+)
+
+
+def binary_entries(heat: Heat, arena: Arena, contestants: Sequence[Compressor]) -> list[Entry]:
+    """Documents and queries are the signs of the arena's."""
+    arena.release()
+    (workload,) = heat.workloads
+    queries = Signs(arena.queries)[: workload.n_queries]
+    truth = arena.keep("signs", lambda: gate.Specification(Signs(arena.docs), Signs(arena.queries)[:], workload.metric))
+    checked = truth.sample(workload.n_queries)
+    return [_entry(heat, workload, arena, who, queries, truth, checked) for who in contestants]
+
+
+def residual_entries(heat: Heat, arena: Arena, contestants: Sequence[Compressor]) -> list[Entry]:
+    """The true neighbours are those of our exact search, once the specification has confirmed a sample of them."""
+    arena.release()
+    (workload,) = heat.workloads
+    queries, truth = arena.queries[: workload.n_queries], arena.truth(workload)
+    checked = truth.sample(workload.n_queries)
+    found = pyengine.topk(queries, arena.docs, workload.k, metric=workload.metric)
+    verdict = gate.judge(first_two(found), truth, checked, workload.k)
+    if not verdict.exact:
+        raise ArithmeticError(f"the true neighbours are not the specification's: {verdict.reason}")
+    return [_entry(heat, workload, arena, who, queries, truth, checked, found.ids) for who in contestants]
+
+
+def _entry(
+    heat: Heat, workload: Workload, arena: Arena, who: Compressor, queries: F32, truth: gate.Specification,
+    checked: Sequence[int], true_ids: I64 | None = None,
+) -> Entry:  # fmt: skip
+    threads = arena.threads(workload)
+    row = Row(heat.table, workload, who.name, threads, "ours" if who.ours else "peer", operations=workload.operations)
+    try:
+        memory.require(0.5 * arena.docs.nbytes)
+        ready = who.prepare(arena.docs, threads)
+    except Exception as error:  # a contestant's, whatever it is: the others go on
+        return refused(row, error)
+    floor = arena.settings.ceilings.floor(ready.n_bytes, 0, "none")
+    row = replace(row, n_bytes=ready.n_bytes, floor=floor, bytes_per_vector=ready.n_bytes / len(arena.docs))
+    entry, answer = enter(row, partial(ready.search, queries, workload.k), first_two, arena.settings)
+    if answer is None:
+        return entry
+    if who.ours and true_ids is not None:  # what its codes decode to is its truth
+        decoded = arena.docs if ready.decoded is None else ready.decoded
+        truth = gate.Specification(decoded, queries, workload.metric)
+    verdict = gate.judge(answer, truth, checked, workload.k)
+    if true_ids is not None:
+        verdict = verdict._replace(recall=gate.recall(answer[1], true_ids))
+    entry.row = replace(entry.row, verdict=verdict, note=verdict.reason)
+    return entry

@@ -86,8 +86,9 @@ def _reason(error: Exception) -> str:
 
 
 def vectors(value: Any, name: str, dim: int | None = None) -> F32:
-    """Rows as float32 [n, D], C-contiguous and aligned, not copied where they already are. Wider types are rounded to float32,
-    which is then the truth. Whether they are finite is checked apart (`finite`), since a kernel may do it."""
+    """Rows as float32 [n, D], C-contiguous and aligned, not copied where they already are. Wider types are
+    rounded to float32, which is then the truth. Whether they are finite is checked apart (`finite`), since a kernel may
+    do it."""
     array = host_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
@@ -164,7 +165,7 @@ def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
         form = "booleans" if array.dtype == np.bool_ else "bitmap bytes"
         raise ValueError(f"mask must have shape ({width},) or ({n_queries}, {width}) as {form}; got {array.shape}")
     array = np.atleast_2d(array)
-    return np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else np.ascontiguousarray(array)
+    return np.ascontiguousarray(np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else array)
 
 
 def unpack(bits: U8, n_docs: int) -> np.ndarray:

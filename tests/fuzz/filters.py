@@ -92,7 +92,7 @@ def no_threshold(rng: Rng, n_queries: int, but: tuple[Any, ...] = ()) -> Argumen
 
 def after(rng: Rng, known: I64, n_queries: int) -> Argument:
     """A score and an id for each query, as a pair or a page; the truth is the pair."""
-    scores = rng.choice(SCORES, n_queries).astype(np.float32)
+    scores = np.clip(rng.choice(SCORES, n_queries), -3e38, np.inf).astype(np.float32)
     ids = rng.choice(np.append(known, -1), n_queries)
     if rng.random() < 0.5:
         return Argument((form(rng, scores), form(rng, ids)), (scores, ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,9 @@ class Life:
             self.tally.call("save", True, lambda: self.index.save(path))  # type: ignore[attr-defined]
             mapped = bool(self.rng.random() < 0.5)
             loaded = self.tally.call("load", True, lambda: pe.load(path, mmap=mapped))  # type: ignore[attr-defined]
-            files.alter(self.rng, path)
-            altered = self.tally.call("load altered", None, lambda: pe.load(path, mmap=mapped))  # type: ignore[attr-defined]
+            other = shutil.copytree(path, Path(folder) / "altered")  # the mapped files stay as they are
+            files.alter(self.rng, other)
+            altered = self.tally.call("load altered", None, lambda: pe.load(other, mmap=mapped))  # type: ignore[attr-defined]
             if altered is not None:
                 self.survive(altered, same=not mapped)
             self.index = loaded

@@ -208,6 +208,7 @@ def function_of(where: Any, name: str) -> Any:
 def search_once(rng: Rng, tally: Tally) -> None:
     """A search of drawn documents."""
     n, dim = int(pick(rng, (0, 1, 7, 100, 300))), int(pick(rng, (1, 3, 16, 65, 130)))
+    n = 9000 if rng.random() < 0.03 else n  # enough for the scan to sample
     docs = values.vectors(rng, n, dim)
     search = draw(rng, Corpus(docs.truth, np.arange(n), pick(rng, reference.METRICS)), pe)
     if rng.random() < HOSTILE:

@@ -3,15 +3,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SANITIZED := build/sanitize
+SECONDS ?= 60
+SEED ?= 0
 EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
 .NOTPARALLEL: # the stamps share one environment
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint sanitize fuzz sanitize-fuzz clean
 
 help:
 	@echo "make demo    search SciFact's abstracts for 300 claims, and compare the bits of every backend (no torch)"
 	@echo "make test    install torch, faiss and the rest, and run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
+	@echo "                but those of torch and faiss, which are not installed for it; TESTS=tests/test_index.py for some"
+	@echo "make fuzz    hostile arrays and files, SECONDS=60 of them from SEED=0 on; make sanitize-fuzz: sanitized"
 	@echo "make clean   remove the environment and everything that was built"
 
 demo: $(VENV)/demo.stamp
@@ -24,6 +30,43 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+# Python is not built for the sanitizers, so their run-time comes first in every process (and libstdc++ with it, so
+# that exceptions are intercepted). Leaks are not looked for: the interpreter leaves much to the end of the process.
+# Without capture by file descriptor, so that the report of a process that dies is seen.
+RUNTIME = $(foreach library,libasan.so libstdc++.so,$(shell $(CXX) -print-file-name=$(library)))
+UNDER_SANITIZERS = cd $(SANITIZED)/tree && LD_PRELOAD="$(RUNTIME)" ASAN_OPTIONS=detect_leaks=0 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(CURDIR)/$(SANITIZED)/venv/bin/python -m
+
+sanitize: $(SANITIZED)/tree
+	$(SANITIZED)/cmake/check_kernels
+	$(UNDER_SANITIZERS) pytest --capture=sys $(TESTS)
+
+sanitize-fuzz: $(SANITIZED)/tree
+	$(UNDER_SANITIZERS) tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+# A copy of the tree with that extension in it, so that the ordinary one stays where it is.
+.PHONY: $(SANITIZED)/tree
+$(SANITIZED)/tree: $(SANITIZED)/venv.stamp
+	PATH="$(CURDIR)/$(SANITIZED)/venv/bin:$$PATH" cmake -S . -B $(SANITIZED)/cmake -G Ninja -DCMAKE_CXX_COMPILER=$(CXX) \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DPYENGINE_TESTING=ON -DPYENGINE_SANITIZE=ON \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/$(SANITIZED)/lib \
+		-DPython_EXECUTABLE=$(CURDIR)/$(SANITIZED)/venv/bin/python \
+		-Dpybind11_DIR=$$($(SANITIZED)/venv/bin/python -m pybind11 --cmakedir)
+	$(SANITIZED)/venv/bin/cmake --build $(SANITIZED)/cmake
+	rm -rf $@ && mkdir $@
+	cp -a bench csrc kernels pyengine tests *.md *.toml $@
+	rm -f $@/pyengine/*.so && cp $(SANITIZED)/lib/*.so $@/pyengine
+
+# What the tests need, without torch and faiss: their own libraries would be loaded under the sanitizers too.
+$(SANITIZED)/venv.stamp: pyproject.toml
+	$(PYTHON) -m venv $(SANITIZED)/venv
+	$(SANITIZED)/venv/bin/python -m pip install --quiet numpy pytest pytest-benchmark hypothesis typer rich tqdm ir_measures \
+		cmake ninja pybind11
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info pyengine/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

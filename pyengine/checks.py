@@ -98,14 +98,15 @@ def _reason(error: Exception) -> str:
 
 
 def vectors(value: Any, name: str, dim: int | None = None) -> F32:
-    """Rows as float32 [n, D], C-contiguous, not copied where they already are. Wider types are rounded to float32,
-    which is then the truth. Whether they are finite is checked apart (`finite`), since a kernel may do it."""
+    """Rows as float32 [n, D], C-contiguous and aligned, not copied where they already are. Wider types are
+    rounded to float32, which is then the truth. Whether they are finite is checked apart (`finite`), since a kernel may
+    do it."""
     array = host_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
     _matrix(array.shape, name, dim)
     with np.errstate(over="ignore", under="ignore"):  # what overflows becomes inf, and is refused as such
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.require(array, np.float32, ["C", "A"])  # aligned too: what the kernels' loads may assume
 
 
 def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
@@ -177,7 +178,7 @@ def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
         form = "booleans" if array.dtype == np.bool_ else "bitmap bytes"
         raise ValueError(f"mask must have shape ({width},) or ({n_queries}, {width}) as {form}; got {array.shape}")
     array = np.atleast_2d(array)
-    return np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else np.ascontiguousarray(array)
+    return np.ascontiguousarray(np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else array)
 
 
 def unpack(bits: U8, n_docs: int) -> np.ndarray:
@@ -194,7 +195,7 @@ def biases(bias: Any, n_docs: int) -> F64 | None:
         raise TypeError(f"bias must hold real numbers (float or int); got dtype {array.dtype}")
     if array.shape != (n_docs,):
         raise ValueError(f"bias must have shape ({n_docs},), one per document; got {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = np.require(array, np.float64, ["C", "A"])
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise ValueError(f"bias must be finite; entry {bad[0]} is {array[bad[0]]} (use mask to leave a document out)")

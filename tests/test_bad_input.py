@@ -523,6 +523,13 @@ def test_strange_masks_give_the_specified_answer(engine: str, make: Callable[[],
     conformance.same(result, reference.topk(QUERIES, DOCS, N, mask=MASK), "masked")
 
 
+def test_a_mask_per_query_in_fortran_order(engine: str) -> None:
+    mask = np.asfortranarray(RNG.random((Q, 40)) < 0.5)  # several bytes wide, so that its bitmap has an order too
+    docs: F32 = RNG.standard_normal((40, D)).astype(np.float32)
+    result = topk(QUERIES, docs, 40, mask=mask, backend=engine)
+    conformance.same(result, reference.topk(QUERIES, docs, 40, mask=mask), "masked")
+
+
 BIAS = np.array([3, -1, 0, 2, 0, -4])
 
 

@@ -71,7 +71,7 @@ class Best {
   explicit Best(int64_t k) : k_(k) {}
 
   void add(Ranked item) {
-    if (item.rank == -INF) return;
+    if (!(item.rank > -INF)) return;  // nor NaN, which has no order: what a mapped file holds is not verified
     if (static_cast<int64_t>(heap_.size()) < k_) {
       heap_.push_back(item);
       std::push_heap(heap_.begin(), heap_.end(), better);

@@ -62,7 +62,7 @@ def _store(name: str, signs: bool = False) -> Compressor:
     def prepare(docs: F32, threads: int) -> Compressed:
         require("cpu")
         try:
-            built: Any = pyengine.DenseIndex(docs.shape[1], "cosine", store=name, originals=None, backend="cpu")  # type: ignore[arg-type]
+            built: Any = pyengine.DenseIndex(docs.shape[1], "cosine", store=name, originals=None, backend="cpu")
         except ValueError as error:
             raise Unavailable(f"this pyengine has no such store: {error}") from None
         rows = Signs(docs) if signs else docs

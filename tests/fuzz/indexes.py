@@ -74,18 +74,18 @@ class Life:
             search.check(found, repr(self.index))
 
     def compact(self) -> None:
-        self.tally.call("compact", True, lambda: self.index.compact())  # type: ignore[attr-defined]
+        self.tally.call("compact", True, lambda: self.index.compact())
 
     def save_and_load(self) -> None:
         """Load what was saved, and what was saved and then altered."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index"
-            self.tally.call("save", True, lambda: self.index.save(path))  # type: ignore[attr-defined]
+            self.tally.call("save", True, lambda: self.index.save(path))
             mapped = bool(self.rng.random() < 0.5)
-            loaded = self.tally.call("load", True, lambda: pe.load(path, mmap=mapped))  # type: ignore[attr-defined]
+            loaded = self.tally.call("load", True, lambda: pe.load(path, mmap=mapped))
             other = shutil.copytree(path, Path(folder) / "altered")  # the mapped files stay as they are
             files.alter(self.rng, other)
-            altered = self.tally.call("load altered", None, lambda: pe.load(other, mmap=mapped))  # type: ignore[attr-defined]
+            altered = self.tally.call("load altered", None, lambda: pe.load(other, mmap=mapped))
             if altered is not None:
                 self.survive(altered, same=not mapped)
             self.index = loaded

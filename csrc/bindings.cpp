@@ -231,7 +231,7 @@ Array<float> decode_rows(const RowArrays& rows) {
 
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
                        int64_t sample_rank, int64_t width, int query_block, int row_queries, double caution, int threads,
-                       const Optional<double>& floor, const Optional<double>& ceiling) {
+                       const Optional<double>& floor, const Optional<double>& ceiling, const Optional<int32_t>& listed) {
   Queries queries = corpus.queries(query_rows);
   require((!floor || floor->size() == queries.n) && (!ceiling || ceiling->size() == queries.n),
           "floor and ceiling must have shape [Q]");
@@ -242,11 +242,17 @@ py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_row
           "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32, "
           "caution in 0 .. 1");
   require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
+  Corpus scanned = corpus.view();
+  if (listed) {
+    const auto [least, most] = std::minmax_element(listed->data(), listed->data() + listed->size());
+    require(listed->ndim() == 1 && (listed->size() == 0 || (*least >= 0 && *most < scanned.n)), "listed must be rows");
+    scanned.listed = listed->data(), scanned.n_listed = listed->size();
+  }
   CandidateLists found;
   {
     py::gil_scoped_release release;
     const ScanPlan plan{tile, sample, sample_rank, width, query_block, row_queries, caution};
-    found = propose(corpus.view(), queries, k, plan, threads, check_signals);
+    found = propose(scanned, queries, k, plan, threads, check_signals);
   }
   return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
                         to_array(std::move(found.estimates)), to_array(std::move(found.dropped)),
@@ -395,7 +401,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
         py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
         py::arg("caution"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
-        py::arg("ceiling").noconvert() = py::none());
+        py::arg("ceiling").noconvert() = py::none(), py::arg("listed").noconvert() = py::none());
   m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
         py::arg("offsets").noconvert(), py::arg("num_threads"));
   m.def("select", &select_lists, py::arg("scores").noconvert(), py::arg("rows").noconvert(),

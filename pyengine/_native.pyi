@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pyengine.types import F32, F64, I64, U8
@@ -49,6 +50,7 @@ def propose(
     num_threads: int,
     floor: F64 | None = None,
     ceiling: F64 | None = None,
+    listed: NDArray[np.int32] | None = None,
 ) -> tuple[I64, I64, F32, F64, I64]: ...
 def refine(corpus: Corpus, queries: F32, rows: I64, offsets: I64, num_threads: int) -> F32: ...
 def select(

@@ -31,15 +31,21 @@ class PlannedCpu(CpuBackend):
 
     def __init__(self, **launch: float) -> None:
         self.launch: dict[str, Any] = dict(launch)
+        self.gather = bool(self.launch.pop("gather", False))
 
     def first_width(self, problem: DenseProblem) -> int:
         return 4 * problem.k
 
-    def _few_allowed(self, problem: DenseProblem) -> None:
-        return None  # scan, however few a mask allows
+    few = 0
 
-    def plan(self, problem: DenseProblem, width: int) -> DensePlan:
-        return replace(super().plan(problem, width), width=width, **self.launch)
+    def _listed(self, problem: DenseProblem) -> Any:
+        if not self.gather or problem.mask is None or len(problem.mask) > 1:
+            return None
+        return np.flatnonzero(allowed(problem)[0]).astype(np.int32)
+
+    def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
+        launch = self.launch | {"sample": min(self.launch["sample"], len(problem.docs) if n_docs is None else n_docs)}
+        return replace(super().plan(problem, width, n_docs), width=width, **launch)
 
 
 launches = st.fixed_dictionaries(
@@ -51,6 +57,7 @@ launches = st.fixed_dictionaries(
         "query_block": st.sampled_from([16, 32]),
         "row_queries": st.sampled_from([0, 4, 32]),
         "num_threads": st.integers(1, 3),
+        "gather": st.booleans(),
     }
 )
 
@@ -137,7 +144,6 @@ def test_any_plan_gives_the_specified_bits(
     isa: str, launch: dict[str, float], kind: str, metric: str, store: str, sizes: tuple[int, int, int], seed: int
 ) -> None:
     problem = make_problem(kind, metric, store, np.random.default_rng(seed), sizes)
-    launch["sample"] = min(launch["sample"], len(problem.docs))
     backend = PlannedCpu(**launch)
     assert_dropped_bounds(problem, backend)
     result, want = exact_search(problem, backend), specified(problem)
@@ -162,7 +168,9 @@ def test_floor_and_ceiling_leave_out_only_what_they_may(
     rng = np.random.default_rng(seed)
     problem = make_problem(kind, metric, store, rng, sizes)
     n_queries, n_docs = problem.n_queries, len(problem.docs)
-    launch |= {"sample": min(launch["sample"], n_docs), "width": 1 << 40}
+    gather = launch.pop("gather") and problem.mask is not None and len(problem.mask) == 1
+    listed = np.flatnonzero(allowed(problem)[0]).astype(np.int32) if gather else None
+    launch |= {"sample": min(launch["sample"], n_docs if listed is None else len(listed)), "width": 1 << 40}
     rank, may = ranks(problem), allowed(problem)
     rounded = reference.round_score(rank).astype(np.float64)
     floor = rounded[np.arange(n_queries), rng.integers(0, n_docs, n_queries)] if rng.random() < 0.7 else None
@@ -174,7 +182,7 @@ def test_floor_and_ceiling_leave_out_only_what_they_may(
     assert native is not None
     corpus = exact.corpus(problem, scan=True)
     rows, offsets, _, dropped, above = native.propose(
-        corpus, problem.queries, k, **launch, floor=floor, ceiling=ceiling
+        corpus, problem.queries, k, **launch, floor=floor, ceiling=ceiling, listed=listed
     )
     for q in range(n_queries):
         listed = rows[offsets[q] : offsets[q + 1]]

@@ -22,7 +22,7 @@ constexpr double LARGEST_SCORE = std::numeric_limits<float>::max();  // scores b
 // What a pass goes over: a sample, only to find a threshold, or the corpus.
 enum Extent { SAMPLE, CORPUS };
 
-// One pass over rows 0, step, 2 step, ...
+// One pass over every step-th of the rows that may be returned.
 struct Pass {
   int64_t rows, step;
   Extent extent;
@@ -63,10 +63,10 @@ class Scan {
 
   void run(CandidateLists& out) {
     if (plan_.sample) {
-      scan({plan_.sample, corpus_.n / plan_.sample, SAMPLE});
+      scan({plan_.sample, corpus_.considered() / plan_.sample, SAMPLE});
       parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q, SAMPLE).clear(); });
     }
-    scan({corpus_.n, 1, CORPUS});
+    scan({corpus_.considered(), 1, CORPUS});
     parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int) { settle(q, CORPUS); });
     sharpen();
     size_t total = out.rows.size();
@@ -81,15 +81,16 @@ class Scan {
     parallel_for(items, threads_, interrupt_, [&](int64_t item, int thread) {
       const int64_t start = item * plan_.tile;
       const int count = static_cast<int>(std::min<int64_t>(plan_.tile, pass.rows - start));
-      DocTile tile = tiles_[thread].make(start * pass.step, pass.step, count, signs_.empty());
+      const RowSequence rows{start * pass.step, pass.step, corpus_.listed};
+      DocTile tile = tiles_[thread].make(rows, count, signs_.empty());
       for (int64_t q = 0; q < queries_.count(); q += group_) {
-        scan_group(tile, start * pass.step, pass, q, thread);
+        scan_group(tile, rows, pass.extent, q, thread);
         tile.cold = false;
       }
     });
   }
 
-  void scan_group(const DocTile& tile, int64_t first_row, const Pass& pass, int64_t first, int thread) {
+  void scan_group(const DocTile& tile, const RowSequence& rows, Extent extent, int64_t first, int thread) {
     const int n = static_cast<int>(std::min<int64_t>(group_, queries_.count() - first));
     std::vector<Hit>& hits = hits_[thread];
     alignas(64) float least[MAX_PANELS * PANEL];
@@ -105,10 +106,11 @@ class Scan {
                                   : table_.scan_panels(tile, block, (n + PANEL - 1) / PANEL, depth_, hits.data());
     for (size_t i = 0; i < found; ++i) {
       const Hit& hit = hits[i];
-      const int64_t query = first + hit.query, row = first_row + hit.doc * pass.step;
+      const int64_t query = first + hit.query, row = rows[hit.doc];
       if (hit.query >= n || !corpus_.allowed(first_query_ + query, row)) continue;
-      Candidate found_now{static_cast<int32_t>(row), hit.product, queries_.rough(query, hit.product, tiles_[thread].terms(hit.doc))};
-      if (admit(found_now, query, pass.extent, thread)) pools_[thread][query].add(found_now, rules(query, pass.extent));
+      const auto bounds = queries_.rough(query, hit.product, tiles_[thread].terms(hit.doc));
+      Candidate candidate{static_cast<int32_t>(row), hit.product, bounds};
+      if (admit(candidate, query, extent, thread)) pools_[thread][query].add(candidate, rules(query, extent));
     }
   }
 
@@ -140,7 +142,7 @@ class Scan {
         prefetch(places[std::min(i + SOON, total - 1)].row);
         const int64_t query = places[i].query;
         Candidate& candidate = pools_[0][query].items()[places[i].at];
-        const DocTile& tile = tiles_[thread].make(candidate.row, 1, 1);
+        const DocTile& tile = tiles_[thread].make({candidate.row, 1, nullptr}, 1);
         candidate.bounds = queries_.sharpen(query, candidate.product, tile.codes, tiles_[thread].terms(0), table_);
       }
     });
@@ -234,7 +236,7 @@ CandidateLists propose(const Corpus& corpus, const Queries& queries, int64_t k, 
                        const Interrupt& interrupt) {
   const DefaultFloatEnvironment environment;
   CandidateLists out;
-  const int useful = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n / plan.tile)));
+  const int useful = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, corpus.considered() / plan.tile)));
   for (int64_t first = 0; first < queries.n; first += plan.query_block) {
     const int64_t count = std::min<int64_t>(plan.query_block, queries.n - first);
     Scan(corpus, queries, first, count, k, plan, useful, interrupt).run(out);

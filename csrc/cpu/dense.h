@@ -32,6 +32,10 @@ struct Corpus {
   const double* bias = nullptr;          // optional [n]
   Metric metric = Metric::cosine;
 
+  const int32_t* listed = nullptr;  // optional [n_listed]: the rows that `mask` allows, where the proposer is to read no others
+  int64_t n_listed = 0;
+
+  int64_t considered() const { return listed ? n_listed : n; }
   bool allowed(int64_t query, int64_t row) const {
     return !mask || (mask[query * mask_stride + (row >> 3)] >> (row & 7) & 1);
   }

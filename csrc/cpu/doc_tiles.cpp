@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace pyengine {
 namespace {
@@ -50,36 +51,51 @@ DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_un
   }
 }
 
-const DocTile& DocTiles::make(int64_t first, int64_t step, int count, bool unpacked) {
+const DocTile& DocTiles::make(const RowSequence& rows, int count, bool unpacked) {
   packed_ = corpus_.code_planes && !unpacked;
   tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weighted_ ? weight_.data() : nullptr,
                   residual_.data(), offset_.empty() ? nullptr : offset_.data(), false};
   if (corpus_.codes)
-    stored_codes(first, step, count, unpacked);
+    stored_codes(rows, count, unpacked);
   else
-    quantize(first, step, count);
-  if (weighted_ || tile_.offset) weigh(first, step, count);
-  tile_.cold = corpus_.codes && !corpus_.code_planes && step == 1;
+    quantize(rows, count);
+  if (weighted_ || tile_.offset) weigh(rows, count);
+  tile_.cold = corpus_.codes && !corpus_.code_planes && !rows.list && rows.step == 1;
   return tile_;
 }
 
-void DocTiles::stored_codes(int64_t first, int64_t step, int count, bool unpacked) {
-  const bool unpacks = corpus_.code_planes && unpacked;
-  if (!unpacks) {
-    tile_.codes = corpus_.codes + first * corpus_.code_stride;
-    tile_.stride = static_cast<size_t>(corpus_.code_stride * step);
+void DocTiles::stored_codes(const RowSequence& rows, int count, bool unpacked) {
+  if (corpus_.code_planes && unpacked) {
+    for (int i = 0; i < count; ++i)
+      unpack(corpus_.codes + rows[i] * corpus_.code_stride, codes_.data() + i * static_cast<size_t>(depth_));
+  } else if (rows.list && count > 1) {
+    gather(rows, count);
+  } else {
+    tile_.codes = corpus_.codes + rows[0] * corpus_.code_stride;
+    tile_.stride = static_cast<size_t>(corpus_.code_stride * rows.step);
   }
-  for (int i = 0; unpacks && i < count; ++i)
-    unpack(corpus_.codes + (first + i * step) * corpus_.code_stride, codes_.data() + i * static_cast<size_t>(depth_));
-  if (!weighted_ && step == 1) {
-    tile_.scale = corpus_.scale + first;
-    tile_.residual = corpus_.residual + first;
+  if (!weighted_ && !rows.list && rows.step == 1) {
+    tile_.scale = corpus_.scale + rows.first;
+    tile_.residual = corpus_.residual + rows.first;
     return;
   }
   for (int i = 0; i < count; ++i) {
-    scale_[i] = corpus_.scale[first + i * step];
-    residual_[i] = corpus_.residual[first + i * step];
+    scale_[i] = corpus_.scale[rows[i]];
+    residual_[i] = corpus_.residual[rows[i]];
   }
+}
+
+// The codes of rows here and there, side by side.
+void DocTiles::gather(const RowSequence& rows, int count) {
+  const size_t used = corpus_.code_planes ? corpus_.code_stride : depth_;
+  codes_.resize(std::max(codes_.size(), count * used));
+  for (int i = 0; i < count; ++i) {
+    const uint8_t* soon = corpus_.codes + rows[std::min(i + 4, count - 1)] * corpus_.code_stride;
+    for (size_t line = 0; line < used; line += DEPTH_STEP) __builtin_prefetch(soon + line);
+    std::memcpy(codes_.data() + i * used, corpus_.codes + rows[i] * corpus_.code_stride, used);
+  }
+  tile_.codes = codes_.data();
+  tile_.stride = used;
 }
 
 void DocTiles::unpack(const uint8_t* planes, uint8_t* codes) const {
@@ -94,10 +110,10 @@ const uint8_t* DocTiles::codes(int doc) {
   return row_codes_.data();
 }
 
-void DocTiles::quantize(int64_t first, int64_t step, int count) {
+void DocTiles::quantize(const RowSequence& rows, int count) {
   RowCode code;
   for (int i = 0; i < count; ++i) {
-    const int64_t row = first + i * step;
+    const int64_t row = rows[i];
     if (!table_.quantize_row(reader_.read(row), corpus_.dims, depth_, codes_.data() + i * (size_t)depth_,
                              &code))
       throw NonFiniteRow(row);
@@ -108,10 +124,10 @@ void DocTiles::quantize(int64_t first, int64_t step, int count) {
 }
 
 // Codes describe d/|d| of the whole vector; the weight makes of its product the score (cosine renormalises a prefix).
-void DocTiles::weigh(int64_t first, int64_t step, int count) {
+void DocTiles::weigh(const RowSequence& rows, int count) {
   const bool stored = corpus_.codes != nullptr, prefix = stored && corpus_.dims < corpus_.dim;
   for (int i = 0; i < count; ++i) {
-    const int64_t row = first + i * step;
+    const int64_t row = rows[i];
     const double norm = stored ? corpus_.norms[row] : norm_[i];
     const double scored_norm = prefix ? corpus_.prefix_norms[row] : norm;
     if (corpus_.metric != Metric::cosine)

@@ -10,14 +10,22 @@
 
 namespace pyengine {
 
+// Rows first, first + step, first + 2 step, ... of the corpus, or of a list of its rows.
+struct RowSequence {
+  int64_t first, step;
+  const int32_t* list;
+
+  int64_t operator[](int64_t i) const { return list ? list[first + i * step] : first + i * step; }
+};
+
 // Fills tiles of `capacity` documents at most. One per thread; a tile is valid until the next is made.
 class DocTiles {
  public:
   DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
 
-  // Rows first, first + step, first + 2 step, ... Throws NonFiniteRow where a row to quantise is not finite.
-  // Bit planes are unpacked, or left as rows of bits where the scan takes those.
-  const DocTile& make(int64_t first, int64_t step, int count, bool unpacked = true);
+  // The first `count` of these rows. Throws NonFiniteRow where one to quantise is not finite. Bit planes are unpacked, or
+  // left as rows of bits where the scan takes those.
+  const DocTile& make(const RowSequence& rows, int count, bool unpacked = true);
 
   // A document's codes, as bytes.
   const uint8_t* codes(int doc);
@@ -34,10 +42,11 @@ class DocTiles {
   static double offset_unit(const Corpus& corpus, double norm_unit);
 
  private:
-  void stored_codes(int64_t first, int64_t step, int count, bool unpacked);
+  void stored_codes(const RowSequence& rows, int count, bool unpacked);
+  void gather(const RowSequence& rows, int count);
   void unpack(const uint8_t* planes, uint8_t* codes) const;
-  void quantize(int64_t first, int64_t step, int count);
-  void weigh(int64_t first, int64_t step, int count);
+  void quantize(const RowSequence& rows, int count);
+  void weigh(const RowSequence& rows, int count);
   void set_weight(int doc, double weight);
   void set_offset(int doc, double norm_term, double bias);
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyengine import checks, exact
 from pyengine.backends.base import Backend
@@ -16,9 +17,7 @@ from pyengine.types import I64, Candidates
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
-FEW = 1024  # documents, and 2 k: refining so many costs less than a scan
-FEW_SHARE = 100  # and so does refining this part of the corpus
-LISTED = 1 << 22  # candidates listed for all queries together without a scan: 32 MiB
+LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
 
 
 class CpuBackend(Backend):
@@ -31,6 +30,7 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
+    few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
         kernels = exact.native()
@@ -56,49 +56,47 @@ class CpuBackend(Backend):
     def first_width(self, problem: DenseProblem) -> int:
         return 8 * problem.k + 4096
 
-    def plan(self, problem: DenseProblem, width: int) -> DensePlan:
-        """The tiles and limits of the scan."""
+    def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
+        """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""
         stored = 4 if problem.docs.codes is None else 1
         sure = width > self.first_width(problem)
-        return plan_dense(
-            problem.n_queries, len(problem.docs), problem.dims, problem.k, width, stored, problem.num_threads, sure
-        )
+        n_docs = len(problem.docs) if n_docs is None else n_docs
+        return plan_dense(problem.n_queries, n_docs, problem.dims, problem.k, width, stored, problem.num_threads, sure)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        few = self._few_allowed(problem)
-        if few is not None:
-            return _everything(problem, few)
-        launch = self.plan(problem, width).launch() | {"floor": problem.floor, "ceiling": problem.ceiling}
-        *lists, _ = kernels.propose(exact.corpus(problem, scan=True), problem.queries, problem.k, **launch)
-        return Candidates(*lists)
+        listed = self._listed(problem)
+        if listed is not None and len(listed) <= max(self.few, problem.k):
+            return _everything(problem, listed)
+        launch = self.plan(problem, width, None if listed is None else len(listed)).launch()
+        hints = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": listed}
+        corpus = exact.corpus(problem, scan=True)
+        *found, _ = kernels.propose(corpus, problem.queries, problem.k, **launch, **hints)
+        return Candidates(*found)
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         """One pass of the scan, whose thresholds are the floors and never rise."""
         kernels = exact.native()
         assert kernels is not None
-        launch = self.plan(replace(problem, k=1), FEW).launch() | {"sample": 0, "width": 4 * ALL}
+        launch = self.plan(replace(problem, k=1), self.first_width(problem)).launch() | {"sample": 0, "width": 4 * ALL}
         corpus = exact.corpus(problem, scan=True)
-        limits = {"floor": problem.floor, "ceiling": problem.ceiling}
+        limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": self._listed(problem)}
         *found, above = kernels.propose(corpus, problem.queries, ALL, **launch, **limits)
         yield np.arange(problem.n_queries), Candidates(*found), above
 
-    def _few_allowed(self, problem: DenseProblem) -> I64 | None:
-        """The rows that a mask for all queries allows, where they are so few that no scan is needed to thin them."""
+    def _listed(self, problem: DenseProblem) -> NDArray[np.int32] | None:
+        """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
         if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
             return None
-        few = max(2 * problem.k + FEW, len(problem.docs) // FEW_SHARE)
-        few = min(few, LISTED // max(1, problem.n_queries))
-        if np.count_nonzero(problem.mask) > few:  # bytes: a lower bound that is quick to have
-            return None
         rows = np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0])
-        return rows if len(rows) <= few else None
+        return rows.astype(np.int32) if len(rows) * LISTED_SHARE <= len(problem.docs) else None
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         kernels = exact.native()
         assert kernels is not None
-        plan = self.plan(problem, self.first_width(problem))
+        listed = self._listed(problem)
+        plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
         facts = {
             "isa": kernels.isa(),
@@ -106,7 +104,7 @@ class CpuBackend(Backend):
             "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
             "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
             "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
-            "filter": _filter(problem, self._few_allowed(problem)),
+            "filter": self._filter(problem, listed),
             "candidates": f"at most {plan.width} per query before widening",
             "reads": f"{plan.bytes_read:,} bytes, and {4 * problem.docs.dim:,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
@@ -118,16 +116,20 @@ class CpuBackend(Backend):
         rejected |= {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
         return facts, rejected | plan.rejected
 
+    def _filter(self, problem: DenseProblem, listed: NDArray[np.int32] | None) -> str:
+        if problem.mask is None:
+            return "none"
+        if listed is None:
+            return "by a bit, for what passes the threshold"
+        refined = len(listed) <= max(self.few, problem.k)
+        return f"{len(listed)} documents, " + ("all refined: no scan" if refined else "gathered, and no others read")
 
-def _filter(problem: DenseProblem, few: I64 | None) -> str:
-    if problem.mask is None:
-        return "none"
-    return "by a bit, for what passes the threshold" if few is None else f"{len(few)} documents, all refined: no scan"
 
-
-def _everything(problem: DenseProblem, rows: I64) -> Candidates:
+def _everything(problem: DenseProblem, rows: NDArray[np.int32]) -> Candidates:
     """These rows for every query, and nothing dropped."""
     offsets = len(rows) * np.arange(problem.n_queries + 1, dtype=np.int64)
-    listed = Candidates(np.tile(rows, problem.n_queries), offsets, np.empty(0, np.float32), np.empty(0))
+    listed = Candidates(
+        np.tile(rows.astype(np.int64), problem.n_queries), offsets, np.empty(0, np.float32), np.empty(0)
+    )
     dropped = np.full(problem.n_queries, -np.inf)
     return listed._replace(estimates=exact.refine(problem, listed), dropped=dropped)

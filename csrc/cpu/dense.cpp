@@ -133,7 +133,7 @@ class Scan {
     for (int64_t q = 0; q < queries_.count(); ++q) {
       const std::vector<Candidate>& found = pools_[0][q].items();
       for (size_t i = 0; i < found.size(); ++i)
-        places.push_back({static_cast<uint32_t>(found[i].row), static_cast<uint32_t>(q), static_cast<int64_t>(i)});
+        places.push_back({found[i].row, q, static_cast<int64_t>(i)});
     }
     order_by_row(places, corpus_.n);
     const int64_t total = static_cast<int64_t>(places.size());

@@ -21,7 +21,7 @@ double DocTiles::norm_unit(const Corpus& corpus, const KernelTable& table) {
     for (int64_t row = 0; row < corpus.n; row += step) {
       const float* vector = reader.read(row);
       double squared;
-      table.dot_f64(vector, &vector, &vector, 1, corpus.dims, &squared);
+      table.dot_f64(&vector, &vector, &vector, 1, corpus.dims, &squared);
       if (std::isfinite(squared)) largest = std::max(largest, std::sqrt(squared));
     }
   }

@@ -76,10 +76,10 @@ struct KernelTable {
   size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
   // A value that k or more of the n reach: the k-th largest, or a little below it.
   float (*kth_largest)(const float* values, int n, int k);
-  // The specification's float64 dot products and squared distances of one query with `count` <= PAIR_BLOCK rows;
+  // The specification's float64 dot products and squared distances of `count` <= PAIR_BLOCK queries and rows, one with one;
   // `next` are PAIR_BLOCK rows that will be wanted soon.
-  void (*dot_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
-  void (*l2_f64)(const float* query, const float* const* rows, const float* const* next, int count, int n, double* out);
+  void (*dot_f64)(const float* const* queries, const float* const* rows, const float* const* next, int count, int n, double* out);
+  void (*l2_f64)(const float* const* queries, const float* const* rows, const float* const* next, int count, int n, double* out);
   // The first n floats of a stored row of any kind but float32 and planes.
   void (*decode_row)(RowKind kind, const void* row, float step, int n, float* out);
   // A row of bit planes, `stride` bytes apart, as `depth` codes (a multiple of DEPTH_STEP): 128 + 2 c - (2^planes - 1).

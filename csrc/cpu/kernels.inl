@@ -292,7 +292,7 @@ INLINE double add_lanes(const D (&lanes)[PARTS]) {
 }
 
 template <bool DIFFERENCE>
-INLINE void pairs_f64(const float* query, const float* const* rows, const float* const* next, const int count, int n,
+INLINE void pairs_f64(const float* const* queries, const float* const* rows, const float* const* next, const int count, int n,
                       double* out) {
   D lanes[PAIR_BLOCK][PARTS] = {};
   int i = 0;
@@ -300,15 +300,15 @@ INLINE void pairs_f64(const float* query, const float* const* rows, const float*
 #pragma GCC unroll 4
     for (int r = 0; r < count; ++r) {
       __builtin_prefetch(next[r] + i);
-      add_step<DIFFERENCE>(query + i, rows[r] + i, lanes[r]);
-      add_step<DIFFERENCE>(query + i + LANES, rows[r] + i + LANES, lanes[r]);
+      add_step<DIFFERENCE>(queries[r] + i, rows[r] + i, lanes[r]);
+      add_step<DIFFERENCE>(queries[r] + i + LANES, rows[r] + i + LANES, lanes[r]);
     }
   for (; i + LANES <= n; i += LANES)
-    for (int r = 0; r < count; ++r) add_step<DIFFERENCE>(query + i, rows[r] + i, lanes[r]);
+    for (int r = 0; r < count; ++r) add_step<DIFFERENCE>(queries[r] + i, rows[r] + i, lanes[r]);
   if (i < n) {
     float q[LANES] = {}, d[LANES] = {};  // padding adds +0.0, which changes no lane
-    __builtin_memcpy(q, query + i, (n - i) * sizeof(float));
     for (int r = 0; r < count; ++r) {
+      __builtin_memcpy(q, queries[r] + i, (n - i) * sizeof(float));
       __builtin_memcpy(d, rows[r] + i, (n - i) * sizeof(float));
       add_step<DIFFERENCE>(q, d, lanes[r]);
     }
@@ -317,16 +317,16 @@ INLINE void pairs_f64(const float* query, const float* const* rows, const float*
   for (int r = 0; r < count; ++r) out[r] = add_lanes(lanes[r]);
 }
 
-static void dot_f64(const float* query, const float* const* rows, const float* const* next, int count, int n,
+static void dot_f64(const float* const* queries, const float* const* rows, const float* const* next, int count, int n,
                     double* out) {
-  if (count == PAIR_BLOCK) return pairs_f64<false>(query, rows, next, PAIR_BLOCK, n, out);
-  for (int r = 0; r < count; ++r) pairs_f64<false>(query, rows + r, next + r, 1, n, out + r);
+  if (count == PAIR_BLOCK) return pairs_f64<false>(queries, rows, next, PAIR_BLOCK, n, out);
+  for (int r = 0; r < count; ++r) pairs_f64<false>(queries + r, rows + r, next + r, 1, n, out + r);
 }
 
-static void l2_f64(const float* query, const float* const* rows, const float* const* next, int count, int n,
+static void l2_f64(const float* const* queries, const float* const* rows, const float* const* next, int count, int n,
                     double* out) {
-  if (count == PAIR_BLOCK) return pairs_f64<true>(query, rows, next, PAIR_BLOCK, n, out);
-  for (int r = 0; r < count; ++r) pairs_f64<true>(query, rows + r, next + r, 1, n, out + r);
+  if (count == PAIR_BLOCK) return pairs_f64<true>(queries, rows, next, PAIR_BLOCK, n, out);
+  for (int r = 0; r < count; ++r) pairs_f64<true>(queries + r, rows + r, next + r, 1, n, out + r);
 }
 
 #include "cpu/rows.inl"

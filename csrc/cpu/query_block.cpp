@@ -34,7 +34,7 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
-    table.dot_f64(row, &row, &row, 1, corpus.dims, &squared);
+    table.dot_f64(&row, &row, &row, 1, corpus.dims, &squared);
     const double norm = std::sqrt(squared);
     scaling_[q] = scale_scores(corpus.metric, norm, norm_unit, offset_unit);
     quantize(q, row, corpus.dims, norm, table);

@@ -4,6 +4,7 @@
 
 #include "cpu/dense.h"
 #include "cpu/dispatch.h"
+#include "cpu/row_order.h"
 
 namespace pyengine {
 namespace {
@@ -11,52 +12,60 @@ namespace {
 constexpr double FLOAT_MAX = std::numeric_limits<float>::max();
 constexpr float INF = std::numeric_limits<float>::infinity();
 constexpr int64_t CHUNK = 256;       // candidates handed to a thread at a time
+constexpr int64_t SORTED = 1 << 18;  // candidates brought into the order of their rows at a time: 12 MiB
+constexpr int64_t QUERY_BYTES = 1 << 20;  // of queries that stay in the L2 cache meanwhile
 constexpr int64_t SCAN_PART = 4096;  // documents that make a thread worth starting
 
 double norm_of(const KernelTable& table, const float* row, int n) {
   double squared;
-  table.dot_f64(row, &row, &row, 1, n, &squared);
+  table.dot_f64(&row, &row, &row, 1, n, &squared);
   return std::sqrt(squared);
 }
 
-// Scores one query against up to PAIR_BLOCK of the `listed` rows; the others will be wanted soon.
+// Scores up to PAIR_BLOCK of the `listed` places; the others will be wanted soon. One per thread.
 class Scorer {
  public:
-  Scorer(const Corpus& corpus, const float* query, const KernelTable& table)
-      : corpus_(corpus), query_(query), table_(table), reader_(corpus.rows, corpus.dims, table, PAIR_BLOCK) {
-    if (corpus.metric == Metric::cosine) query_norm_ = norm_of(table, query, corpus.dims);
-  }
+  Scorer(const Corpus& corpus, const Queries& queries, const std::vector<double>& query_norms, const KernelTable& table)
+      : corpus_(corpus), queries_(queries), query_norms_(query_norms), table_(table),
+        reader_(corpus.rows, corpus.dims, table, PAIR_BLOCK) {}
 
-  void operator()(const int64_t* rows, int64_t listed, float* scores) {
+  void operator()(const Place* places, int64_t listed, float* scores) {
     const int count = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, listed));
-    const float *vectors[PAIR_BLOCK], *next[PAIR_BLOCK];
+    const float *queries[PAIR_BLOCK], *vectors[PAIR_BLOCK], *next[PAIR_BLOCK];
     double raw[PAIR_BLOCK];
     for (int i = 0; i < count; ++i) {
-      vectors[i] = reader_.read(rows[i], i);
-      next[i] = reader_.soon(rows[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)]);
+      queries[i] = queries_.rows + places[i].query * corpus_.dim;
+      vectors[i] = reader_.read(places[i].row, i);
+      next[i] = reader_.soon(places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row);
     }
-    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(query_, vectors, next, count, corpus_.dims, raw);
-    for (int i = 0; i < count; ++i) scores[i] = finish(raw[i], rows[i], vectors[i]);
+    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(queries, vectors, next, count, corpus_.dims, raw);
+    for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], vectors[i]);
   }
 
  private:
-  float finish(double score, int64_t row, const float* vector) const {
+  float finish(double score, const Place& place, const float* vector) const {
     if (corpus_.metric == Metric::cosine) {
       const bool known = corpus_.norms && corpus_.dims == corpus_.dim;
-      const double norm = known ? corpus_.norms[row] : norm_of(table_, vector, corpus_.dims);
-      const double norms = query_norm_ * norm;
+      const double norm = known ? corpus_.norms[place.row] : norm_of(table_, vector, corpus_.dims);
+      const double norms = query_norms_[place.query] * norm;
       score = norms > 0 ? score / norms : 0.0;
     }
-    if (corpus_.bias) score += corpus_.bias[row];
+    if (corpus_.bias) score += corpus_.bias[place.row];
     return static_cast<float>(std::min(std::max(score, -FLOAT_MAX), FLOAT_MAX)) + 0.0f;
   }
 
   const Corpus& corpus_;
-  const float* query_;
+  const Queries& queries_;
+  const std::vector<double>& query_norms_;
   const KernelTable& table_;
   RowReader reader_;
-  double query_norm_ = 0;
 };
+
+std::vector<double> norms_of(const Corpus& corpus, const Queries& queries, const KernelTable& table) {
+  std::vector<double> norms(queries.n);
+  for (int64_t q = 0; q < queries.n; ++q) norms[q] = norm_of(table, queries.rows + q * corpus.dim, corpus.dims);
+  return norms;
+}
 
 struct Ranked {
   float rank;  // the score, or minus the distance
@@ -120,19 +129,27 @@ void norms(const Rows& rows, int64_t n, int dims, double* out, int threads, cons
 
 void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, const int64_t* offsets, float* scores,
             int threads, const Interrupt& interrupt) {
+  const DefaultFloatEnvironment environment;
   const KernelTable& table = kernels();
-  const int64_t total = offsets[queries.n];
-  parallel_for((total + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
-    const int64_t end = std::min(total, (chunk + 1) * CHUNK);
-    int64_t at = chunk * CHUNK;
-    int64_t query = std::upper_bound(offsets, offsets + queries.n + 1, at) - offsets - 1;
-    for (; at < end; ++query) {
-      Scorer score(corpus, queries.rows + query * corpus.dim, table);
-      const int64_t last = std::min(end, offsets[query + 1]);
-      for (; at < last; at += PAIR_BLOCK) score(rows + at, last - at, scores + at);
-      at = last;
+  const std::vector<double> query_norms = norms_of(corpus, queries, table);
+  const int64_t total = offsets[queries.n], together = std::max<int64_t>(1, QUERY_BYTES / (sizeof(float) * corpus.dim));
+  std::vector<Place> places;
+  for (int64_t at = 0, query = 0; at < total;) {
+    places.clear();
+    const int64_t last = query + together;
+    for (; at < total && static_cast<int64_t>(places.size()) < SORTED; ++at) {
+      while (at >= offsets[query + 1]) ++query;
+      if (query >= last) break;
+      places.push_back({rows[at], query, at});
     }
-  });
+    if (together > 1 && queries.n > 1) order_by_row(places, corpus.n);
+    const int64_t count = static_cast<int64_t>(places.size());
+    parallel_for((count + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
+      Scorer score(corpus, queries, query_norms, table);
+      const int64_t end = std::min(count, (chunk + 1) * CHUNK);
+      for (int64_t i = chunk * CHUNK; i < end; i += PAIR_BLOCK) score(places.data() + i, end - i, scores);
+    });
+  }
 }
 
 void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
@@ -155,21 +172,22 @@ void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const i
   const KernelTable& table = kernels();
   const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, corpus.n / SCAN_PART));
   const int64_t length = (corpus.n + parts - 1) / parts;
+  const std::vector<double> query_norms = norms_of(corpus, queries, table);
   // One query at a time over the whole corpus, its documents shared among the threads: memory stays at k per thread.
   for (int64_t query = 0; query < queries.n; ++query) {
     std::vector<Best> best(parts, Best(k));
     parallel_for(parts, threads, interrupt, [&](int64_t part, int) {
-      Scorer score(corpus, queries.rows + query * corpus.dim, table);
+      Scorer score(corpus, queries, query_norms, table);
       const int64_t end = std::min(corpus.n, (part + 1) * length);
-      int64_t rows[CHUNK];
+      Place places[CHUNK];
       float scores[CHUNK];
       for (int64_t row = part * length; row < end;) {
         int64_t count = 0;
         for (; row < end && count < CHUNK; ++row)
-          if (corpus.allowed(query, row)) rows[count++] = row;
-        for (int64_t at = 0; at < count; at += PAIR_BLOCK) score(rows + at, count - at, scores + at);
+          if (corpus.allowed(query, row)) places[count] = {row, query, count}, ++count;
+        for (int64_t at = 0; at < count; at += PAIR_BLOCK) score(places + at, count - at, scores);
         for (int64_t i = 0; i < count; ++i)
-          best[part].add({rank_of(scores[i], corpus.metric), ids ? ids[rows[i]] : rows[i]});
+          best[part].add({rank_of(scores[i], corpus.metric), ids ? ids[places[i].row] : places[i].row});
       }
     });
     for (int64_t part = 1; part < parts; ++part) best[0].merge(best[part]);

@@ -7,10 +7,9 @@
 
 namespace pyengine {
 
-// A place in a list of candidates.
+// A candidate of a query, and its place in a list.
 struct Place {
-  uint32_t row, query;
-  int64_t at;
+  int64_t row, query, at;
 };
 
 // Sort by row, stably: radix sort, 11 bits a pass.

@@ -48,15 +48,15 @@ double lanes(const float* a, const float* b, int n, bool difference) {
 }
 
 void check_float64(const KernelTable& table, int n) {
-  const std::vector<float> query = random_floats(n, 3), docs = random_floats(n * PAIR_BLOCK, 1e-3f);
-  const float* rows[PAIR_BLOCK];
-  for (int r = 0; r < PAIR_BLOCK; ++r) rows[r] = docs.data() + r * n;
+  const std::vector<float> wanted = random_floats(n * PAIR_BLOCK, 3), docs = random_floats(n * PAIR_BLOCK, 1e-3f);
+  const float *queries[PAIR_BLOCK], *rows[PAIR_BLOCK];
+  for (int r = 0; r < PAIR_BLOCK; ++r) queries[r] = wanted.data() + r * n, rows[r] = docs.data() + r * n;
   for (int count = 1; count <= PAIR_BLOCK; ++count)
     for (const bool difference : {false, true}) {
       double out[PAIR_BLOCK] = {NAN, NAN, NAN, NAN};
-      (difference ? table.l2_f64 : table.dot_f64)(query.data(), rows, rows, count, n, out);
+      (difference ? table.l2_f64 : table.dot_f64)(queries, rows, rows, count, n, out);
       for (int r = 0; r < count; ++r) {
-        const double want = lanes(query.data(), rows[r], n, difference);
+        const double want = lanes(queries[r], rows[r], n, difference);
         require(std::memcmp(&out[r], &want, sizeof want) == 0, table, difference ? "l2_f64" : "dot_f64", n);
       }
     }

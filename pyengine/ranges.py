@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ def run(problem: DenseProblem, backend: str, like: Any) -> Ranges:
 
 def reaching(problem: DenseProblem, backend: Backend) -> Ranges:
     """Everything that the problem's filters leave. Parts come in the order of the queries."""
+    problem = replace(problem, docs=problem.docs.without_loose_codes())
     parts = []
     for which, listed, _ in backend.within(problem.asking(problem.k)):
         part = problem.only(which)

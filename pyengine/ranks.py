@@ -82,6 +82,7 @@ def _target_rows(problem: DenseProblem, targets: Any) -> I64:
 
 def ranks(problem: DenseProblem, backend: Backend, rows: I64) -> I64:
     """The ranks of these rows, [Q] or [Q, T], each for its query."""
+    problem = replace(problem, docs=problem.docs.without_loose_codes())
     flat = rows.ravel()
     owner = np.repeat(np.arange(problem.n_queries), 1 if rows.ndim == 1 else rows.shape[1])
     found = np.empty(len(flat), np.int64)

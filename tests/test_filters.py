@@ -41,7 +41,12 @@ class Corpus:
         return np.arange(len(self.docs)) if self.ids is None else self.ids
 
     def index(self, store: str, engine: str) -> DenseIndex:
+        """Where the ids are given, some were those of other documents once, and some documents are gone."""
         index = DenseIndex(self.docs.shape[1], self.metric, store, backend=engine)
+        if self.ids is not None:
+            gone = np.concatenate([self.ids[:2], [10**6]])
+            index.add(np.ones((len(gone), self.docs.shape[1])), ids=gone)
+            index.remove(gone)
         index.add(self.docs, ids=self.ids)
         return index
 

@@ -63,7 +63,7 @@ class Backend:
         return exact.select(problem, candidates, scores)
 
     def scan(self, problem: DenseProblem) -> TopK:
-        """Top-k with every document scored by the specification."""
+        """Top-k with every document scored by the specification, where nothing is filtered but by the mask."""
         return exact.scan(problem)
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:

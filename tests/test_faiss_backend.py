@@ -80,6 +80,9 @@ def test_the_index_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build.call_count == 2
     index.remove([0])
     assert index.search(rows[:1], k=1).ids[0, 0] != 0
+    assert build.call_count == 2  # what was removed is masked
+    index.compact()
+    assert index.search(rows[:1], k=1).ids[0, 0] != 0
     assert build.call_count == 3
 
 

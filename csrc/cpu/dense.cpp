@@ -114,14 +114,17 @@ class Scan {
     }
   }
 
-  // Whether a candidate is not surely above the ceiling. One that may be above it does not count towards the threshold.
+  // Whether a candidate is not surely above the ceiling. One that is not likely below it does not count towards the
+  // threshold.
   bool admit(Candidate& candidate, int64_t query, Extent extent, int thread) {
     const Ceiling& ceiling = ceilings_[query];
     if (candidate.bounds.lower > ceiling.high) {
       above_[thread][query] += extent == CORPUS;
       return false;
     }
-    if (candidate.bounds.upper >= ceiling.low) candidate.bounds.lower = -INFINITY;
+    PreparedQueries::Bounds& bounds = candidate.bounds;
+    if (bounds.estimate + plan_.caution * (static_cast<double>(bounds.upper) - bounds.estimate) >= ceiling.low)
+      bounds.lower = -INFINITY;
     return true;
   }
 

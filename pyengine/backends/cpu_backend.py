@@ -54,7 +54,8 @@ class CpuBackend(Backend):
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
 
     def first_width(self, problem: DenseProblem) -> int:
-        return 8 * problem.k + 4096
+        # Many documents near a ceiling are kept until their bounds are sharpened.
+        return 8 * problem.k + (4096 if problem.ceiling is None else 16384)
 
     def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
         """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""

@@ -46,9 +46,9 @@ class DensePlan:
 
 
 def plan_dense(
-    n_queries: int, n_docs: int, dims: int, k: int, width: int, bytes_per_dim: int, num_threads: int, sure: bool = False
+    n_queries: int, n_docs: int, dims: int, k: int, width: int, row_bytes: int, num_threads: int, sure: bool = False
 ) -> DensePlan:
-    """Plan the scan of [N, D] documents, kept at ``bytes_per_dim``, for [Q, D] queries, by up to ``num_threads``. With
+    """Plan the scan of [N, D] documents, kept in ``row_bytes`` each, for [Q, D] queries, by up to ``num_threads``. With
     ``sure`` nothing is left to the certificate: for a second attempt."""
     depth = -(-dims // DEPTH_STEP) * DEPTH_STEP
     tile, rejected = _tile(depth, n_docs)
@@ -71,7 +71,7 @@ def plan_dense(
         row_queries=ROW_QUERIES,
         caution=1.0 if sure else min(1.0, DEVIATIONS / dims**0.5),
         num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
-        bytes_read=blocks * n_docs * (depth if bytes_per_dim == 1 else dims * bytes_per_dim),
+        bytes_read=blocks * n_docs * row_bytes,
         operations=operations,
         rejected=rejected,
     )

@@ -196,12 +196,12 @@ def test_floor_and_ceiling_leave_out_only_what_they_may(
 
 
 def test_the_planner_gives_a_reason_for_every_tile_it_rejects() -> None:
-    plan = plan_dense(n_queries=32, n_docs=200_000, dims=768, k=10, width=400, bytes_per_dim=1, num_threads=8)
+    plan = plan_dense(n_queries=32, n_docs=200_000, dims=768, k=10, width=400, row_bytes=768, num_threads=8)
     assert plan.tile == 288
     assert all(plan.rejected[f"tile {tile}"] for tile in (96, 192, 480, 960))
     assert plan.bytes_read == 200_000 * 768
     assert plan.operations == 2 * 200_000 * 768 * 32
-    assert plan_dense(1, 100, 64, 10, 80, 4, num_threads=8).num_threads == 1
+    assert plan_dense(1, 100, 64, 10, 80, 256, num_threads=8).num_threads == 1
 
 
 @pytest.mark.parametrize("constant", [0.63, 0.69])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from pyengine import checks, exact
 from pyengine.backends.base import Backend
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import ALL, DenseProblem
+from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
@@ -59,10 +61,11 @@ class CpuBackend(Backend):
 
     def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
         """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""
-        stored = 4 if problem.docs.codes is None else 1
+        docs = problem.docs
+        scanned = row_bytes(docs.rows if docs.codes is None else docs.codes.codes) * problem.dims // docs.dim
         sure = width > self.first_width(problem)
         n_docs = len(problem.docs) if n_docs is None else n_docs
-        return plan_dense(problem.n_queries, n_docs, problem.dims, problem.k, width, stored, problem.num_threads, sure)
+        return plan_dense(problem.n_queries, n_docs, problem.dims, problem.k, width, scanned, problem.num_threads, sure)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
@@ -107,7 +110,7 @@ class CpuBackend(Backend):
             "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
             "filter": self._filter(problem, listed),
             "candidates": f"at most {plan.width} per query before widening",
-            "reads": f"{plan.bytes_read:,} bytes, and {4 * problem.docs.dim:,} more per candidate refined",
+            "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
         present = kernels.isas()
@@ -124,6 +127,12 @@ class CpuBackend(Backend):
             return "by a bit, for what passes the threshold"
         refined = len(listed) <= max(self.few, problem.k)
         return f"{len(listed)} documents, " + ("all refined: no scan" if refined else "gathered, and no others read")
+
+
+def row_bytes(rows: Any) -> int:
+    """Bytes from row to row of an array [N, ...] or of `Rows`."""
+    stored = rows.data if isinstance(rows, Rows) else rows
+    return int(stored.itemsize * stored.shape[1])
 
 
 def _everything(problem: DenseProblem, rows: NDArray[np.int32]) -> Candidates:

@@ -230,7 +230,7 @@ Array<float> decode_rows(const RowArrays& rows) {
 }
 
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
-                       int64_t sample_rank, int64_t width, int query_block, int row_queries, double caution, int threads,
+                       int64_t sample_rank, int64_t width, int query_block, int row_queries, double deviations, int threads,
                        const Optional<double>& floor, const Optional<double>& ceiling, const Optional<int32_t>& listed) {
   Queries queries = corpus.queries(query_rows);
   require((!floor || floor->size() == queries.n) && (!ceiling || ceiling->size() == queries.n),
@@ -238,9 +238,9 @@ py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_row
   if (floor) queries.floor = floor->data();
   if (ceiling) queries.ceiling = ceiling->data();
   require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 &&
-              row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0 && caution >= 0 && caution <= 1,
+              row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0 && deviations >= 0,
           "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32, "
-          "caution in 0 .. 1");
+          "deviations not negative");
   require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
   Corpus scanned = corpus.view();
   if (listed) {
@@ -248,10 +248,11 @@ py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_row
     require(listed->ndim() == 1 && (listed->size() == 0 || (*least >= 0 && *most < scanned.n)), "listed must be rows");
     scanned.listed = listed->data(), scanned.n_listed = listed->size();
   }
+  require(sample <= scanned.considered() && (sample == 0 || sample_rank >= 1), "sample must be rows, sample_rank a place in it");
   CandidateLists found;
   {
     py::gil_scoped_release release;
-    const ScanPlan plan{tile, sample, sample_rank, width, query_block, row_queries, caution};
+    const ScanPlan plan{tile, sample, sample_rank, width, query_block, row_queries, deviations};
     found = propose(scanned, queries, k, plan, threads, check_signals);
   }
   return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
@@ -400,7 +401,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("decode", &decode_rows, py::arg("rows"));
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
         py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
-        py::arg("caution"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
+        py::arg("deviations"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
         py::arg("ceiling").noconvert() = py::none(), py::arg("listed").noconvert() = py::none());
   m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
         py::arg("offsets").noconvert(), py::arg("num_threads"));

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 DEPTH_STEP = 64  # bytes: code rows are padded to it
 TILES = (96, 192, 288, 480, 960)  # documents: multiples of every kernel's register block (12, 32, 3)
 TILE_BYTES = 256 << 10  # a tile's codes stay in the L2 cache (1 MiB and more) beside the panels of the queries
 QUERY_BLOCK = 1024
 POOL_BYTES = 48 << 20  # candidate pools of a block of queries, as they usually are
-CANDIDATE_BYTES = 16
+CANDIDATE_BYTES = 20
 ROW_QUERIES = 4  # up to so many queries each row is read once and multiplied in place; more fill a panel of 16
 PANEL = 16
 SAMPLE = 1024  # documents at least: more for more queries, which all gain by a better threshold
 SAMPLE_SHARE = 24  # and one in so many at most
-DEVIATIONS = 4  # rounding errors of D dimensions add up like random ones: to about 1 / sqrt(D) of their bound
+DEVIATIONS = 2.3  # for normal vectors about 4 / sqrt(D) of the bound
 THREAD_OPERATIONS = 1 << 25  # int8 operations that make a thread worth starting: some 30 microseconds
-LAUNCH = ("tile", "sample", "sample_rank", "width", "query_block", "row_queries", "caution", "num_threads")
+LAUNCH = ("tile", "sample", "sample_rank", "width", "query_block", "row_queries", "deviations", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DensePlan:
     width: int  # most candidates kept per query
     query_block: int  # queries per pass over the corpus
     row_queries: int
-    caution: float  # 1: thresholds that k documents surely reach; below: very likely
+    deviations: float  # of rounding errors, that a threshold allows for; inf: it is one that k documents surely reach
     num_threads: int
     bytes_read: int
     operations: int
@@ -69,7 +69,7 @@ def plan_dense(
         width=max(width, 4 * k),
         query_block=query_block,
         row_queries=ROW_QUERIES,
-        caution=1.0 if sure else min(1.0, DEVIATIONS / dims**0.5),
+        deviations=inf if sure else DEVIATIONS,
         num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
         bytes_read=blocks * n_docs * row_bytes,
         operations=operations,

@@ -46,7 +46,7 @@ def propose(
     width: int,
     query_block: int,
     row_queries: int,
-    caution: float,
+    deviations: float,
     num_threads: int,
     floor: F64 | None = None,
     ceiling: F64 | None = None,

@@ -54,16 +54,24 @@ def thread_count(value: Any) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def path(value: Any, name: str) -> str:
+    """A path as a string."""
+    found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(found, str):
+        raise TypeError(f"{name} must be a path; got {value!r}")
+    if not found or "\0" in found:
+        raise ValueError(f"{name} must be the path of a folder; got {found!r}")
+    return found
+
+
 def folder(value: Any, name: str) -> str | None:
     """The path of a folder that exists, or None."""
     if value is None:
         return None
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path; got {value!r}")
-    path = os.fspath(value)
-    if not isinstance(path, str) or not os.path.isdir(path):
-        raise ValueError(f"{name} must be a folder that exists; got {path!r}")
-    return path
+    found = path(value, name)
+    if not os.path.isdir(found):
+        raise ValueError(f"{name} must be a folder that exists; got {found!r}")
+    return found
 
 
 def host_array(value: Any, name: str) -> np.ndarray:

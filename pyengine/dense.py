@@ -77,8 +77,8 @@ def topk(
     dims : int
         Score only the first ``dims`` dimensions (Matryoshka prefixes, arXiv 2205.13147); cosine renormalises.
     precision : "exact" or "fast"
-        ``fast`` returns what the proposer ranked, with its own scores, not certified: off by at most the int8 residual
-        bound |q||d - d'| for ``cpu`` (DESIGN.md, "Bounds"), by float32 rounding for ``torch`` and ``faiss``. Ties,
+        ``fast`` returns what the proposer ranked, with its own scores, not certified: off by at most the bound of the
+        int8 codes for ``cpu`` (DESIGN.md, "Bounds": of the document's, and of the query's where no codes are stored), by float32 rounding for ``torch`` and ``faiss``. Ties,
         other k and other batches may then come out differently; all that is promised of ``exact`` only. With filters
         there may be fewer than k results.
     rescore : int >= 1, with precision="fast" only

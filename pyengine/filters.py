@@ -62,8 +62,8 @@ class Filters:
 
     def places(self, k: int) -> int:
         """How many candidates to ask for at first, so that k may be eligible."""
-        longest = 0 if self.excluded is None else self.excluded.longest
-        return (k + longest) * (1 if self.groups is None else GROUP_PLACES)
+        excluded = 0 if self.excluded is None else self.excluded.common  # those with longer lists may have to ask again
+        return (k + excluded) * (1 if self.groups is None else GROUP_PLACES)
 
     def most(self, k: int) -> int:
         """At most how many results a query can have."""

@@ -168,7 +168,7 @@ class DenseIndex:
             "documents": len(contents),
             "largest_id": contents.largest_id,
         }
-        storage.write(os.fspath(path), facts, heads, rows)
+        storage.write(checks.path(path, "path"), facts, heads, rows)
 
     @exact.arithmetic()
     def search(

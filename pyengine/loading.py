@@ -47,7 +47,7 @@ def load(
     """
     backend = checks.choice(backend, "backend", ("auto", *registry.names()))
     directory = checks.folder(directory, "directory")
-    with Saved(os.fspath(path)) as saved:
+    with Saved(checks.path(path, "path")) as saved:
         index = _empty(saved, directory)
         index.backend = backend
         contents = index._contents

@@ -132,6 +132,7 @@ class DenseProblem:
     filters: Filters | None = None
     floor: F64 | None = None
     ceiling: F64 | None = None
+    sure: bool = False  # whether a backend is to list k documents that surely come before what it drops
 
     @property
     def n_queries(self) -> int:

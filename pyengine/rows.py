@@ -51,7 +51,12 @@ class Rows:
 
     def _odd(self, data: U8) -> F32:
         """The integers [n, D] of bit planes: float32, as which they are exact."""
-        planes = np.unpackbits(data.reshape(len(data), self.planes, -1), axis=2, count=self.dim, bitorder="little")
+        planes = np.unpackbits(
+            data.reshape(len(data), self.planes, data.shape[1] // self.planes),
+            axis=2,
+            count=self.dim,
+            bitorder="little",
+        )
         number = sum(planes[:, p].astype(np.float32) * (1 << p) for p in range(self.planes))
         odd: F32 = 2 * number - np.float32((1 << self.planes) - 1)
         return odd

@@ -26,12 +26,17 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
         open_queries = np.flatnonzero(~result.certified)
         if open_queries.size == 0:
             return result
-        width *= WIDEN
-        rest = problem.only(open_queries)
-        # Without filters, k places suffice; with them, more are asked for, since some are taken by what may not be.
-        asked = rest.asking(rest.k if rest.filters is None else min(asked.k * WIDEN, ALL))
-        wide = max(width, asked.k) < len(problem.docs) // SCAN_FRACTION
-        better = _propose_and_refine(rest, backend, asked, width) if wide else _scan(rest, backend)
+        if backend.presumes and not problem.sure:  # perhaps what failed is only what was presumed
+            problem = replace(problem, sure=True)
+            rest = problem.only(open_queries)
+            better = _propose_and_refine(rest, backend, rest.asking(asked.k), width)
+        else:
+            width *= WIDEN
+            rest = problem.only(open_queries)
+            # Without filters, k places suffice; with them, more are asked for, since some are taken by what may not be.
+            asked = rest.asking(rest.k if rest.filters is None else max(rest.places(), min(asked.k * WIDEN, ALL)))
+            wide = max(width, asked.k) < len(problem.docs) // SCAN_FRACTION
+            better = _propose_and_refine(rest, backend, asked, width) if wide else _scan(rest, backend)
         for old, new in zip(result, better):
             old[open_queries] = new
 
@@ -39,7 +44,7 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
 def fast_search(problem: DenseProblem, backend: Backend, rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
     How far the proposer's may be off is the backend's to document."""
-    problem = replace(problem, docs=problem.docs.trusting_loose_codes())
+    problem = replace(problem, docs=problem.docs.trusting_loose_codes(), sure=True)  # nobody would notice a failure
     asked = problem.asking(min(problem.places() * (rescore or 1), ALL))
     candidates = problem.not_excluded(backend.propose(asked, backend.first_width(asked)))
     if rescore is not None:

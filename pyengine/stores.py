@@ -261,7 +261,7 @@ def make(name: str, originals: str | None, dim: int, directory: str | None = Non
     """The store of that name for vectors of ``dim`` dimensions; ``originals`` None where its codes are the vectors,
     "disk" where the vectors are in a file in ``directory``."""
     checks.choice(name, "store", STORES)
-    if originals not in ORIGINALS:
+    if not (originals is None or isinstance(originals, str)) or originals not in ORIGINALS:
         raise ValueError(f"originals must be one of {', '.join(map(repr, ORIGINALS))}; got {originals!r}")
     if name in PLAIN:
         if originals != "ram":

@@ -290,8 +290,17 @@ def test_unknown_metric(metric: Any) -> None:
 @pytest.mark.parametrize("name", ["store", "originals", "backend"])
 @pytest.mark.parametrize("value", ["int3", "", None, 7])
 def test_an_index_of_an_unknown_kind(name: str, value: Any) -> None:
-    options = {"store": "float32", name: value}
-    refused(lambda: DenseIndex(D, **options), ValueError, name, "one of '", repr(value))
+    if name != "originals" or value is not None:  # no originals is a kind; not of float32, though
+        options = {"store": "float32", name: value}
+        refused(lambda: DenseIndex(D, **options), ValueError, name, "one of '", repr(value))
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [(5, TypeError), (None, TypeError), (b"x", TypeError), ("", ValueError), ("a\0b", ValueError)]
+)
+def test_a_path_that_is_none(path: Any, error: type[Exception]) -> None:
+    refused(lambda: DenseIndex(D, store="float32").save(path), error, "path", repr(path))
+    refused(lambda: pyengine.load(path), error, "path", repr(path))
 
 
 @pytest.mark.parametrize(("dim", "error"), [(0, ValueError), (-2, ValueError), (True, ValueError), (2.5, TypeError)])

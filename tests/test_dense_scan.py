@@ -18,7 +18,7 @@ from pyengine import checks, dense, exact, reference, stores
 from pyengine.backends.cpu_backend import CpuBackend
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem, Documents
-from pyengine.search import exact_search
+from pyengine.search import exact_search, fast_search
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]
 
@@ -53,7 +53,7 @@ launches = st.fixed_dictionaries(
         "tile": st.sampled_from([1, 2, 13, 32, 33, 96]),
         "sample": st.sampled_from([0, 1, 7, 40]),
         "sample_rank": st.sampled_from([1, 3, 30]),
-        "caution": st.sampled_from([0.0, 0.2, 1.0]),
+        "deviations": st.sampled_from([0.0, 2.0, float("inf")]),
         "query_block": st.sampled_from([16, 32]),
         "row_queries": st.sampled_from([0, 4, 32]),
         "num_threads": st.integers(1, 3),
@@ -255,3 +255,30 @@ def test_scratch_memory_follows_the_work_not_the_threads_asked_for() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(ran.stdout) < 64 << 10  # KiB
+
+
+def periodic(n_docs: int, dim: int, period: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A query, and documents of which one in ``period`` resembles it: a strided sample may see those only, or none."""
+    query = rng.standard_normal((1, dim)).astype(np.float32)
+    docs = rng.standard_normal((n_docs, dim)).astype(np.float32)
+    docs[::period] += 2 * query
+    return query, docs
+
+
+@pytest.mark.parametrize("k", [10, 100])
+def test_a_sample_that_misleads_costs_no_results(k: int) -> None:
+    query, docs = periodic(25_000, 64, 24, np.random.default_rng(5))
+    problem = dense.prepare(query, Documents(docs), k, metric="cosine")
+    assert np.array_equal(exact_search(problem, CpuBackend()).ids, specified(problem).ids)
+    assert (fast_search(problem, CpuBackend()).ids >= 0).all()
+
+
+def test_what_was_only_likely_is_proposed_again_and_not_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding errors of vectors with two coordinates do not average out."""
+    rng = np.random.default_rng(6)
+    docs = np.zeros((26_000, 256), np.float32)
+    docs[:, :2] = rng.standard_normal((len(docs), 2))
+    problem = dense.prepare(docs[:50], Documents(docs), 10, metric="dot")
+    want = specified(problem)
+    monkeypatch.setattr(CpuBackend, "scan", lambda *_: pytest.fail("scanned"))
+    assert np.array_equal(exact_search(problem, CpuBackend()).ids, want.ids)

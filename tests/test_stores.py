@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import DenseIndex, conformance, exact, reference, stores
+from pyengine import DenseIndex, backends, conformance, exact, reference, stores
 from pyengine.problem import Documents
 from pyengine.rows import Rows, to_bfloat16
 from pyengine.types import F32
@@ -153,7 +153,7 @@ def test_the_largest_values_do_not_overflow(name: str) -> None:
 @pytest.mark.parametrize("name", stores.PLAIN)
 def test_a_store_without_codes_needs_its_vectors(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"^originals must be one of 'ram' for store '{name}', which keeps no codes; got None"
+        ValueError, match=f"^originals must be 'ram' for store '{name}', which keeps vectors and no codes; got None"
     ):
         DenseIndex(4, store=name, originals=None)
 
@@ -238,3 +238,10 @@ def test_popcounts_with_thresholds_that_rise(isa: str) -> None:
     queries = np.sign(rng.standard_normal((6, 96))).astype(np.float32)
     want = reference.topk(queries, documents("binary", None, rows).vectors(), 10, "dot")
     conformance.same(index.search(queries, 10, backend="cpu"), want, "popcounts")
+
+
+@pytest.mark.parametrize("backend", [each.name for each in backends() if each.available])
+@pytest.mark.parametrize("name", ["int8", *stores.PLANES])
+def test_an_empty_index_of_codes_finds_nothing(name: str, backend: str) -> None:
+    found = DenseIndex(8, store=name, originals=None).search(np.ones((2, 8), np.float32), 3, backend=backend)
+    assert (found.ids == -1).all()

@@ -16,13 +16,16 @@ namespace {
 
 constexpr int64_t SOON = 8;     // candidates whose codes are fetched while others are worked on
 constexpr int64_t SHARE = 1024;  // candidates handed to a thread at a time
+constexpr int64_t SORTED = 1 << 18;  // candidates brought into the order of their rows at a time, or one query's
 
 constexpr double LARGEST_SCORE = std::numeric_limits<float>::max();  // scores beyond are clamped to it
+
+constexpr double SMALLEST_SCORE = 0x1p-148;  // a difference that float32 shows wherever it is
 
 // What a pass goes over: a sample, only to find a threshold, or the corpus.
 enum Extent { SAMPLE, CORPUS };
 
-// One pass over every step-th of the rows that may be returned.
+// One pass over every step-th of the rows considered.
 struct Pass {
   int64_t rows, step;
   Extent extent;
@@ -123,7 +126,7 @@ class Scan {
       return false;
     }
     PreparedQueries::Bounds& bounds = candidate.bounds;
-    if (bounds.estimate + plan_.caution * (static_cast<double>(bounds.upper) - bounds.estimate) >= ceiling.low)
+    if (bounds.estimate + queries_.caution(query, plan_.deviations) * (static_cast<double>(bounds.upper) - bounds.estimate) >= ceiling.low)
       bounds.lower = -INFINITY;
     return true;
   }
@@ -133,28 +136,32 @@ class Scan {
   void sharpen() {
     if (!corpus_.codes) return;
     std::vector<Place> places;
-    for (int64_t q = 0; q < queries_.count(); ++q) {
-      const std::vector<Candidate>& found = pools_[0][q].items();
-      for (size_t i = 0; i < found.size(); ++i)
-        places.push_back({found[i].row, q, static_cast<int64_t>(i)});
+    for (int64_t q = 0; q < queries_.count();) {
+      places.clear();
+      for (; q < queries_.count() && static_cast<int64_t>(places.size()) < SORTED; ++q)
+        for (size_t i = 0; i < pools_[0][q].items().size(); ++i)
+          places.push_back({pools_[0][q].items()[i].row, q, static_cast<int64_t>(i)});
+      order_by_row(places, corpus_.n);
+      const int64_t total = static_cast<int64_t>(places.size());
+      parallel_for((total + SHARE - 1) / SHARE, threads_, interrupt_, [&](int64_t share, int thread) {
+        for (int64_t i = share * SHARE; i < std::min(total, (share + 1) * SHARE); ++i) {
+          prefetch(places[std::min(i + SOON, total - 1)].row);
+          sharpen(places[i], thread);
+        }
+      });
     }
-    order_by_row(places, corpus_.n);
-    const int64_t total = static_cast<int64_t>(places.size());
-    parallel_for((total + SHARE - 1) / SHARE, threads_, interrupt_, [&](int64_t share, int thread) {
-      for (int64_t i = share * SHARE; i < std::min(total, (share + 1) * SHARE); ++i) {
-        prefetch(places[std::min(i + SOON, total - 1)].row);
-        const int64_t query = places[i].query;
-        Candidate& candidate = pools_[0][query].items()[places[i].at];
-        const DocTile& tile = tiles_[thread].make({candidate.row, 1, nullptr}, 1);
-        candidate.bounds = queries_.sharpen(query, candidate.product, tile.codes, tiles_[thread].terms(0), table_);
-      }
-    });
     parallel_for(queries_.count(), threads_, interrupt_, [&](int64_t q, int thread) {
       std::vector<Candidate>& found = pools_[0][q].items();
       found.erase(std::remove_if(found.begin(), found.end(),
                                  [&](Candidate& each) { return !admit(each, q, CORPUS, thread); }), found.end());
       pools_[0][q].thin(rules(q, CORPUS));
     });
+  }
+
+  void sharpen(const Place& place, int thread) {
+    Candidate& candidate = pools_[0][place.query].items()[place.at];
+    const DocTile& tile = tiles_[thread].make({place.row, 1, nullptr}, 1);
+    candidate.bounds = queries_.sharpen(place.query, candidate.product, tile.codes, tiles_[thread].terms(0), table_);
   }
 
   void prefetch(int64_t row) const {
@@ -164,7 +171,8 @@ class Scan {
   }
 
   PoolRules rules(int64_t query, Extent extent) {
-    return {extent == SAMPLE ? plan_.sample_rank : k_, plan_.width, plan_.caution, queries_.scaling(query), thresholds_[query], table_};
+    return {extent == SAMPLE ? plan_.sample_rank : k_, plan_.width, queries_.caution(query, plan_.deviations),
+            queries_.scaling(query), thresholds_[query], table_};
   }
 
   // What float64 rounding may do to a score near `reach`, here and in the specification.
@@ -177,14 +185,14 @@ class Scan {
     if (floor <= -LARGEST_SCORE) return -INFINITY;
     if (std::isinf(floor)) return INFINITY;
     const double reach = (floor - s.base) / s.unit;
-    return round_down(reach - 2 * rounding(s, reach) / s.unit);
+    return round_down(reach - (2 * rounding(s, reach) + SMALLEST_SCORE) / s.unit);
   }
 
   Ceiling ceiling(const Scaling& s, double ceiling) const {
     if (ceiling >= LARGEST_SCORE) return {};
     if (std::isinf(ceiling)) return {-INFINITY, -INFINITY};
     const double reach = (ceiling - s.base) / s.unit;
-    const double margin = (0x1p-22 * std::fabs(ceiling) + 0x1p-148 + 2 * rounding(s, reach)) / s.unit;
+    const double margin = (0x1p-22 * std::fabs(ceiling) + SMALLEST_SCORE + 2 * rounding(s, reach)) / s.unit;
     return {round_down(reach - margin), round_up(reach + margin)};
   }
 

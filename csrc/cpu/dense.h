@@ -58,9 +58,9 @@ struct ScanPlan {
   int64_t width = 0;    // most candidates kept per query
   int query_block = 0;  // queries scanned together
   int row_queries = 0;  // up to so many queries are scanned as rows, more as panels
-  // Where in its interval a document's score is taken to be when the k-th best sets the threshold: 1 is its lower bound,
-  // and k documents then reach the threshold for sure; less, and they do in all likelihood, as the certificate tells.
-  double caution = 1;
+  // The threshold is the k-th best of what scores are likely to reach: their estimates, less so many deviations of rounding
+  // errors (see PreparedQueries::caution). With infinity, of their lower bounds: then k documents reach it for sure.
+  double deviations = std::numeric_limits<double>::infinity();
 };
 
 // Ragged result: query q owns [offsets[q], offsets[q + 1]). See pyengine.types.Candidates.

@@ -164,13 +164,14 @@ static size_t scan_rows(const DocTile& docs, const QueryBlock& queries, int n_qu
   Hit* const first = hits;
   for (int doc = 0; doc < docs.count; doc += W) {
     const int count = docs.count - doc < W ? docs.count - doc : W;
-    for (int i = 0; i < count; ++i)  // the hardware stops at every page
-      for (int line = 0; line < depth; line += DEPTH_STEP) __builtin_prefetch(docs.codes + (doc + W + i) * docs.stride + line);
     for (int query = 0; query < n_queries; ++query) {
       int32_t products[W] = {};
-      for (int i = 0; i < count; ++i)
-        products[i] = queries.start[query] +
-                      dot_codes(docs.codes + (doc + i) * docs.stride, queries.panels + (size_t)query * depth, depth);
+      for (int i = 0; i < count; ++i) {
+        const uint8_t* codes = docs.codes + (doc + i) * docs.stride;
+        if (query == 0 && docs.cold)  // the hardware's prefetching stops at every page
+          for (int line = 0; line < depth; line += DEPTH_STEP) __builtin_prefetch(codes + W * docs.stride + line);
+        products[i] = queries.start[query] + dot_codes(codes, queries.panels + (size_t)query * depth, depth);
+      }
       hits = filter_docs(products, count, docs, doc, queries, query, hits);
     }
   }

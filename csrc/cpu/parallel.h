@@ -9,7 +9,6 @@
 #include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -59,7 +58,7 @@ void parallel_for(int64_t items, int threads, const Interrupt& interrupt, const 
   helpers.reserve(std::max(0, helpers_wanted));
   try {
     for (int thread = 1; thread <= helpers_wanted; ++thread) helpers.emplace_back(work, thread);
-  } catch (const std::system_error&) {
+  } catch (...) {
     // No more threads to be had: the ones that started, and this one, do all the work.
   }
   work(0);

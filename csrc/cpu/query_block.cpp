@@ -30,7 +30,7 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
       relative_(relative_error(corpus.dims)), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
       lift_(padded_), unit_(padded_), filter_error_(padded_), filter_spread_(padded_), filter_lift_(padded_),
-      first_scale_(count), second_scale_(count), second_error_(count), scaling_(count) {
+      first_scale_(count), second_scale_(count), second_error_(count), concentration_(count), scaling_(count) {
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
@@ -44,7 +44,9 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
 // The unit query in two parts, each a scale times int8 codes; the second codes what the first leaves.
 void PreparedQueries::quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table) {
   std::vector<double> rest(row, row + dims);
-  for (double& x : rest) x = norm > 0 ? x / norm : 0;
+  double fourth = 0;
+  for (double& x : rest) x = norm > 0 ? x / norm : 0, fourth += x * x * x * x;
+  concentration_[query] = std::sqrt(fourth);
 
   std::vector<int8_t> codes(depth_);
   const double levels = table.query_levels;

@@ -1,6 +1,7 @@
 // A block of queries prepared for scanning: unit vectors as two int8 parts, packed, with the terms of their bounds.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -48,20 +49,25 @@ class PreparedQueries {
   // The threshold by which the filter lets pass all that may reach `reach`.
   float filter(int64_t query, double reach, bool weighted) const;
 
+  // What part of a bound a rounding error is unlikely to pass. Errors in n dimensions of equal weight add up like random
+  // ones, to about 1 / sqrt(n) of their bound; n is the participation ratio of the query, 1 / sum(u_i^4).
+  double caution(int64_t query, double deviations) const { return std::min(1.0, deviations * concentration_[query]); }
+
   int64_t count() const { return count_; }
   const Scaling& scaling(int64_t query) const { return scaling_[query]; }
 
-  // Bounds of one pair, from the product of the first parts and, exactly, that of the second.
+  // Bounds of one pair's s.
   struct Bounds {
     float estimate, lower, upper;
   };
-  // From the first parts alone, for sampling.
+  // From the first parts alone.
   Bounds rough(int64_t query, int32_t product, const DocTerms& doc) const {
     const double estimate = static_cast<double>(scale_[query]) * product * doc.scale + lift_[query] * doc.offset;
     const double radius = static_cast<double>(error_[query]) * doc.weight +
                           static_cast<double>(spread_[query]) * doc.residual + lift_[query] * doc.offset_error;
     return around(estimate, radius);
   }
+  // With the second part, too.
   Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
 
  private:
@@ -86,6 +92,7 @@ class PreparedQueries {
   std::vector<double> unit_;  // of the filter's terms; 0 where there are none
   AlignedVector<float> filter_error_, filter_spread_, filter_lift_;
   std::vector<double> first_scale_, second_scale_, second_error_;
+  std::vector<double> concentration_;  // sqrt(sum(u_i^4))
   std::vector<Scaling> scaling_;
 };
 

@@ -21,6 +21,8 @@ class Backend:
     """
 
     name: ClassVar[str]
+    presumes: ClassVar[bool] = False
+    """Whether it proposes by what is merely likely, unless the problem is ``sure``."""
 
     def missing(self) -> str | None:
         """None if this backend can run on this machine, else one sentence: why not, and the remedy."""

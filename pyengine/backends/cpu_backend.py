@@ -26,12 +26,13 @@ class CpuBackend(Backend):
     """Unit vectors as int8 codes: q/|q| ~ q^ (two parts), d/|d| ~ d^ with |d/|d| - d^| <= r stored per document.
 
     A score then differs from the product of the codes by at most |q - q^| (1 + r) + |q| r in units of |q||d|
-    (Cauchy-Schwarz; DESIGN.md, "Bounds"). With two parts the query's share is about 1e-4, and the estimate that
-    ``precision="fast"`` returns is off by at most r |q||d|, r being about 0.007 for embeddings. float32 documents
-    are coded tile by tile while they are scanned, so nothing is stored.
+    (Cauchy-Schwarz; DESIGN.md, "Bounds"), r being about 0.007 for embeddings. With two parts the query's share is about
+    1e-4, which is how far, beside r, the estimates of stored codes are off that ``precision="fast"`` returns. Documents
+    without codes are coded tile by tile while they are scanned, and meet the first part only, whose share is about r.
     """
 
     name = "cpu"
+    presumes = True
     few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
@@ -63,9 +64,10 @@ class CpuBackend(Backend):
         """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""
         docs = problem.docs
         scanned = row_bytes(docs.rows if docs.codes is None else docs.codes.codes) * problem.dims // docs.dim
-        sure = width > self.first_width(problem)
         n_docs = len(problem.docs) if n_docs is None else n_docs
-        return plan_dense(problem.n_queries, n_docs, problem.dims, problem.k, width, scanned, problem.num_threads, sure)
+        return plan_dense(
+            problem.n_queries, n_docs, problem.dims, problem.k, width, scanned, problem.num_threads, problem.sure
+        )
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()

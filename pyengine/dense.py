@@ -78,9 +78,9 @@ def topk(
         Score only the first ``dims`` dimensions (Matryoshka prefixes, arXiv 2205.13147); cosine renormalises.
     precision : "exact" or "fast"
         ``fast`` returns what the proposer ranked, with its own scores, not certified: off by at most the bound of the
-        int8 codes for ``cpu`` (DESIGN.md, "Bounds": of the document's, and of the query's where no codes are stored), by float32 rounding for ``torch`` and ``faiss``. Ties,
-        other k and other batches may then come out differently; all that is promised of ``exact`` only. With filters
-        there may be fewer than k results.
+        int8 codes for ``cpu`` (DESIGN.md, "Bounds": of the document's, and of the query's where no codes are stored),
+        by float32 rounding for ``torch`` and ``faiss``. Ties, other k and other batches may then come out differently;
+        all that is promised of ``exact`` only. With filters there may be fewer than k results.
     rescore : int >= 1, with precision="fast" only
         Score the ``rescore`` k best proposals by the specification, and return the best of them.
     backend : "auto" or a name of `pyengine.backends`

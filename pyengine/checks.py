@@ -189,6 +189,14 @@ def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
     return np.ascontiguousarray(np.packbits(array, axis=1, bitorder="little") if array.dtype == np.bool_ else array)
 
 
+ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+
+
+def count(bits: U8) -> int:
+    """How many bits of a bitmap are set, those of its last byte's padding included."""
+    return int(ONES[bits].sum())
+
+
 def unpack(bits: U8, n_docs: int) -> np.ndarray:
     """The booleans [1 or Q, N] of a bitmap."""
     return np.unpackbits(bits, axis=1, count=n_docs, bitorder="little").astype(bool)

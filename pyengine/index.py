@@ -256,6 +256,7 @@ class DenseIndex:
         threshold: Any = None,
         bias: Any = None,
         dims: int | None = None,
+        precision: str = "exact",
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> Plan:
@@ -263,7 +264,7 @@ class DenseIndex:
         and what was rejected with the reasons. Arguments and errors as for `search`."""
         filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
         problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
-        return explain(problem, self._backend(backend))
+        return explain(problem, self._backend(backend), precision)
 
     def _backend(self, name: str | None) -> str:
         return self.backend if name is None else name

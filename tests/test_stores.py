@@ -184,6 +184,7 @@ def test_residuals_of_planes_hold_and_the_plan_says_that_they_are_loose(isa: str
     rows = hostile(130)
     index = DenseIndex(130, store=name)
     index.add(rows)
+    assert "too loose" not in str(index.explain(rows[:2], 5, precision="fast", backend="cpu"))
     said = str(index.explain(rows[:2], 5, backend="cpu"))
     assert f"{stores.PLANES[name]}-bit bounds are too loose to prune; originals are scanned" in said
     docs = documents(name, "ram", rows)

@@ -126,8 +126,8 @@ class Scan {
       return false;
     }
     PreparedQueries::Bounds& bounds = candidate.bounds;
-    if (bounds.estimate + queries_.caution(query, plan_.deviations) * (static_cast<double>(bounds.upper) - bounds.estimate) >= ceiling.low)
-      bounds.lower = -INFINITY;
+    const double above = queries_.caution(query, plan_.deviations) * (static_cast<double>(bounds.upper) - bounds.estimate);
+    if (bounds.estimate + above >= ceiling.low) bounds.lower = -INFINITY;
     return true;
   }
 

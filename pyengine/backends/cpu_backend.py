@@ -95,8 +95,9 @@ class CpuBackend(Backend):
         """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
         if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
             return None
-        rows = np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0])
-        return rows.astype(np.int32) if len(rows) * LISTED_SHARE <= len(problem.docs) else None
+        if checks.count(problem.mask) * LISTED_SHARE > len(problem.docs) + 7:
+            return None
+        return np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0]).astype(np.int32)
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         kernels = exact.native()

@@ -154,11 +154,11 @@ def finite(rows: Any, name: str, first: int = 0) -> None:
         good = part.isfinite().all(dim=1).cpu().numpy() if is_torch(part) else np.isfinite(part).all(axis=1)
         bad = np.flatnonzero(~good)
         if bad.size:
-            raise non_finite(name, first + start + int(bad[0]))
+            raise non_finite(name, f"row {first + start + int(bad[0])}")
 
 
-def non_finite(name: str, row: int) -> ValueError:
-    return ValueError(f"{name} must be finite in float32; row {row} holds NaN, inf or a value beyond 3.4e38")
+def non_finite(name: str, place: str) -> ValueError:
+    return ValueError(f"{name} must be finite in float32; {place} holds NaN, inf or a value beyond 3.4e38")
 
 
 def prefix(dims: Any, dim: int) -> int:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyengine.ids import RowIds
 from pyengine.living import Living
-from pyengine.problem import Documents
-from pyengine.stores import Store
-from pyengine.types import F32, I64
+from pyengine.stores import S
+from pyengine.types import I64
 
 
 @dataclass(frozen=True)
-class Contents:
+class Contents(Generic[S]):
     """One state of an index, which never changes: an index goes from state to state by one assignment, and whoever
     reads one needs no lock.
 
@@ -26,7 +25,7 @@ class Contents:
     backends derived from these rows.
     """
 
-    store: Store
+    store: S
     row_ids: RowIds
     n_rows: int = 0
     living: Living | None = None
@@ -43,10 +42,6 @@ class Contents:
         ids = head.view() if self.living is None else head[self.living.rows]
         ids.flags.writeable = False
         return ids
-
-    def documents(self) -> Documents:
-        """All rows, the dead among them, as a backend sees them."""
-        return replace(self.store.documents(self.n_rows, self.cache), living=self.living)
 
     def find(self, ids: I64) -> tuple[I64, NDArray[np.bool_]]:
         """The rows of these ids, int64 [n], and which of them are documents here, or were appended since."""
@@ -68,33 +63,33 @@ class Contents:
         self.store.reserve(count)
         self.row_ids.reserve(count)
 
-    def append(self, rows: F32, ids: I64, first: int) -> None:
-        """Raises ValueError for a row with NaN or inf, counting them from ``first``."""
+    def append(self, rows: Any, ids: I64, first: int) -> None:
+        """Rows as the store takes them. Raises ValueError for one with NaN or inf, counting them from ``first``."""
         self.store.append(rows, first)
         self.row_ids.append(ids)
 
     # --- What may follow ----------------------------------------------------------------------------------------------
 
-    def grown(self, largest_id: int) -> Contents:
+    def grown(self, largest_id: int) -> Contents[S]:
         """With all that was appended since."""
         n_rows = len(self.row_ids)
         living = None if self.living is None else self.living.with_more(n_rows)
         return Contents(self.store, self.row_ids, n_rows, living, largest_id)
 
-    def without(self, rows: I64) -> Contents:
+    def without(self, rows: I64) -> Contents[S]:
         """Without these documents, each listed once."""
         living = Living.all(self.n_rows) if self.living is None else self.living
         return replace(self, living=living.without(rows))
 
-    def compacted(self) -> Contents:
+    def compacted(self) -> Contents[S]:
         """The same documents in new arrays, with no dead rows between them."""
         if self.living is None:
             return self
         rows = self.living.rows
         return Contents(self.store.picked(rows), self.row_ids.picked(rows), len(rows), largest_id=self.largest_id)
 
-    def detached(self) -> Contents:
+    def detached(self) -> Contents[S]:
         """The same, in arrays that grow apart from these."""
-        heads = {name: array.adopted(array.head(self.n_rows)) for name, array in self.store.arrays.items()}
+        heads = {name: self.store.arrays[name].adopted(head) for name, head in self.store.heads(self.n_rows).items()}
         row_ids = self.row_ids.adopted(self.row_ids.head(self.n_rows))
         return replace(self, store=self.store.holding(heads), row_ids=row_ids, cache={})

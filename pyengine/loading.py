@@ -12,7 +12,9 @@ from pyengine import checks
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.index import DenseIndex
-from pyengine.storage import Saved
+from pyengine.storage import FORMAT, Saved
+
+KINDS = {each.kind: each for each in (DenseIndex,)}
 
 
 def load(
@@ -53,14 +55,19 @@ def load(
         contents = index._contents
         kept = {"ids": contents.row_ids, **contents.store.arrays}
         count, largest = _whole(saved, "documents", 0), _whole(saved, "largest_id", -1)
+        sizes = {name: _whole(saved, name, 0) for name in contents.store.sizes}
+        lengths = {"ids": count, **contents.store.lengths(count, sizes)}
         if saved.facts["arrays"].keys() != kept.keys():
             raise ValueError(f"{saved.manifest} must list the arrays {', '.join(kept)}; got others")
         heads = {}
         for name, array in kept.items():
             mapped = mmap or (name == "rows" and index.originals == "disk")
             verified = not mmap if verify is None else verify
-            heads[name] = saved.array(name, array.dtype, (count, *array.width), mapped, verified)
+            heads[name] = saved.array(name, array.dtype, (lengths[name], *array.width), mapped, verified)
         _check(saved, heads, largest)
+        flaw = contents.store.flaw(heads)
+        if flaw is not None:
+            raise ValueError(f"{saved.manifest} must list {flaw}; got others")
     row_ids = contents.row_ids.adopted(heads.pop("ids"))
     store = contents.store.holding({name: kept[name].adopted(head) for name, head in heads.items()})
     index._contents = Contents(store, row_ids, count, largest_id=largest)
@@ -68,9 +75,13 @@ def load(
 
 
 def _empty(saved: Saved, directory: str | None) -> DenseIndex:
-    facts: dict[str, Any] = {name: saved.facts.get(name) for name in ("dim", "metric", "store", "originals")}
     try:
-        return DenseIndex(**facts, directory=directory)
+        made = KINDS[saved.facts["format"].removeprefix(FORMAT)]
+        facts: dict[str, Any] = {name: saved.facts.get(name) for name in made.settings}
+        return made(**facts, directory=directory)
+    except KeyError as error:
+        kinds = " or ".join(KINDS)
+        raise ValueError(f"{saved.manifest} must describe a {kinds}; got {error.args[0]!r}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{saved.manifest} must describe an index that this pyengine knows; got {error}") from None
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pyengine.arrays import aligned, blocks
 from pyengine.types import I64
 
-FORMAT = "pyengine DenseIndex"
+FORMAT = "pyengine "  # and the kind of index
 VERSION = 1
 MANIFEST = "manifest.json"
 TEMPORARY = MANIFEST + ".tmp"
@@ -42,16 +42,19 @@ FILE = re.compile(rf"({DATA.pattern})/[a-z0-9_]+\.npy")
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(path: str, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], rows: I64 | None) -> None:
-    """Replace what the folder ``path`` holds by these arrays [N, ..], or these rows of them, and facts about them."""
+def write(
+    path: str, kind: str, facts: Mapping[str, Any], arrays: Mapping[str, tuple[NDArray[Any], I64 | None]]
+) -> None:
+    """Replace what the folder ``path`` holds by an index of this kind: its facts, and arrays [N, ..] or, where row
+    numbers come with them, those rows of them."""
     _make_folder(path)
     with _alone(path):
         data = f"data-{secrets.token_hex(8)}"
         os.mkdir(os.path.join(path, data))
         try:
-            entries = {name: _write_array(path, f"{data}/{name}.npy", array, rows) for name, array in arrays.items()}
+            entries = {name: _write_array(path, f"{data}/{name}.npy", *array) for name, array in arrays.items()}
             _sync_folder(os.path.join(path, data))
-            content = {"format": FORMAT, "version": VERSION, **facts, "arrays": entries}
+            content = {"format": FORMAT + kind, "version": VERSION, **facts, "arrays": entries}
             _write_manifest(path, content | {"blake2b": _content_hash(content)})
         finally:  # of the old data and the new, one is not in the manifest now
             _sweep(path)
@@ -71,7 +74,7 @@ def _make_folder(path: str) -> None:
 
 def _is_ours(path: str) -> bool:
     with open(os.path.join(path, MANIFEST), "rb") as file:
-        return json.dumps(FORMAT).encode() in file.read(MAX_MANIFEST)
+        return b'"format": "' + FORMAT.encode() in file.read(MAX_MANIFEST)
 
 
 @contextlib.contextmanager
@@ -263,7 +266,7 @@ def _parsed(raw: bytes, name: str) -> dict[str, Any]:
         content = json.loads(raw) if len(raw) <= MAX_MANIFEST else None
     except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or not str(content.get("format")).startswith(FORMAT):
         raise ValueError(f"{name} must be the manifest of a saved index; got something else, or a damaged one")
     if content.get("version") != VERSION:
         got = content.get("version")

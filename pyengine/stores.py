@@ -8,19 +8,21 @@ top of it. Each names its arrays; `make` puts them together.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact
 from pyengine.arrays import DiskArray, GrowingArray
+from pyengine.living import Living
 from pyengine.problem import Codes, Documents
 from pyengine.rows import Rows, to_bfloat16
 from pyengine.types import F32, I64
 
-Arrays = dict[str, NDArray[Any]]  # one entry per row in each
+Arrays = dict[str, NDArray[Any]]
+S = TypeVar("S", bound="Store")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
 DECODED = 2.0**-22  # residual of codes that are the vectors: their products and their scale are rounded to float32
@@ -189,7 +191,8 @@ class PlaneCodes(Coding):
 
 
 class Store:
-    """Rows of one form with their norms, and codes of them where there is a coding: ``arrays`` by name."""
+    """Rows of one form with their norms, and codes of them where there is a coding: ``arrays`` by name, with one entry
+    per row in each."""
 
     def __init__(self, name: str, form: Form, coding: Coding | None = None) -> None:
         self.name, self.form, self.coding = name, form, coding
@@ -205,21 +208,22 @@ class Store:
     def append(self, rows: F32, first: int = 0) -> None:
         """Add rows. Raises ValueError for one with NaN or inf, or beyond the form's range, counting them from
         ``first``."""
-        parts = self._encode(rows, first)
+        if type(self.form) is not Form:  # float32 rows show it in their norms
+            checks.finite(rows, "vectors", first)
+        parts = self.encode(rows, "vectors", lambda row: f"row {first + row}")
         for name, array in self.arrays.items():
             array.append(parts[name])
 
-    def _encode(self, rows: F32, first: int) -> Arrays:
-        if type(self.form) is not Form:  # float32 rows show it in their norms
-            checks.finite(rows, "vectors", first)
+    def encode(self, rows: F32, name: str, place: Callable[[int], str]) -> Arrays:
+        """These rows as arrays. ``name`` and ``place`` are for the ValueError where one does not fit."""
         parts = self.form.encode(rows)
         parts["norms"] = exact.norms(self.form.rows(parts), self.form.dim, checks.thread_count(None))
         bad = np.flatnonzero(~np.isfinite(parts["norms"]))  # float64 does not overflow here: these have NaN or inf
         if bad.size and type(self.form) is Form:
-            raise checks.non_finite("vectors", first + int(bad[0]))
+            raise checks.non_finite(name, place(int(bad[0])))
         if bad.size:
             raise ValueError(
-                f"vectors must stay finite in {self.form.name}; row {first + bad[0]} holds a value beyond its range"
+                f"{name} must stay finite in {self.form.name}; {place(int(bad[0]))} holds a value beyond its range"
             )
         return parts if self.coding is None else parts | self.coding.encode(rows, parts)
 
@@ -228,27 +232,54 @@ class Store:
         for array in self.arrays.values():
             array.truncate(size)
 
-    def picked(self, rows: I64) -> Store:
+    def heads(self, count: int) -> Arrays:
+        """The first ``count`` rows of each array."""
+        return {name: array.head(count) for name, array in self.arrays.items()}
+
+    def chosen(self, count: int, rows: I64 | None) -> dict[str, tuple[NDArray[Any], I64 | None]]:
+        """The first ``count`` rows of each array, and which entries of them ``rows`` (None: all) are."""
+        return {name: (head, rows) for name, head in self.heads(count).items()}
+
+    def picked(self: S, rows: I64) -> S:
         """A new store of these rows, in this order."""
         return self.holding({name: array.picked(rows) for name, array in self.arrays.items()})
 
-    def holding(self, arrays: Mapping[str, GrowingArray]) -> Store:
+    def holding(self: S, arrays: Mapping[str, GrowingArray]) -> S:
         """A store like this of other arrays."""
         other = copy.copy(self)
         other.arrays = dict(arrays)
         return other
 
-    def documents(self, count: int | None = None, cache: dict[Any, Any] | None = None) -> Documents:
+    def documents(
+        self, count: int | None = None, cache: dict[Any, Any] | None = None, living: Living | None = None
+    ) -> Documents:
         """The first ``count`` rows as a backend sees them; later changes do not show in it."""
-        count = len(self.arrays["norms"]) if count is None else count
-        heads = {name: array.head(count) for name, array in self.arrays.items()}
+        return self.view(self.heads(len(self.arrays["norms"]) if count is None else count), cache, living)
+
+    def view(self, heads: Arrays, cache: dict[Any, Any] | None, living: Living | None = None) -> Documents:
+        """What such arrays mean."""
         codes = None if self.coding is None else self.coding.codes(heads)
         rows = self.form.rows(heads)
-        return Documents(rows, codes, heads["norms"], checked=True, cache=cache, store=self.name)
+        return Documents(rows, codes, heads["norms"], checked=True, cache=cache, living=living, store=self.name)
 
     def nbytes(self, count: int) -> int:
         """What ``count`` rows take."""
         return count * sum(array.row_bytes for array in self.arrays.values())
+
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """Names of the numbers, besides that of rows, that say how long its arrays are."""
+
+    def sizes_of(self, lengths: Mapping[str, int]) -> dict[str, int]:
+        """Those numbers, where arrays have these lengths."""
+        return {}
+
+    def lengths(self, count: int, sizes: Mapping[str, int]) -> dict[str, int]:
+        """How many entries each array of ``count`` rows has."""
+        return dict.fromkeys(self.arrays, count)
+
+    def flaw(self, heads: Arrays) -> str | None:
+        """What is wrong with arrays of the right lengths that somebody gives; None where it can be these rows."""
+        return None
 
 
 PLAIN = {"float32": Form, "float16": Float16, "bfloat16": BFloat16}  # these are scanned as they are

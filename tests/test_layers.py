@@ -14,7 +14,7 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     WORDS,
     {"backends"},
     {"search", "dense", "ranges", "ranks", "explain"},
-    {"arrays", "ids", "stores", "chunks", "contents", "storage", "index"},
+    {"arrays", "ids", "stores", "token_store", "chunks", "contents", "storage", "life", "index", "multi_vector"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)
 

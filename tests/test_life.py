@@ -203,7 +203,7 @@ def test_an_iterator_cannot_change_the_index_it_feeds(store: str) -> None:
         index.remove([0])
         yield DOCS
 
-    with pytest.raises(RuntimeError, match="vectors must not come from an iterator that changes the index"):
+    with pytest.raises(RuntimeError, match="documents must not come from an iterator that changes the index"):
         index.add(meddling())
     holds(index, dict(enumerate(DOCS[:5])))
 

@@ -122,8 +122,17 @@ void norms(const Rows& rows, int64_t n, int dims, double* out, int threads, cons
   const KernelTable& table = kernels();
   parallel_for((n + CHUNK - 1) / CHUNK, threads, interrupt, [&](int64_t chunk, int) {
     const int64_t end = std::min(n, (chunk + 1) * CHUNK);
-    RowReader reader(rows, dims, table);
-    for (int64_t row = chunk * CHUNK; row < end; ++row) out[row] = norm_of(table, reader.read(row), dims);
+    RowReader reader(rows, dims, table, PAIR_BLOCK);
+    for (int64_t row = chunk * CHUNK; row < end; row += PAIR_BLOCK) {
+      const int count = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, end - row));
+      const float *vectors[PAIR_BLOCK], *next[PAIR_BLOCK];
+      for (int i = 0; i < count; ++i) {
+        vectors[i] = reader.read(row + i, i);
+        next[i] = reader.soon(std::min(row + i + PAIR_BLOCK, n - 1));
+      }
+      table.dot_f64(vectors, vectors, next, count, dims, out + row);
+    }
+    for (int64_t row = chunk * CHUNK; row < end; ++row) out[row] = std::sqrt(out[row]);
   });
 }
 

@@ -5,11 +5,13 @@ from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
 from pyengine.loading import load
 from pyengine.ranges import range_search
+from pyengine.ragged import Ragged
 from pyengine.ranks import rank_of
 from pyengine.types import Ranges, TopK
 
 __all__ = [
     "DenseIndex",
+    "Ragged",
     "Ranges",
     "TopK",
     "backends",

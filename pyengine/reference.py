@@ -8,7 +8,7 @@ with its bias, is rounded to float32 once, at its end. DESIGN.md, "The specifica
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,14 +164,30 @@ def topk(
     Of what is permitted, best first: at most ``per_group`` of each label in ``groups`` [N]; then what comes ``after``
     a score and an id (nothing comes after a pad); then what reaches the ``threshold``; then the first k.
     """
-    n_queries = len(queries)
     ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
-    may = permitted(n_queries, ids, mask, allow, deny, exclude)
+    may = permitted(len(queries), ids, mask, allow, deny, exclude)
+    ranked = (ranking(query, docs, metric, mask=own, bias=bias, dims=dims, ids=ids) for query, own in zip(queries, may))
+    sign = -1.0 if metric == "l2" else 1.0
+    found = first_k(ranked, len(queries), k, ids, sign, groups, per_group, after, threshold)
+    return found._replace(scores=rank_score(found.scores, metric))
+
+
+def first_k(
+    ranked: Iterable[tuple[F32, I64]],
+    n_queries: int,
+    k: int,
+    ids: I64,
+    sign: float,
+    groups: I64 | None = None,
+    per_group: int = 1,
+    after: tuple[F32 | F64, I64] | None = None,
+    threshold: float | F64 | None = None,
+) -> TopK:
+    """The first k that the filters of `topk` leave, with their rank scores, of what each query may get: ``ranked``
+    gives rank scores float32 [M] and rows int64 [M], best first. ``sign`` makes scores of rank scores."""
     top_rank = np.full((n_queries, k), -np.inf, np.float32)
     top_ids = np.full((n_queries, k), -1, np.int64)
-    sign = -1.0 if metric == "l2" else 1.0
-    for q in range(n_queries):
-        rank, rows = ranking(queries[q], docs, metric, mask=may[q], bias=bias, dims=dims, ids=ids)
+    for q, (rank, rows) in enumerate(ranked):
         keep = np.ones(len(rows), bool) if groups is None else first_of_groups(groups[rows], per_group)
         if after is not None:
             mark, mark_id = sign * after[0][q], after[1][q]
@@ -180,7 +196,7 @@ def topk(
             keep &= rank >= np.broadcast_to(sign * np.asarray(threshold, np.float64), n_queries)[q]
         best = np.flatnonzero(keep)[:k]
         top_rank[q, : best.size], top_ids[q, : best.size] = rank[best], ids[rows[best]]
-    return TopK(rank_score(top_rank, metric), top_ids, np.ones(n_queries, bool))
+    return TopK(top_rank, top_ids, np.ones(n_queries, bool))
 
 
 def range_search(queries: F32, docs: F32, threshold: float | F64, metric: str = "cosine", **options: Any) -> Ranges:

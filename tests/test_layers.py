@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "pyengine"
-WORDS = {"types", "reference", "checks", "living", "rows", "lists", "filters", "problem", "exact"}
+WORDS = {
+    "types", "reference", "reference_maxsim", "checks", "living", "rows", "ragged", "lists", "filters", "problem",
+    "problem_maxsim", "exact", "exact_maxsim",
+}  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "dense", "ranges", "ranks", "explain"},
+    {"search", "asking", "dense", "maxsim", "ranges", "ranks", "explain"},
     {"arrays", "ids", "stores", "token_store", "chunks", "contents", "storage", "life", "index", "multi_vector"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

@@ -1,0 +1,128 @@
+"""The specification of late interaction (MaxSim), in NumPy float64, written to be read. Every backend returns these
+bits.
+
+With s_ij the product of query token i and document token j (`reference.unrounded_scores`), M_i is the maximum of s_ij
+over the document's tokens and C_j its maximum over the query's. Both start at -inf, so negative maxima survive. A sum
+starts at +0.0 and takes its terms in order; a weight times its maximum is rounded before it is added.
+
+    sum        sum_i M_i                                      ColBERT (arXiv 2004.12832)
+    mean       (sum_i M_i) / L_q
+    symmetric  (mean_i M_i + mean_j C_j) / 2                  FILIP (arXiv 2111.07783)
+    with query weights w:  sum_i w_i M_i                      (of "sum")
+    with w and document weights v:  (sum_i w_i M_i + sum_j v_j C_j) / 2    of "symmetric" (arXiv 2203.07111)
+
+A bias is added in float64, and the whole is rounded to float32 once. A query without tokens scores 0, before its bias,
+against every document; a document without tokens scores -inf against all other queries, which no top k returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyengine import reference
+from pyengine.ragged import Ragged
+from pyengine.types import F32, F64, I64, Bool, TopK
+
+REDUCTIONS = ("sum", "mean", "symmetric")
+
+
+def similarities(query: F32, doc: F32, normalize: bool = False) -> F64:
+    """float64 [Lq, Ld]: the products of all tokens, or with ``normalize`` their cosines."""
+    products = np.empty((len(query), len(doc)))
+    for i, token in enumerate(query):
+        products[i] = reference.unrounded_scores(token, doc, "cosine" if normalize else "dot")
+    return products
+
+
+def weighted_sum(maxima: F64, weights: F32 | None) -> float:
+    """The sum of the terms, in their order, from +0.0."""
+    terms = maxima if weights is None else weights.astype(np.float64) * maxima
+    total = 0.0
+    for term in terms.tolist():
+        total += term
+    return total
+
+
+def reduced(products: F64, reduce: str, query_weights: F32 | None = None, doc_weights: F32 | None = None) -> float:
+    """The float64 score, without bias, of one query and one document with these `similarities` [Lq, Ld]."""
+    n_query, n_doc = products.shape
+    if n_query == 0:
+        return 0.0
+    if n_doc == 0:
+        return -np.inf
+    forth = weighted_sum(products.max(axis=1), query_weights)
+    if reduce == "sum":
+        return forth
+    if reduce == "mean":
+        return forth / n_query
+    back = weighted_sum(products.max(axis=0), doc_weights)
+    return (forth + back) / 2 if query_weights is not None else (forth / n_query + back / n_doc) / 2
+
+
+def round_score(score: F64) -> F32:
+    """Round once to float32, as `reference.round_score`; -inf stays."""
+    rounded: F32 = np.where(score == -np.inf, np.float32(-np.inf), reference.round_score(score))
+    return rounded
+
+
+def winners(products: F64) -> I64:
+    """int64 [Lq]: the first document token of the greatest product, -1 without any. For the columns, transpose."""
+    if products.shape[1] == 0:
+        return np.full(len(products), -1, np.int64)
+    first: I64 = products.argmax(axis=1).astype(np.int64)
+    return first
+
+
+def unrounded_scores(
+    queries: Ragged,
+    docs: Ragged,
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: F32 | None = None,
+    doc_weights: F32 | None = None,
+    bias: F64 | None = None,
+) -> F64:
+    """float64 [Q, N], ``bias`` [N] included. The weights, float32 [Tq] and [Td], lie as the tokens do."""
+    score = np.empty((len(queries), len(docs)))
+    for q, query in enumerate(queries):
+        products = similarities(query, docs.values, normalize)
+        own = None if query_weights is None else query_weights[slice(*queries.offsets[q : q + 2])]
+        for d, (low, high) in enumerate(zip(docs.offsets[:-1], docs.offsets[1:])):
+            theirs = None if doc_weights is None else doc_weights[low:high]
+            score[q, d] = reduced(products[:, low:high], reduce, own, theirs)
+    return score if bias is None else score + bias
+
+
+def scores(queries: Ragged, docs: Ragged, **options: Any) -> F32:
+    """float32 [Q, N]: `unrounded_scores` with its options, rounded once."""
+    return round_score(unrounded_scores(queries, docs, **options))
+
+
+def topk(
+    queries: Ragged,
+    docs: Ragged,
+    k: int,
+    *,
+    mask: Bool | None = None,
+    allow: I64 | None = None,
+    deny: I64 | None = None,
+    exclude: Sequence[I64] | None = None,
+    groups: I64 | None = None,
+    per_group: int = 1,
+    after: tuple[F32 | F64, I64] | None = None,
+    threshold: float | F64 | None = None,
+    ids: I64 | None = None,
+    **options: Any,
+) -> TopK:
+    """Exact top-k of the `scores` with their options; the filters are those of `reference.topk`. Documents that score
+    -inf are never returned."""
+    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
+    matrix = scores(queries, docs, **options)
+    may = reference.permitted(len(queries), ids, mask, allow, deny, exclude) & (matrix > -np.inf)
+    rankings = (np.lexsort((ids, -row)) for row in matrix)
+    ranked = ((matrix[q][rows], rows) for q, order in enumerate(rankings) for rows in [order[may[q][order]]])
+    return reference.first_k(ranked, len(queries), k, ids, 1.0, groups, per_group, after, threshold)

@@ -4,8 +4,8 @@ from pyengine.backends.registry import backends, use_backend
 from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
 from pyengine.loading import load
-from pyengine.ranges import range_search
 from pyengine.ragged import Ragged
+from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
 from pyengine.types import Ranges, TopK
 

@@ -79,7 +79,7 @@ class DenseIndex(Index[Store]):
         wrong dtype; and whatever an iterator raises. Nothing is added then.
         """
         total = chunks.length(vectors)
-        self._add(chunks.watched(chunks.pieces(vectors, ids, self.dim), total), total)
+        self._add(chunks.watched(chunks.vectors(vectors, ids, self.dim), total), total)
 
     @exact.arithmetic()
     def search(

@@ -39,15 +39,18 @@ class Ragged:
         object.__setattr__(self, "offsets", _offsets(offsets, len(self.values)))
 
     @classmethod
-    def of(cls, rows: Sequence[Any], name: str = "rows", dim: int | None = None) -> Ragged:
-        """From a list of n arrays [L_i, D]. ``dim`` is what D must be; an empty list needs it."""
+    def of(cls, rows: Sequence[Any], name: str = "rows", dim: int | None = None, first: int = 0) -> Ragged:
+        """From a list of n arrays [L_i, D]. ``dim`` is what D must be; an empty list needs it. Errors count the arrays
+        from ``first``."""
         if not len(rows) and dim is None:
             raise ValueError(f"{name} must hold at least one array [L, D]; got an empty list")
-        parts = [checks.vectors(row, f"{name}[{i}]", dim) for i, row in enumerate(rows)]
+        parts = [checks.vectors(row, f"{name}[{i}]", dim) for i, row in enumerate(rows, first)]
         dim = parts[0].shape[1] if dim is None else dim
         wrong = next((i for i, part in enumerate(parts) if part.shape[1] != dim), None)
         if wrong is not None:
-            raise ValueError(f"{name}[{wrong}] must have {dim} dimensions per row; got shape {parts[wrong].shape}")
+            raise ValueError(
+                f"{name}[{first + wrong}] must have {dim} dimensions per row; got shape {parts[wrong].shape}"
+            )
         values = np.concatenate([np.empty((0, dim), np.float32), *parts])
         return cls(values, np.cumsum([0, *(len(part) for part in parts)]))
 
@@ -88,6 +91,11 @@ class Ragged:
         """int64 [n]: the number of tokens of each row."""
         return np.diff(self.offsets)
 
+    def part(self, rows: slice) -> Ragged:
+        """Consecutive rows, not copied."""
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     def places(self, which: I64) -> I64:
         """int64: where the tokens of these rows lie in ``values``, row after row."""
         lengths = self.lengths[which]
@@ -127,16 +135,21 @@ def both(queries: Any, docs: Any) -> tuple[Ragged, Ragged]:
     return tokens(queries, "queries", rows.dim), rows
 
 
-def finite(values: Any, offsets: I64, name: str) -> None:
-    """Raise for the first token, of ``values`` [T, D], that holds NaN or inf (or overflowed float32)."""
+def finite(values: Any, offsets: I64, name: str, first: int = 0) -> None:
+    """Raise for the first token, of ``values`` [T, D], that holds NaN or inf (or overflowed float32), counting rows
+    from ``first``."""
     block = max(1, (1 << 20) // max(1, values.shape[1]))
     for start in range(0, len(values), block):
         bad: Bool = ~np.isfinite(values[start : start + block]).all(axis=1)
         if bad.any():
             token = start + int(np.argmax(bad))
-            row = int(np.searchsorted(offsets, token, side="right")) - 1
-            where = f"token {token - offsets[row]} of row {row}"
-            raise ValueError(f"{name} must be finite in float32; {where} holds NaN, inf or a value beyond 3.4e38")
+            raise checks.non_finite(name, place(offsets, token, first))
+
+
+def place(offsets: I64, token: int, first: int = 0) -> str:
+    """Where a token is, in words."""
+    row = int(np.searchsorted(offsets, token, side="right")) - 1
+    return f"token {token - offsets[row]} of row {first + row}"
 
 
 def _offsets(value: Any, n_tokens: int) -> I64:

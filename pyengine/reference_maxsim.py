@@ -42,7 +42,7 @@ def weighted_sum(maxima: F64, weights: F32 | None) -> float:
     terms = maxima if weights is None else weights.astype(np.float64) * maxima
     total = 0.0
     for term in terms.tolist():
-        total += term
+        total += float(term)
     return total
 
 

@@ -4,6 +4,7 @@
 #include "arrays.h"
 
 #include "cpu/maxsim.h"
+#include "cpu/maxsim_backward.h"
 
 namespace pyengine {
 namespace {
@@ -53,6 +54,43 @@ class TokenArrays {
   Tokens tokens_;
 };
 
+void check_sets(const Array<int64_t>& sets, int64_t n_pairs, int64_t n_sets, const char* name) {
+  const auto [least, most] = std::minmax_element(sets.data(), sets.data() + sets.size());
+  require(sets.ndim() == 1 && sets.size() == n_pairs && (n_pairs == 0 || (*least >= 0 && *most < n_sets)),
+          std::string(name) + " must have shape [P], and hold numbers of sets");
+}
+
+py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const Array<int64_t>& chooser_sets,
+                   const Array<int64_t>& chosen_sets, const Array<int32_t>& winners, const Array<float>& factors,
+                   const Optional<float>& weights, int threads) {
+  const Tokens &from = choosers.view(), &to = chosen.view();
+  const int64_t n_pairs = factors.size();
+  check_sets(chooser_sets, n_pairs, from.n, "chooser_sets");
+  check_sets(chosen_sets, n_pairs, to.n, "chosen_sets");
+  require(from.rows.kind == RowKind::float32 && to.rows.kind == RowKind::float32 && from.dim == to.dim,
+          "choosers and chosen must be float32 of one dimension");
+  int64_t at = 0;
+  for (int64_t p = 0; p < n_pairs; ++p) {
+    const int64_t count = from.count(chooser_sets.data()[p]), limit = to.count(chosen_sets.data()[p]);
+    require(at + count <= winners.size(), "winners must have one entry for each chooser of each pair");
+    for (const int64_t end = at + count; at < end; ++at)
+      require(winners.data()[at] >= -1 && winners.data()[at] < limit, "winners must be tokens of the chosen set, or -1");
+  }
+  require(winners.ndim() == 1 && at == winners.size(), "winners must have one entry for each chooser of each pair");
+  require(!weights || (weights->ndim() == 1 && weights->size() == from.total()), "weights must have one entry for each chooser");
+  auto chooser_gradient = output<float>({from.total(), from.dim}), chosen_gradient = output<float>({to.total(), to.dim});
+  float *chooser_out = chooser_gradient.mutable_data(), *chosen_out = chosen_gradient.mutable_data();
+  const Choices choices{n_pairs, chooser_sets.data(), chosen_sets.data(), winners.data(), factors.data(),
+                        weights ? weights->data() : nullptr};
+  {
+    py::gil_scoped_release release;
+    std::fill_n(chooser_out, from.total() * from.dim, 0.0f);
+    std::fill_n(chosen_out, to.total() * to.dim, 0.0f);
+    maxsim_backward(from, to, choices, chooser_out, chosen_out, threads, check_signals);
+  }
+  return py::make_tuple(chooser_gradient, chosen_gradient);
+}
+
 }  // namespace
 
 void bind_maxsim(py::module_& m) {
@@ -61,6 +99,10 @@ void bind_maxsim(py::module_& m) {
            py::arg("rows"), py::arg("offsets").noconvert(), py::kw_only(), py::arg("norms").noconvert() = py::none(),
            py::arg("codes").noconvert() = py::none(), py::arg("code_planes") = 0,
            py::arg("scale").noconvert() = py::none(), py::arg("residual").noconvert() = py::none());
+
+  m.def("maxsim_backward", &backward, py::arg("choosers"), py::arg("chosen"), py::arg("chooser_sets").noconvert(),
+        py::arg("chosen_sets").noconvert(), py::arg("winners").noconvert(), py::arg("factors").noconvert(),
+        py::arg("weights").noconvert() = py::none(), py::arg("num_threads") = 1);
 }
 
 }  // namespace pyengine

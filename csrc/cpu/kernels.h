@@ -84,6 +84,8 @@ struct KernelTable {
   void (*decode_row)(RowKind kind, const void* row, float step, int n, float* out);
   // A row of bit planes, `stride` bytes apart, as `depth` codes (a multiple of DEPTH_STEP): 128 + 2 c - (2^planes - 1).
   void (*unpack_planes)(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes);
+  // sums += factor * row, each product rounded: the same bits everywhere.
+  void (*add_scaled)(const float* row, float factor, int n, float* sums);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

@@ -330,6 +330,15 @@ static void l2_f64(const float* const* queries, const float* const* rows, const 
   for (int r = 0; r < count; ++r) pairs_f64<true>(queries + r, rows + r, next + r, 1, n, out + r);
 }
 
+static void add_scaled(const float* row, float factor, int n, float* sums) {
+  int i = 0;
+  for (; i + W <= n; i += W) {
+    const F sum = load_f(sums + i) + load_f(row + i) * factor;
+    __builtin_memcpy(sums + i, &sum, sizeof sum);
+  }
+  for (; i < n; ++i) sums[i] += row[i] * factor;
+}
+
 #include "cpu/rows.inl"
 
 // ---- ceilings ----
@@ -360,5 +369,5 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
-        decode_row, unpack_planes, multiply_in_registers, read_memory                                                               \
+        decode_row, unpack_planes, add_scaled, multiply_in_registers, read_memory                                                               \
   }

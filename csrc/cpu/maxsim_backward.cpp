@@ -1,0 +1,66 @@
+#include "cpu/maxsim_backward.h"
+
+#include <vector>
+
+#include "cpu/dispatch.h"
+
+namespace pyengine {
+namespace {
+
+// The pairs of each set, in their order: those of set s are order[starts[s]] to order[starts[s + 1]].
+struct Groups {
+  std::vector<int64_t> starts, order;
+
+  Groups(const int64_t* sets, int64_t n_pairs, int64_t n_sets) : starts(n_sets + 1), order(n_pairs) {
+    for (int64_t p = 0; p < n_pairs; ++p) ++starts[sets[p] + 1];
+    for (int64_t s = 0; s < n_sets; ++s) starts[s + 1] += starts[s];
+    std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+    for (int64_t p = 0; p < n_pairs; ++p) order[next[sets[p]]++] = p;
+  }
+};
+
+// The tokens of one set as rows, and those of a gradient beside it.
+struct Set {
+  const Tokens& tokens;
+  int64_t first;
+
+  Set(const Tokens& all, int64_t set) : tokens(all), first(all.offsets[set]) {}
+  const float* row(int64_t i) const { return reinterpret_cast<const float*>(tokens.rows.at(first + i)); }
+  float* of(float* gradient, int64_t i) const { return gradient + (first + i) * tokens.dim; }
+};
+
+}  // namespace
+
+void maxsim_backward(const Tokens& choosers, const Tokens& chosen, const Choices& choices, float* chooser_gradient,
+                     float* chosen_gradient, int threads, const Interrupt& interrupt) {
+  const KernelTable& table = kernels();
+  std::vector<int64_t> place(choices.n + 1);  // where each pair's winners begin
+  for (int64_t p = 0; p < choices.n; ++p) place[p + 1] = place[p] + choosers.count(choices.choosers[p]);
+
+  // add(token of the choosers, token of the chosen, factor, choosers' set, chosen set) for each choice of a pair
+  auto each = [&](int64_t p, auto&& add) {
+    const Set from(choosers, choices.choosers[p]), to(chosen, choices.chosen[p]);
+    for (int64_t i = 0; i < place[p + 1] - place[p]; ++i) {
+      const int32_t winner = choices.winners[place[p] + i];
+      const float factor = choices.factors[p] * (choices.weights ? choices.weights[from.first + i] : 1.0f);
+      if (winner >= 0) add(from, i, to, winner, factor);
+    }
+  };
+  const int dim = choosers.dim;
+  const Groups by_chooser(choices.choosers, choices.n, choosers.n);
+  parallel_for(choosers.n, threads, interrupt, [&](int64_t set, int) {
+    for (int64_t at = by_chooser.starts[set]; at < by_chooser.starts[set + 1]; ++at)
+      each(by_chooser.order[at], [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
+        table.add_scaled(to.row(j), factor, dim, from.of(chooser_gradient, i));
+      });
+  });
+  const Groups by_chosen(choices.chosen, choices.n, chosen.n);
+  parallel_for(chosen.n, threads, interrupt, [&](int64_t set, int) {
+    for (int64_t at = by_chosen.starts[set]; at < by_chosen.starts[set + 1]; ++at)
+      each(by_chosen.order[at], [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
+        table.add_scaled(from.row(i), factor, dim, to.of(chosen_gradient, j));
+      });
+  });
+}
+
+}  // namespace pyengine

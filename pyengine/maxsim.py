@@ -10,15 +10,14 @@ import numpy as np
 
 from pyengine import checks, exact, ragged, reference_maxsim
 from pyengine.backends.base import Proposer
-from pyengine.filters import FilterArguments, as_ids, integers
-from pyengine.lists import RowLists, from_pairs
+from pyengine.filters import integers
+from pyengine.maxsim_request import candidate_lists, lists_of, numbers_of, prepare, rerank
 from pyengine.problem import Documents
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.reference_maxsim import REDUCTIONS
-from pyengine.request import UNFILTERED, answer, as_input, fields, run
+from pyengine.request import answer, as_input, run
 from pyengine.types import F32, I64, Alignment, Candidates, TopK
 
-__all__ = ["maxsim", "maxsim_align", "maxsim_candidates", "maxsim_pairs", "maxsim_topk", "prepare", "rerank", "run"]
+__all__ = ["maxsim", "maxsim_align", "maxsim_candidates", "maxsim_pairs", "maxsim_topk"]
 
 
 @exact.arithmetic()
@@ -101,8 +100,8 @@ def maxsim_pairs(
     chosen = chosen.reshape(0, 2) if not chosen.size else chosen
     if chosen.ndim != 2 or chosen.shape[1] != 2:
         raise ValueError(f"pairs must have shape [P, 2]; got shape {chosen.shape}")
-    owner = _numbers(chosen[:, 0], "pairs[:, 0]", problem.n_queries, "queries")
-    rows = _numbers(chosen[:, 1], "pairs[:, 1]", len(problem.docs), "documents")
+    owner = numbers_of(chosen[:, 0], "pairs[:, 0]", problem.n_queries, "queries")
+    rows = numbers_of(chosen[:, 1], "pairs[:, 1]", len(problem.docs), "documents")
     scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
     return as_input(scores, _kind(queries))
 
@@ -130,9 +129,9 @@ def maxsim_candidates(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         bias=bias, num_threads=num_threads,
     )  # fmt: skip
-    each = _lists(lists, "lists", problem.n_queries)
+    each = lists_of(lists, "lists", problem.n_queries)
     owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
-    rows = _numbers(np.concatenate([np.empty(0, np.int64), *each]), "lists", len(problem.docs), "documents")
+    rows = numbers_of(np.concatenate([np.empty(0, np.int64), *each]), "lists", len(problem.docs), "documents")
     scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
     ends = np.cumsum([len(own) for own in each])
     return [as_input(part, _kind(queries)) for part in np.split(scores, ends)[: len(each)]]
@@ -197,65 +196,6 @@ def maxsim_align(query: Any, doc: Any, *, normalize: bool = False) -> Alignment:
     return Alignment(as_input(reference_maxsim.winners(products), query), as_input(best, query))
 
 
-# --- What an index uses too -------------------------------------------------------------------------------------------
-
-
-def prepare(
-    queries: Any,
-    docs: TokenDocuments,
-    k: int,
-    *,
-    reduce: str = "sum",
-    normalize: bool = False,
-    query_weights: Any = None,
-    doc_weights: Any = None,
-    mask: Any = None,
-    filters: FilterArguments = UNFILTERED,
-    bias: Any = None,
-    ids: Any = None,
-    num_threads: int | None = None,
-) -> MaxSimProblem:
-    """Check everything but the documents' values, and make the problem."""
-    checks.choice(reduce, "reduce", REDUCTIONS)
-    _check_weights(reduce, query_weights, doc_weights)
-    rows = ragged.tokens(queries, "queries", docs.dim)
-    ragged.finite(rows.values, rows.offsets, "queries")
-    shared = fields(
-        docs, len(rows), k, metric="cosine" if checks.flag(normalize, "normalize") else "dot", mask=mask,
-        filters=filters, bias=bias, ids=ids, num_threads=num_threads,
-    )  # fmt: skip
-    return MaxSimProblem(
-        docs=docs,
-        queries=rows,
-        reduce=reduce,
-        query_weights=ragged.per_token(query_weights, "query_weights", rows.offsets),
-        doc_weights=ragged.per_token(doc_weights, "doc_weights", docs.offsets),
-        **shared,
-    )
-
-
-def candidate_lists(value: Any, problem: MaxSimProblem) -> RowLists:
-    """The rows of the documents of these ids: a list of Q arrays, or an array [Q, C] padded with -1."""
-    each = _lists(value, "candidates", problem.n_queries)
-    if not isinstance(value, (list, tuple)):
-        each = [ids[ids != -1] for ids in each]
-    ids = np.concatenate([np.empty(0, np.int64), *each])
-    rows = problem.docs.rows_of(problem.ids, ids)
-    if (rows < 0).any():
-        raise ValueError(f"candidates must hold ids of documents; got {ids[np.argmin(rows)]}, which is unknown")
-    return from_pairs(np.repeat(np.arange(len(each)), [len(own) for own in each]), rows, len(each))
-
-
-def rerank(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], lists: RowLists) -> TopK:
-    """The k best of the listed documents of each query that its mask and filters leave."""
-    nothing = np.full(problem.n_queries, -np.inf)
-    listed = Candidates(lists.rows, lists.offsets, np.empty(len(lists.rows), np.float32), nothing)
-    listed = problem.not_excluded(problem.allowed(listed))
-    found = problem.eligible(listed._replace(estimates=backend.refine(problem, listed)))
-    scores, ids = backend.select(problem, found, found.estimates)
-    return TopK(scores, ids, np.ones(problem.n_queries, bool))
-
-
 def _prepared(queries: Any, docs: Any, k: int = 1, **arguments: Any) -> MaxSimProblem:
     """The problem of a function that is given its documents."""
     checked, rows = ragged.both(queries, docs)
@@ -279,37 +219,6 @@ def _score_pairs(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], owner
     listed = Candidates(rows[order], offsets, np.empty(len(order), np.float32), np.empty(0))
     scores[order] = backend.refine(problem, listed)
     return scores
-
-
-def _check_weights(reduce: str, query_weights: Any, doc_weights: Any) -> None:
-    if query_weights is not None and reduce == "mean":
-        raise ValueError("query_weights must come with reduce='sum' or 'symmetric'; got reduce='mean'")
-    if doc_weights is not None and reduce != "symmetric":
-        raise ValueError(f"doc_weights must come with reduce='symmetric'; got reduce={reduce!r}")
-    if reduce == "symmetric" and (query_weights is None) != (doc_weights is None):
-        alone = "query_weights" if doc_weights is None else "doc_weights"
-        raise ValueError(f"query_weights must come with doc_weights where reduce='symmetric'; got {alone} alone")
-
-
-def _lists(value: Any, name: str, n_queries: int) -> list[I64]:
-    """Q arrays of integers."""
-    if isinstance(value, (list, tuple)):
-        arrays = [integers(own, f"{name}[{q}]") for q, own in enumerate(value)]
-    else:
-        arrays = list(np.atleast_1d(integers(value, name)))
-    if any(own.ndim != 1 for own in arrays):
-        raise ValueError(f"{name} must be a list of arrays of document numbers, or have shape [Q, C]")
-    if len(arrays) != n_queries:
-        raise ValueError(f"{name} must have one list per query, {n_queries}; got {len(arrays)}")
-    return [as_ids(own) for own in arrays]
-
-
-def _numbers(given: np.ndarray, name: str, count: int, of: str) -> I64:
-    numbers = as_ids(given)
-    wrong = (numbers < 0) | (numbers >= count)
-    if wrong.any():
-        raise ValueError(f"{name} must hold numbers of the {count} {of}; got {given[np.argmax(wrong)]}")
-    return numbers
 
 
 def _kind(queries: Any) -> Any:

@@ -4,18 +4,25 @@ from pyengine.backends.registry import backends, use_backend
 from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
 from pyengine.loading import load
+from pyengine.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
-from pyengine.types import Ranges, TopK
+from pyengine.types import Alignment, Ranges, TopK
 
 __all__ = [
+    "Alignment",
     "DenseIndex",
     "Ragged",
     "Ranges",
     "TopK",
     "backends",
     "load",
+    "maxsim",
+    "maxsim_align",
+    "maxsim_candidates",
+    "maxsim_pairs",
+    "maxsim_topk",
     "range_search",
     "rank_of",
     "topk",

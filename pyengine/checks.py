@@ -34,6 +34,12 @@ def choice(value: Any, name: str, allowed: Sequence[str]) -> str:
     return value
 
 
+def flag(value: Any, name: str) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
 def positive_int(value: Any, name: str) -> int:
     try:
         number = operator.index(value)

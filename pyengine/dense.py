@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
-
-from numpy.typing import NDArray
+from typing import Any
 
 from pyengine import checks, exact
-from pyengine.backends import registry
-from pyengine.backends.base import Backend
-from pyengine.filters import FilterArguments, narrowed
-from pyengine.filters import build as checked_filters
+from pyengine.filters import FilterArguments
 from pyengine.problem import DenseProblem, Documents
 from pyengine.reference import METRICS
-from pyengine.search import exact_search, fast_search
+from pyengine.request import UNFILTERED, fields, run
 from pyengine.types import TopK
 
-R = TypeVar("R")
-UNFILTERED = FilterArguments()
+__all__ = ["prepare", "run", "topk", "topk_both"]
 
 
 @exact.arithmetic()
@@ -160,54 +151,7 @@ def prepare(
     checks.choice(metric, "metric", METRICS)
     rows = checks.vectors(queries, "queries", docs.dim)
     checks.finite(rows, "queries")
-    living, n_docs, rows_of = docs.living, docs.n_living, partial(docs.rows_of, ids)
-    mask, bias = checks.bitmap(mask, len(rows), n_docs), checks.biases(bias, n_docs)
-    kept = checked_filters(filters, len(rows), n_docs, metric, rows_of)
-    if living is not None:
-        mask, bias = living.mask(mask), living.spread(bias)
-        kept = None if kept is None else replace(kept, groups=living.spread(kept.groups))
-    return DenseProblem(
-        queries=rows,
-        docs=docs,
-        k=checks.positive_int(k, "k"),
-        metric=metric,
-        dims=checks.prefix(dims, docs.dim),
-        mask=narrowed(mask, filters, len(docs), rows_of),
-        bias=bias,
-        ids=ids,
-        num_threads=checks.thread_count(num_threads),
-        filters=kept,
+    shared = fields(
+        docs, len(rows), k, metric=metric, mask=mask, filters=filters, bias=bias, ids=ids, num_threads=num_threads
     )
-
-
-def run(problem: DenseProblem, backend: str, precision: str, like: Any, rescore: int | None = None) -> TopK:
-    """Choose the backend, search, and give the result in the caller's kind of array."""
-    checks.choice(precision, "precision", checks.PRECISIONS)
-    if rescore is not None and precision != "fast":
-        raise ValueError(f"rescore must come with precision='fast'; got rescore={rescore!r} with {precision!r}")
-    search = exact_search
-    if precision == "fast":
-        search = partial(fast_search, rescore=None if rescore is None else checks.positive_int(rescore, "rescore"))
-    return TopK(*(as_input(part, like) for part in answer(problem, backend, search)))
-
-
-def answer(problem: DenseProblem, backend: str, search: Callable[[DenseProblem, Backend], R]) -> R:
-    """Choose the backend and search with it. Documents with NaN or inf are found on the way, where it looks."""
-    chosen = registry.choose(backend, problem)
-    unchecked = not problem.docs.checked
-    if unchecked and not chosen.checks_finite(problem):
-        checks.finite(problem.docs.rows, "docs")
-    try:
-        return search(problem, chosen)
-    except ArithmeticError:
-        checks.finite(problem.docs.rows, "docs")  # names the first such row
-        raise
-
-
-def as_input(result: NDArray[Any], like: Any) -> Any:
-    """A result as the caller's kind of array: a tensor on the device of ``like`` where that is one."""
-    if not checks.is_torch(like):
-        return result
-    import torch
-
-    return torch.from_numpy(result).to(like.device)
+    return DenseProblem(docs=docs, queries=rows, dims=checks.prefix(dims, docs.dim), **shared)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pyengine import checks, reference
 from pyengine.lists import first_rows
-from pyengine.problem import DenseProblem
+from pyengine.problem import DenseProblem, Problem
 from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
@@ -63,11 +63,11 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     if scan and known is not None and len(docs) and problem.metric != "cosine":
         extra["largest_norm"] = docs.derived("largest_norm", lambda: float(known.max()))
     return _kernels().Corpus(
-        _native_rows(docs.rows), problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra
+        native_rows(docs.rows), problem.dims, problem.metric, mask=problem.mask, bias=problem.bias, **extra
     )
 
 
-def _native_rows(rows: F32 | Rows) -> Any:
+def native_rows(rows: F32 | Rows) -> Any:
     """Rows as the extension takes them."""
     if not isinstance(rows, Rows):
         return _kernels().Rows(rows, "float32", rows.shape[1])
@@ -82,7 +82,7 @@ def norms(rows: F32 | Rows, dims: int, num_threads: int) -> F64:
     if kernels is None:
         found = reference.norm(rows[:][:, :dims])
     else:
-        found = kernels.norms(_native_rows(rows), dims, num_threads)
+        found = kernels.norms(native_rows(rows), dims, num_threads)
     return found
 
 
@@ -94,7 +94,7 @@ def quantize(rows: F32, num_threads: int) -> tuple[U8, F32, F32]:
 
 def decode(rows: Rows) -> F32:
     """float32 [N, D]: the vectors, as the extension decodes them; the bits of ``rows[:]``."""
-    values: F32 = _kernels().decode(_native_rows(rows))
+    values: F32 = _kernels().decode(native_rows(rows))
     return values
 
 
@@ -131,7 +131,7 @@ def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     return scores
 
 
-def select(problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[F32, I64]:
+def select(problem: Problem, candidates: Candidates, scores: F32) -> tuple[F32, I64]:
     """The k best candidates of each query: scores float32 [Q, K] and ids int64 [Q, K], padded."""
     kernels = native()
     if kernels is not None:
@@ -148,14 +148,14 @@ def select(problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[
     return reference.rank_score(top_rank, problem.metric), top_ids
 
 
-def portions(problem: DenseProblem) -> Iterator[I64]:
+def portions(problem: Problem) -> Iterator[I64]:
     """Query numbers, so few at a time that `everything` of them is no larger than `EVERYTHING`, or one query."""
     step = max(1, EVERYTHING // max(1, len(problem.docs)))
     for start in range(0, problem.n_queries, step):
         yield np.arange(start, min(start + step, problem.n_queries))
 
 
-def everything(problem: DenseProblem) -> Candidates:
+def everything(problem: Problem) -> Candidates:
     """Every allowed document of every query, not scored: for `portions` of the queries."""
     n_docs = len(problem.docs)
     mask = np.ones((1, n_docs), bool) if problem.mask is None else checks.unpack(problem.mask, n_docs)

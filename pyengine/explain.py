@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pyengine import checks
 from pyengine.backends import registry
-from pyengine.problem import DenseProblem
+from pyengine.problem import Problem
 
 
 class Plan(NamedTuple):
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
         return "\n".join(lines)
 
 
-def explain(problem: DenseProblem, backend: str, precision: str = "exact") -> Plan:
+def explain(problem: Problem, backend: str, precision: str = "exact") -> Plan:
     """The plan of this search with that backend, or with the one that "auto" takes; errors as for the search."""
     chosen = registry.choose(backend, problem)
     codes, docs = problem.docs.codes, problem.docs

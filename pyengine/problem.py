@@ -1,10 +1,10 @@
-"""One validated search: what a backend is asked."""
+"""One validated search: what a backend is asked. The families of kernels share `Corpus` and `Problem`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -15,71 +15,56 @@ from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8, Candidates
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Corpus")
+P = TypeVar("P", bound="Problem")
 ALL = (1 << 31) - 1  # as k: every document that qualifies
 
 
-@dataclass(frozen=True)
-class Codes:
-    """int8 codes of unit vectors: d/|d| ~ scale * (code - 128), off by at most ``residual`` in Euclidean norm.
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """An unchanging view of N documents, as backends see it: what those of every family have.
 
-    ``codes`` uint8 [N, D padded to 64] (biased by 128), ``scale`` and ``residual`` float32 [N]. With ``planes`` = u
-    above 0 the codes are the odd integers of u bit planes, uint8 [N, u * (D padded to 64) / 8] (see `Rows`). Where
-    residuals are too large to rule out documents, ``prunes`` is False: the codes rank, and an exact search leaves them.
+    ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the corpus stands. ``living``
+    says which rows are documents (None: all); `pyengine.request.fields` masks the others.
     """
 
-    codes: U8
-    scale: F32
-    residual: F32
-    planes: int = 0
-    prunes: bool = True
-
-
-@dataclass(frozen=True)
-class Documents:
-    """An unchanging view of a corpus, as backends see it.
-
-    ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, `Rows` that decode to it, or a torch tensor
-    on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they
-    are known to be finite. ``cache`` keeps what a backend derives from this corpus (`derived`) for as long as the
-    corpus stands. ``store`` names the store that they are from. ``living`` says which rows are documents (None: all);
-    `pyengine.dense.prepare` masks the others.
-    """
-
-    rows: Any
-    codes: Codes | None = None
-    norms: F64 | None = None
-    checked: bool = False
     cache: dict[Any, Any] | None = None
     living: Living | None = None
-    store: str = "float32"
 
     def __len__(self) -> int:
-        return len(self.rows)
+        raise NotImplementedError
 
     @property
-    def dim(self) -> int:
-        return int(self.rows.shape[1])
+    def store(self) -> str:
+        """The name of the store that they are from."""
+        raise NotImplementedError
+
+    @property
+    def codes(self) -> Codes | None:
+        """A cheaper form of their vectors."""
+        raise NotImplementedError
+
+    @property
+    def checked(self) -> bool:
+        """Whether their vectors are known to be finite."""
+        raise NotImplementedError
 
     @property
     def device(self) -> Any:
-        return checks.device_of(self.rows)
+        """The torch device of their vectors, None for the host."""
+        raise NotImplementedError
 
-    def vectors(self) -> Any:
-        """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""
-        rows = self.rows
-        return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
+    def check_finite(self) -> None:
+        """Raise ValueError, naming the first, for a vector with NaN or inf."""
+        raise NotImplementedError
 
-    def without_loose_codes(self) -> Documents:
+    def without_loose_codes(self: C) -> C:
         """These documents, as an exact search scans them."""
-        return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
+        raise NotImplementedError
 
-    def trusting_loose_codes(self) -> Documents:
+    def trusting_loose_codes(self: C) -> C:
         """These documents, as a search that only ranks scans them: with residuals that stand in nothing's way."""
-        codes = self.codes
-        if codes is None or codes.prunes:
-            return self
-        none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
-        return replace(self, codes=replace(codes, residual=none))
+        raise NotImplementedError
 
     @property
     def n_living(self) -> int:
@@ -111,8 +96,69 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class DenseProblem:
-    """A dense top-k search. ``queries`` float32 [Q, D] (on the host, wherever the documents are), ``mask`` a bitmap
+class Codes:
+    """int8 codes of unit vectors: d/|d| ~ scale * (code - 128), off by at most ``residual`` in Euclidean norm.
+
+    ``codes`` uint8 [N, D padded to 64] (biased by 128), ``scale`` and ``residual`` float32 [N]. With ``planes`` = u
+    above 0 the codes are the odd integers of u bit planes, uint8 [N, u * (D padded to 64) / 8] (see `Rows`). Where
+    residuals are too large to rule out documents, ``prunes`` is False: the codes rank, and an exact search leaves them.
+    """
+
+    codes: U8
+    scale: F32
+    residual: F32
+    planes: int = 0
+    prunes: bool = True
+
+
+@dataclass(frozen=True)
+class Documents(Corpus):
+    """A corpus of vectors, one for each document, or for each token (`pyengine.problem_maxsim`).
+
+    ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, `Rows` that decode to it, or a torch tensor
+    on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they
+    are known to be finite. ``store`` names the store that they are from.
+    """
+
+    rows: Any
+    codes: Codes | None = None
+    norms: F64 | None = None
+    checked: bool = False
+    store: str = "float32"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        return int(self.rows.shape[1])
+
+    @property
+    def device(self) -> Any:
+        return checks.device_of(self.rows)
+
+    def check_finite(self) -> None:
+        checks.finite(self.rows, "docs")
+
+    def vectors(self) -> Any:
+        """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""
+        rows = self.rows
+        return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
+
+    def without_loose_codes(self) -> Documents:
+        return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
+
+    def trusting_loose_codes(self) -> Documents:
+        codes = self.codes
+        if codes is None or codes.prunes:
+            return self
+        none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
+        return replace(self, codes=replace(codes, residual=none))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A top-k search: what those of every family have. ``metric`` tells scores from rank scores, ``mask`` is a bitmap
     uint8 [1 or Q, ceil(N/8)], ``bias`` float64 [N], ``ids`` int64 [N] or None for row numbers.
 
     The search core sees to ``filters``; a backend may ignore them. ``floor`` and ``ceiling``, float64 [Q], are hints
@@ -120,11 +166,10 @@ class DenseProblem:
     ceiling need neither be listed nor bounded by what is ``dropped``.
     """
 
-    queries: F32
-    docs: Documents
+    family: ClassVar[str]
+    docs: Corpus
     k: int
     metric: str
-    dims: int
     mask: U8 | None = None
     bias: F64 | None = None
     ids: I64 | None = None
@@ -136,20 +181,24 @@ class DenseProblem:
 
     @property
     def n_queries(self) -> int:
-        return len(self.queries)
+        raise NotImplementedError
 
-    def only(self, which: I64) -> DenseProblem:
+    def queries_only(self, which: I64) -> dict[str, Any]:
+        """The fields, beyond those of this class, that hold queries: for these of them."""
+        raise NotImplementedError
+
+    def only(self: P, which: I64) -> P:
         """The same search for some of the queries."""
         return replace(
             self,
-            queries=self.queries[which],
+            **self.queries_only(which),
             mask=self.mask if self.mask is None or len(self.mask) == 1 else self.mask[which],
             filters=None if self.filters is None else self.filters.only(which),
             floor=None if self.floor is None else self.floor[which],
             ceiling=None if self.ceiling is None else self.ceiling[which],
         )
 
-    def asking(self, places: int) -> DenseProblem:
+    def asking(self: P, places: int) -> P:
         """What a backend is asked so that k of so many ``places`` may be eligible."""
         if self.filters is None:
             return self if places == self.k else replace(self, k=places)
@@ -188,11 +237,36 @@ class DenseProblem:
         return rows if self.ids is None else self.ids[rows]
 
     def describe(self) -> str:
+        """In words, for `explain` and for errors."""
         extras = [name for name in ("mask", "bias") if getattr(self, name) is not None]
         extras += [] if self.filters is None else self.filters.describe()
-        queries = f"queries float32 [{self.n_queries}, {self.queries.shape[1]}]"
-        documents = f"documents {self.docs.store} [{len(self.docs)}, {self.docs.dim}]"
-        where = f"dims {self.dims}, device {self.docs.device or 'cpu'}"
         added = f", with {' and '.join(extras)}" if extras else ""
         wanted = "all" if self.k == ALL else f"top-{self.k}"
-        return f"dense {wanted}, {self.metric}, {queries}, {documents}, {where}{added}"
+        return f"{self.family} {wanted}, {self.describe_operands()}{added}"
+
+    def describe_operands(self) -> str:
+        """The scores, the queries and the documents."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseProblem(Problem):
+    """A dense top-k search. ``queries`` float32 [Q, D] (on the host, wherever the documents are), of which the first
+    ``dims`` dimensions are scored."""
+
+    family: ClassVar[str] = "dense"
+    docs: Documents
+    queries: F32
+    dims: int
+
+    @property
+    def n_queries(self) -> int:
+        return len(self.queries)
+
+    def queries_only(self, which: I64) -> dict[str, Any]:
+        return {"queries": self.queries[which]}
+
+    def describe_operands(self) -> str:
+        queries = f"queries float32 [{self.n_queries}, {self.queries.shape[1]}]"
+        documents = f"documents {self.docs.store} [{len(self.docs)}, {self.docs.dim}]"
+        return f"{self.metric}, {queries}, {documents}, dims {self.dims}, device {self.docs.device or 'cpu'}"

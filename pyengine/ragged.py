@@ -135,6 +135,27 @@ def both(queries: Any, docs: Any) -> tuple[Ragged, Ragged]:
     return tokens(queries, "queries", rows.dim), rows
 
 
+def per_token(value: Any, name: str, offsets: I64) -> F32 | None:
+    """One finite weight per token, in their order, as float32 [T]; a list of n arrays [L_i] is taken too."""
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)) and len(value) and np.ndim(value[0]) == 1:
+        parts = [checks.host_array(part, f"{name}[{i}]") for i, part in enumerate(value)]
+        if [part.shape for part in parts] != [(length,) for length in np.diff(offsets)]:
+            raise ValueError(f"{name} must have one array for each row, of one weight per token; got other lengths")
+        value = np.concatenate(parts)
+    array = checks.host_array(value, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
+    if array.shape != (offsets[-1],):
+        raise ValueError(f"{name} must have shape ({offsets[-1]},), one per token; got {array.shape}")
+    weights: F32 = np.require(array, np.float32, ["C", "A"])
+    bad = np.flatnonzero(~np.isfinite(weights))
+    if bad.size:
+        raise ValueError(f"{name} must be finite in float32; entry {bad[0]} is {array[bad[0]]}")
+    return weights
+
+
 def finite(values: Any, offsets: I64, name: str, first: int = 0) -> None:
     """Raise for the first token, of ``values`` [T, D], that holds NaN or inf (or overflowed float32), counting rows
     from ``first``."""

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks, exact, lists, reference
-from pyengine.backends.base import Backend
-from pyengine.dense import answer, as_input, prepare
+from pyengine.backends.base import Proposer
+from pyengine.dense import prepare
 from pyengine.filters import FilterArguments
 from pyengine.problem import ALL, DenseProblem, Documents
+from pyengine.request import answer, as_input
 from pyengine.search import refined
 from pyengine.types import Ranges
 
@@ -69,7 +70,7 @@ def run(problem: DenseProblem, backend: str, like: Any) -> Ranges:
     return Ranges(*(as_input(part, like) for part in answer(problem, backend, reaching)))
 
 
-def reaching(problem: DenseProblem, backend: Backend) -> Ranges:
+def reaching(problem: DenseProblem, backend: Proposer[DenseProblem]) -> Ranges:
     """Everything that the problem's filters leave. Parts come in the order of the queries."""
     problem = replace(problem, docs=problem.docs.without_loose_codes())
     parts = []

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks, exact, filters, reference
-from pyengine.backends.base import Backend
-from pyengine.dense import answer, as_input, prepare
+from pyengine.backends.base import Proposer
+from pyengine.dense import prepare
 from pyengine.filters import FilterArguments
 from pyengine.lists import first_rows
 from pyengine.problem import ALL, DenseProblem, Documents
+from pyengine.request import answer, as_input
 from pyengine.types import F32, I64, Bool, Candidates
 
 PAIRS = 1024  # queries with one target each, counted together
@@ -80,7 +81,7 @@ def _target_rows(problem: DenseProblem, targets: Any) -> I64:
     return rows
 
 
-def ranks(problem: DenseProblem, backend: Backend, rows: I64) -> I64:
+def ranks(problem: DenseProblem, backend: Proposer[DenseProblem], rows: I64) -> I64:
     """The ranks of these rows, [Q] or [Q, T], each for its query."""
     problem = replace(problem, docs=problem.docs.without_loose_codes())
     flat = rows.ravel()
@@ -92,7 +93,7 @@ def ranks(problem: DenseProblem, backend: Backend, rows: I64) -> I64:
     return found.reshape(rows.shape)
 
 
-def _count_better(problem: DenseProblem, backend: Backend, targets: I64) -> I64:
+def _count_better(problem: DenseProblem, backend: Proposer[DenseProblem], targets: I64) -> I64:
     """int64 [Q]: how many allowed documents rank before the target of each query."""
     alone = Candidates(targets, np.arange(len(targets) + 1), np.empty(len(targets), np.float32), np.empty(0))
     rank = reference.rank_score(backend.refine(problem, alone), problem.metric)
@@ -108,7 +109,7 @@ def _count_better(problem: DenseProblem, backend: Backend, targets: I64) -> I64:
     return count
 
 
-def _better(problem: DenseProblem, backend: Backend, listed: Candidates, targets: I64, rank: F32) -> I64:
+def _better(problem: DenseProblem, backend: Proposer[DenseProblem], listed: Candidates, targets: I64, rank: F32) -> I64:
     """int64 [Q]: how many of the listed documents rank before the target, of this rank score, of their query."""
     scores = reference.rank_score(backend.refine(problem, listed), problem.metric)
     owner = first_rows(listed.offsets)

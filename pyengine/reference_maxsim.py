@@ -17,6 +17,7 @@ against every document; a document without tokens scores -inf against all other 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,20 +40,20 @@ def similarities(query: F32, doc: F32, normalize: bool = False) -> F64:
 
 def weighted_sum(maxima: F64, weights: F32 | None) -> float:
     """The sum of the terms, in their order, from +0.0."""
-    terms = maxima if weights is None else weights.astype(np.float64) * maxima
+    terms: list[float] = (maxima if weights is None else weights.astype(np.float64) * maxima).tolist()
     total = 0.0
-    for term in terms.tolist():
-        total += float(term)
+    for term in terms:
+        total += term
     return total
 
 
 def reduced(products: F64, reduce: str, query_weights: F32 | None = None, doc_weights: F32 | None = None) -> float:
     """The float64 score, without bias, of one query and one document with these `similarities` [Lq, Ld]."""
-    n_query, n_doc = products.shape
+    n_query, n_doc = map(int, products.shape)
     if n_query == 0:
         return 0.0
     if n_doc == 0:
-        return -np.inf
+        return -math.inf
     forth = weighted_sum(products.max(axis=1), query_weights)
     if reduce == "sum":
         return forth

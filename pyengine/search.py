@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from pyengine import exact, lists, reference
-from pyengine.backends.base import Backend
-from pyengine.problem import ALL, DenseProblem
+from pyengine import lists, reference
+from pyengine.backends.base import Proposer, score_all
+from pyengine.problem import ALL, Problem
 from pyengine.types import F32, Bool, Candidates, TopK
 
+P = TypeVar("P", bound=Problem)
 WIDEN = 8  # how much longer the candidate lists get when a certificate fails
 SCAN_FRACTION = 4  # lists longer than N / SCAN_FRACTION are not worth proposing: score everything
 
 
-def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
+def exact_search(problem: P, backend: Proposer[P]) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
     problem = replace(problem, docs=problem.docs.without_loose_codes())
@@ -41,7 +43,7 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
             old[open_queries] = new
 
 
-def fast_search(problem: DenseProblem, backend: Backend, rescore: int | None = None) -> TopK:
+def fast_search(problem: P, backend: Proposer[P], rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
     How far the proposer's may be off is the backend's to document."""
     problem = replace(problem, docs=problem.docs.trusting_loose_codes(), sure=True)  # nobody would notice a failure
@@ -54,42 +56,31 @@ def fast_search(problem: DenseProblem, backend: Backend, rescore: int | None = N
     return TopK(scores, ids, np.zeros(problem.n_queries, bool))
 
 
-def refined(problem: DenseProblem, backend: Backend, candidates: Candidates) -> Candidates:
+def refined(problem: P, backend: Proposer[P], candidates: Candidates) -> Candidates:
     """The same candidates, with the specification's scores."""
     return candidates._replace(estimates=backend.refine(problem, candidates))
 
 
-def _propose_and_refine(problem: DenseProblem, backend: Backend, asked: DenseProblem, width: int) -> TopK:
+def _propose_and_refine(problem: P, backend: Proposer[P], asked: P, width: int) -> TopK:
     candidates = problem.not_excluded(backend.propose(asked, width))
     candidates = problem.eligible(refined(problem, backend, candidates))
     top_scores, top_ids = backend.select(problem, candidates, candidates.estimates)
     return TopK(top_scores, top_ids, certified(problem, candidates, top_scores))
 
 
-def _best(problem: DenseProblem, candidates: Candidates, count: int) -> Candidates:
+def _scan(problem: P, backend: Proposer[P]) -> TopK:
+    """Top-k with every document scored by the specification: the last resort, and always right."""
+    return backend.scan(problem) if problem.filters is None else score_all(problem, backend)
+
+
+def _best(problem: Problem, candidates: Candidates, count: int) -> Candidates:
     """The best of each query by their estimates."""
     rank = reference.rank_score(candidates.estimates, problem.metric)
     order = lists.best_first(candidates, rank, problem.ids_of(candidates.rows))
     return lists.take(candidates, lists.places(candidates, order) < count)
 
 
-def _scan(problem: DenseProblem, backend: Backend) -> TopK:
-    """Top-k with every document scored by the specification: the last resort, and always right."""
-    if problem.filters is None:
-        return backend.scan(problem)
-    result = TopK(
-        np.empty((problem.n_queries, problem.k), np.float32),
-        np.empty((problem.n_queries, problem.k), np.int64),
-        np.ones(problem.n_queries, bool),
-    )
-    for which in exact.portions(problem):
-        part = problem.only(which)
-        found = part.eligible(refined(part, backend, part.not_excluded(exact.everything(part))))
-        result.scores[which], result.ids[which] = backend.select(part, found, found.estimates)
-    return result
-
-
-def certified(problem: DenseProblem, candidates: Candidates, top_scores: F32) -> Bool:
+def certified(problem: Problem, candidates: Candidates, top_scores: F32) -> Bool:
     """bool [Q]: whether nothing that was dropped can belong to the top k.
 
     The last score must beat the bound on the dropped, rounded to float32 as a score would be: strictly, since an

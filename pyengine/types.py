@@ -40,6 +40,14 @@ class Ranges(NamedTuple):
     offsets: Any
 
 
+class Alignment(NamedTuple):
+    """Which document token answers each query token: ``tokens`` int64 [Lq] (the first of the best, -1 where there is
+    none), ``scores`` float32 [Lq] their products. Torch tensors on the device of the query when that was a tensor."""
+
+    tokens: Any
+    scores: Any
+
+
 class Candidates(NamedTuple):
     """What a backend proposes: ragged rows per query, and a bound on everything it left out.
 

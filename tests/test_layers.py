@@ -16,7 +16,7 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "asking", "dense", "maxsim", "ranges", "ranks", "explain"},
+    {"search", "request", "dense", "maxsim", "maxsim_request", "ranges", "ranks", "explain"},
     {"arrays", "ids", "stores", "token_store", "chunks", "contents", "storage", "life", "index", "multi_vector"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

@@ -1,24 +1,23 @@
-"""What a backend is: candidates with an error bound. Subclass `Backend`, implement `propose`, and the search core
-makes it exact."""
+"""What a backend is: candidates with an error bound. Subclass `Backend` (dense) or `MaxSimBackend`, implement
+`propose`, and the search core makes it exact."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from pyengine import exact
-from pyengine.problem import DenseProblem
+from pyengine import exact, exact_maxsim, reference
+from pyengine.problem import DenseProblem, Problem
+from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, I64, Candidates, TopK
 
+P = TypeVar("P", bound=Problem)
 
-class Backend:
-    """A proposer of candidates.
 
-    A third-party package joins by an entry point in the group ``pyengine.backends`` that names such a class, and
-    can run the project's own conformance suite on it (`pyengine.conformance`).
-    """
+class Proposer(Generic[P]):
+    """What the backends of every family are, P being its problems."""
 
     name: ClassVar[str]
     presumes: ClassVar[bool] = False
@@ -28,26 +27,56 @@ class Backend:
         """None if this backend can run on this machine, else one sentence: why not, and the remedy."""
         return None
 
-    def refusals(self, problem: DenseProblem) -> list[str]:
+    def refusals(self, problem: P) -> list[str]:
         """The reasons why this backend cannot run this problem; empty when it can."""
         if problem.docs.device is not None:
             return [f"it reads host memory, and the documents are on {problem.docs.device}"]
         return []
 
-    def checks_finite(self, problem: DenseProblem) -> bool:
+    def checks_finite(self, problem: P) -> bool:
         """Whether `propose` raises ArithmeticError for documents with NaN or inf, so that no pass need look first."""
         return False
 
-    def first_width(self, problem: DenseProblem) -> int:
+    def first_width(self, problem: P) -> int:
         """How many candidates per query to ask for at first."""
         return problem.k + max(16, problem.k // 4)
 
-    def propose(self, problem: DenseProblem, width: int) -> Candidates:
+    def propose(self, problem: P, width: int) -> Candidates:
         """At most about ``width`` candidates per query (k at least), and a bound on all others: see `Candidates`."""
         raise NotImplementedError(f"{type(self).__name__} must implement propose")
 
-    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+    def describe(self, problem: P) -> tuple[dict[str, str], dict[str, str]]:
         """How `propose` would run, for `explain`: facts by name, and what was rejected with the reason."""
+        raise NotImplementedError(f"{type(self).__name__} must implement describe")
+
+    def refine(self, problem: P, candidates: Candidates) -> F32:
+        """float32 [M]: the specification's scores of the candidates, wherever the documents live."""
+        raise NotImplementedError(f"{type(self).__name__} must implement refine")
+
+    def select(self, problem: P, candidates: Candidates, scores: F32) -> tuple[F32, I64]:
+        """The k best candidates of each query as ([Q, K] scores, [Q, K] ids)."""
+        return exact.select(problem, candidates, scores)
+
+    def scan(self, problem: P) -> TopK:
+        """Top-k with every document scored by the specification, where nothing is filtered but by the mask."""
+        return score_all(problem, self)
+
+    def within(self, problem: P) -> Iterator[tuple[I64, Candidates, I64]]:
+        """Every allowed document that may lie between ``problem.floor`` and ``problem.ceiling``, in parts: some query
+        numbers [q], their candidates (nothing that matters is dropped), and int64 [q] how many allowed documents more
+        are certainly above the ceiling. A backend that can tell lists fewer than all."""
+        for which in exact.portions(problem):
+            yield which, exact.everything(problem.only(which)), np.zeros(len(which), np.int64)
+
+
+class Backend(Proposer[DenseProblem]):
+    """A proposer of dense vectors.
+
+    A third-party package joins by an entry point in the group ``pyengine.backends`` that names such a class, and
+    can run the project's own conformance suite on it (`pyengine.conformance`).
+    """
+
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         docs, dims = problem.docs, problem.dims
         facts = {
             "store": f"{docs.store}, of which the float32 vectors are read",
@@ -57,20 +86,53 @@ class Backend:
         return facts, {}
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
-        """float32 [M]: the specification's scores of the candidates, wherever the documents live."""
         return exact.refine(problem, candidates)
 
-    def select(self, problem: DenseProblem, candidates: Candidates, scores: F32) -> tuple[F32, I64]:
-        """The k best candidates of each query as ([Q, K] scores, [Q, K] ids)."""
-        return exact.select(problem, candidates, scores)
-
     def scan(self, problem: DenseProblem) -> TopK:
-        """Top-k with every document scored by the specification, where nothing is filtered but by the mask."""
         return exact.scan(problem)
 
-    def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
-        """Every allowed document that may lie between ``problem.floor`` and ``problem.ceiling``, in parts: some query
-        numbers [q], their candidates (nothing that matters is dropped), and int64 [q] how many allowed documents more
-        are certainly above the ceiling. A backend that can tell lists fewer than all."""
-        for which in exact.portions(problem):
-            yield which, exact.everything(problem.only(which)), np.zeros(len(which), np.int64)
+
+class MaxSimBackend(Proposer[MaxSimProblem]):
+    """A proposer of late interaction. One that has nothing cheaper scores everything by the specification."""
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        return best_of(self.scan(problem.row_numbers(width)), problem, width)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        docs, pairs = problem.docs, len(problem.queries.values) * len(problem.docs.tokens)
+        facts = {
+            "store": f"{docs.store}, of which the float32 vectors are read",
+            "reads": f"{4 * len(docs.tokens) * docs.dim:,} bytes or more",
+            "computes": f"{2 * pairs * docs.dim:,} operations",
+        }
+        return facts, {}
+
+    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
+        return exact_maxsim.refine(problem, candidates)
+
+
+def score_all(problem: P, backend: Proposer[P]) -> TopK:
+    """Top-k with every document refined, a few queries at a time: whatever is filtered."""
+    result = TopK(
+        np.empty((problem.n_queries, problem.k), np.float32),
+        np.empty((problem.n_queries, problem.k), np.int64),
+        np.ones(problem.n_queries, bool),
+    )
+    for which in exact.portions(problem):
+        part = problem.only(which)
+        listed = part.not_excluded(exact.everything(part))
+        found = part.eligible(listed._replace(estimates=backend.refine(part, listed)))
+        result.scores[which], result.ids[which] = backend.select(part, found, found.estimates)
+    return result
+
+
+def best_of(found: TopK, problem: Problem, width: int) -> Candidates:
+    """The best ``width`` by the specification, ids being row numbers, as candidates."""
+    kept = found.ids >= 0
+    offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
+    full = kept.all(axis=1) & (width < len(problem.docs))
+    last = reference.rank_score(found.scores[:, -1], problem.metric)
+    # What was dropped rounds to `last` at most, so in float64 it lies below the next float32.
+    with np.errstate(over="ignore"):
+        above = np.nextafter(last, np.float32(np.inf)).astype(np.float64)
+    return Candidates(found.ids[kept], offsets, found.scores[kept], np.where(full, above, -np.inf))

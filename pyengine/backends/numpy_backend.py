@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from pyengine import checks, reference
-from pyengine.backends.base import Backend
+from pyengine import checks, reference, reference_maxsim
+from pyengine.backends.base import Backend, MaxSimBackend, best_of
 from pyengine.problem import DenseProblem
-from pyengine.types import Candidates
+from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.types import Bool, Candidates
 
 
 class NumpyBackend(Backend):
@@ -16,16 +15,24 @@ class NumpyBackend(Backend):
     name = "numpy"
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
-        docs = problem.docs
-        mask = None if problem.mask is None else checks.unpack(problem.mask, len(docs))
         found = reference.topk(
-            problem.queries, docs.rows, width, problem.metric, mask=mask, bias=problem.bias, dims=problem.dims
-        )
-        kept = found.ids >= 0
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int64)
-        full = kept.all(axis=1) & (width < len(docs))
-        last = reference.rank_score(found.scores[:, -1], problem.metric)
-        # What was dropped rounds to `last` at most, so in float64 it lies below the next float32.
-        with np.errstate(over="ignore"):
-            above = np.nextafter(last, np.float32(np.inf)).astype(np.float64)
-        return Candidates(found.ids[kept], offsets, found.scores[kept], np.where(full, above, -np.inf))
+            problem.queries, problem.docs.rows, width, problem.metric,
+            mask=_mask(problem), bias=problem.bias, dims=problem.dims,
+        )  # fmt: skip
+        return best_of(found, problem, width)
+
+
+class NumpyMaxSim(MaxSimBackend):
+    """The same for late interaction."""
+
+    name = "numpy"
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        docs = problem.docs.ragged()
+        found = reference_maxsim.topk(problem.queries, docs, width, mask=_mask(problem), **problem.scoring())
+        return best_of(found, problem, width)
+
+
+def _mask(problem: DenseProblem | MaxSimProblem) -> Bool | None:
+    """bool [1 or Q, N]."""
+    return None if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))

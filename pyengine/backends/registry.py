@@ -8,17 +8,25 @@ from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pyengine.backends.base import Backend
-from pyengine.problem import DenseProblem
+from pyengine.backends.base import Backend, Proposer
+from pyengine.problem import Problem
 
+P = TypeVar("P", bound=Problem)
 GROUP = "pyengine.backends"
 BUILTIN = {  # in the order in which "auto" tries them
     "cpu": "pyengine.backends.cpu_backend:CpuBackend",
     "torch": "pyengine.backends.torch_backend:TorchBackend",
     "faiss": "pyengine.backends.faiss_backend:FaissBackend",
     "numpy": "pyengine.backends.numpy_backend:NumpyBackend",
+}
+
+FAMILIES = {  # what those of the same name are for other problems than dense ones
+    "maxsim": {
+        "cpu": "pyengine.backends.cpu_maxsim:CpuMaxSim",
+        "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
+    }
 }
 
 _default: ContextVar[str] = ContextVar("pyengine_backend", default="auto")
@@ -46,11 +54,24 @@ def names() -> list[str]:
 def get(name: str) -> Backend:
     """The backend of that name; it may still be `missing` what it needs."""
     if name in BUILTIN:
-        module, _, attribute = BUILTIN[name].partition(":")
-        backend: Backend = getattr(import_module(module), attribute)()
+        backend: Backend = _built(BUILTIN[name])
         return backend
     joined: Backend = _third_party()[_known(name)].load()()
     return joined
+
+
+@cache
+def _built(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)()
+
+
+def of_family(name: str, family: str) -> Any:
+    """The `Proposer` of that name for problems of a family, None where it has none."""
+    if family == "dense":
+        return get(name)
+    path = FAMILIES[family].get(_known(name))
+    return None if path is None else _built(path)
 
 
 def _known(name: str) -> str:
@@ -61,10 +82,11 @@ def _known(name: str) -> str:
     return name
 
 
-def _missing(name: str) -> str | None:
+def _missing(name: str, family: str = "dense") -> str | None:
     """Why a backend cannot run here. A third party's failure to load is such a reason, not an error of ours."""
     try:
-        return get(name).missing()
+        reason: str | None = of_family(name, family).missing()
+        return reason
     except Exception as error:
         if name in BUILTIN:
             raise
@@ -88,22 +110,25 @@ def use_backend(name: str) -> Iterator[None]:
         _default.reset(token)
 
 
-def reasons(problem: DenseProblem) -> dict[str, list[str]]:
+def reasons(problem: Problem) -> dict[str, list[str]]:
     """For each backend, why it cannot run this problem (empty when it can)."""
     return {name: _reasons(name, problem) for name in names()}
 
 
-def _reasons(name: str, problem: DenseProblem) -> list[str]:
-    missing = _missing(name)
-    return [missing] if missing else get(name).refusals(problem)
+def _reasons(name: str, problem: Problem) -> list[str]:
+    if problem.family != "dense" and name not in FAMILIES[problem.family]:
+        return [f"it has nothing for {problem.family}"]
+    missing = _missing(name, problem.family)
+    return [missing] if missing else of_family(name, problem.family).refusals(problem)
 
 
-def choose(name: str, problem: DenseProblem) -> Backend:
+def choose(name: str, problem: P) -> Proposer[P]:
     """The backend to run: the one named, or the first that can for "auto". An explicit choice never falls back."""
     name = _default.get() if name == "auto" else name
     for candidate in names() if name == "auto" else [_known(name)]:
         if not _reasons(candidate, problem):
-            return get(candidate)
+            chosen: Proposer[P] = of_family(candidate, problem.family)
+            return chosen
     why = reasons(problem)
     shown = why if name == "auto" else {name: why[name]}
     lines = [f"  {each}: {'; '.join(texts)}" for each, texts in shown.items()]

@@ -1,0 +1,66 @@
+"""The MaxSim specification on candidate lists: the C++ kernels where they are built, NumPy where not.
+
+Both give the same bits. What does not depend on the family is in `exact`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pyengine import exact, reference_maxsim
+from pyengine.lists import first_rows
+from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.types import F32, Candidates
+
+
+def native(kernel: str) -> ModuleType | None:
+    """The compiled extension, or None where it has no such kernel."""
+    kernels = exact.native()
+    return kernels if hasattr(kernels, kernel) else None
+
+
+def corpus(problem: MaxSimProblem, kernels: ModuleType, scan: bool = False) -> Any:
+    """The documents as the extension takes them; with what the proposer needs on top where ``scan`` is set."""
+    docs = problem.docs
+    extra: dict[str, Any] = {"norms": docs.tokens.norms}
+    if scan and docs.codes is not None:
+        extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
+        extra["code_planes"] = docs.codes.planes
+    return kernels.Tokens(exact.native_rows(docs.tokens.rows), docs.offsets, **extra)
+
+
+def query_tokens(problem: MaxSimProblem, kernels: ModuleType) -> Any:
+    """The queries as the extension takes them."""
+    queries = problem.queries
+    return kernels.Tokens(exact.native_rows(queries.values), queries.offsets)
+
+
+def refine(problem: MaxSimProblem, candidates: Candidates) -> F32:
+    """float32 [M]: the specification's scores of the candidates (see `reference_maxsim.scores`)."""
+    kernels = native("maxsim_pairs")
+    owner = first_rows(candidates.offsets)
+    if kernels is None:
+        return _refine(problem, owner, candidates)
+    scores: F32
+    scores, *_ = kernels.maxsim_pairs(
+        query_tokens(problem, kernels), corpus(problem, kernels), owner, candidates.rows,
+        **problem.scoring(), argmax=False, num_threads=problem.num_threads,
+    )  # fmt: skip
+    return scores
+
+
+def _refine(problem: MaxSimProblem, owner: np.ndarray, candidates: Candidates) -> F32:
+    """`refine` in NumPy, a pair at a time."""
+    queries, docs, weights = problem.queries, problem.docs, (problem.query_weights, problem.doc_weights)
+    scores = np.empty(len(owner))
+    for place, (q, row) in enumerate(zip(owner, candidates.rows)):
+        spans = slice(*queries.offsets[q : q + 2]), slice(*docs.offsets[row : row + 2])
+        products = reference_maxsim.similarities(queries[q], docs.tokens.rows[spans[1]], problem.normalize)
+        own = (None if weight is None else weight[span] for weight, span in zip(weights, spans))
+        scores[place] = reference_maxsim.reduced(products, problem.reduce, *own)
+    if problem.bias is not None:
+        scores += problem.bias[candidates.rows]
+    return reference_maxsim.round_score(scores)

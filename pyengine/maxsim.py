@@ -1,0 +1,226 @@
+"""Late interaction: fused MaxSim over ragged sets of token vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pyengine import checks, exact, ragged, reference_maxsim
+from pyengine.backends.base import Proposer
+from pyengine.filters import integers
+from pyengine.maxsim_request import candidate_lists, lists_of, numbers_of, prepare, rerank
+from pyengine.problem import Documents
+from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.request import answer, as_input, run
+from pyengine.types import F32, I64, Alignment, Candidates, TopK
+
+__all__ = ["maxsim", "maxsim_align", "maxsim_candidates", "maxsim_pairs", "maxsim_topk"]
+
+
+@exact.arithmetic()
+def maxsim(
+    queries: Any,
+    docs: Any,
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: Any = None,
+    doc_weights: Any = None,
+    bias: Any = None,
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> Any:
+    """The MaxSim score of every query with every document, exact to the bit whatever the backend.
+
+    With s_ij the product of query token i and document token j, ``M_i = max_j s_ij`` and ``C_j = max_i s_ij``.
+
+    Parameters
+    ----------
+    queries, docs : Ragged, list of arrays [L, D], or array [n, L, D], of real numbers
+        Q queries and N documents. What is padded comes as ``Ragged.padded(array, mask)``: masked tokens take part in
+        nothing. What is not float32 is converted to it once. Any row may be without tokens.
+    reduce : "sum", "mean" or "symmetric"
+        ``sum_i M_i`` (ColBERT, arXiv 2004.12832); that divided by the number of query tokens; or
+        ``(mean_i M_i + mean_j C_j) / 2`` (FILIP, arXiv 2111.07783).
+    normalize : bool
+        Whether s_ij is the cosine, 0 where a norm is 0, or the dot product.
+    query_weights : real [Tq], one per query token in their order, or list of Q arrays [L]
+        With ``sum``: ``sum_i w_i M_i``.
+    doc_weights : real [Td], one per document token in their order, or list of N arrays [L]
+        With ``symmetric``, both or none: ``(sum_i w_i M_i + sum_j v_j C_j) / 2`` (arXiv 2203.07111).
+    bias : real [N]
+        Added to the score of each document in float64, before the one rounding to float32.
+    backend : "auto" or a name of `pyengine.backends`
+    num_threads : int, default OMP_NUM_THREADS, else the cores available
+
+    Returns
+    -------
+    float32 [Q, N]
+        A query without tokens scores 0 (and the bias) against every document, a document without tokens -inf against
+        every other query. A tensor where the queries are (or are a list of) tensors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One sentence naming the argument: a wrong dtype, shape or value, or a token with NaN or inf.
+    RuntimeError
+        The chosen backend cannot run this, with each backend's reason.
+    """
+    problem = _prepared(
+        queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
+        bias=bias, num_threads=num_threads,
+    )  # fmt: skip
+    return as_input(answer(problem, backend, _score_matrix), _kind(queries))
+
+
+@exact.arithmetic()
+def maxsim_pairs(
+    queries: Any,
+    docs: Any,
+    pairs: Any,
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: Any = None,
+    doc_weights: Any = None,
+    bias: Any = None,
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> Any:
+    """The MaxSim scores, float32 [P], of ``pairs``, int [P, 2]: the number of a query and of a document. The other
+    arguments, and the errors, are those of `maxsim`."""
+    problem = _prepared(
+        queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
+        bias=bias, num_threads=num_threads,
+    )  # fmt: skip
+    chosen = integers(pairs, "pairs")
+    chosen = chosen.reshape(0, 2) if not chosen.size else chosen
+    if chosen.ndim != 2 or chosen.shape[1] != 2:
+        raise ValueError(f"pairs must have shape [P, 2]; got shape {chosen.shape}")
+    owner = numbers_of(chosen[:, 0], "pairs[:, 0]", problem.n_queries, "queries")
+    rows = numbers_of(chosen[:, 1], "pairs[:, 1]", len(problem.docs), "documents")
+    scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
+    return as_input(scores, _kind(queries))
+
+
+@exact.arithmetic()
+def maxsim_candidates(
+    queries: Any,
+    docs: Any,
+    lists: Sequence[Any],
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: Any = None,
+    doc_weights: Any = None,
+    bias: Any = None,
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> list[Any]:
+    """The MaxSim scores of each query with the documents of its list, in the list's order: Q arrays float32 [C_q].
+
+    ``lists`` are Q arrays int [C_q] of document numbers, or int [Q, C]. The other arguments, and the errors, are those
+    of `maxsim`.
+    """
+    problem = _prepared(
+        queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
+        bias=bias, num_threads=num_threads,
+    )  # fmt: skip
+    each = lists_of(lists, "lists", problem.n_queries)
+    owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
+    rows = numbers_of(np.concatenate([np.empty(0, np.int64), *each]), "lists", len(problem.docs), "documents")
+    scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
+    ends = np.cumsum([len(own) for own in each])
+    return [as_input(part, _kind(queries)) for part in np.split(scores, ends)[: len(each)]]
+
+
+@exact.arithmetic()
+def maxsim_topk(
+    queries: Any,
+    docs: Any,
+    k: int = 10,
+    *,
+    candidates: Any = None,
+    mask: Any = None,
+    bias: Any = None,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: Any = None,
+    doc_weights: Any = None,
+    precision: str = "exact",
+    backend: str = "auto",
+    num_threads: int | None = None,
+) -> TopK:
+    """The k best documents of each query by their MaxSim score.
+
+    Parameters
+    ----------
+    candidates : list of Q arrays int [C_q], or int [Q, C] padded with -1
+        Document numbers, in any order and any number of times, of which alone the best are returned: a rerank.
+    k, mask, precision : as for `pyengine.topk`
+        Documents of score -inf (those without tokens) are never returned; their places are pads.
+
+    The other arguments, and the errors, are those of `maxsim`; the result is that of `pyengine.topk`.
+    """
+    problem = _prepared(
+        queries, docs, k, mask=mask, reduce=reduce, normalize=normalize, query_weights=query_weights,
+        doc_weights=doc_weights, bias=bias, num_threads=num_threads,
+    )  # fmt: skip
+    like = _kind(queries)
+    if candidates is None:
+        return run(problem, backend, precision, like=like)
+    checks.choice(precision, "precision", checks.PRECISIONS)
+    lists = candidate_lists(candidates, problem)
+    return TopK(*(as_input(part, like) for part in answer(problem, backend, partial(rerank, lists=lists))))
+
+
+@exact.arithmetic()
+def maxsim_align(query: Any, doc: Any, *, normalize: bool = False) -> Alignment:
+    """The document token, of ``doc`` [Ld, D], that each token of ``query`` [Lq, D] has its maximum with.
+
+    Returns
+    -------
+    Alignment
+        ``tokens`` int64 [Lq], the first of equals, or -1 where the document has none; ``scores`` float32 [Lq], their
+        products (with ``normalize`` cosines), whose sum is the MaxSim score but for rounding; -1 scores -inf.
+    """
+    rows = checks.vectors(doc, "doc")
+    tokens = checks.vectors(query, "query", rows.shape[1])
+    checks.finite(rows, "doc")
+    checks.finite(tokens, "query")
+    products = reference_maxsim.similarities(tokens, rows, normalize)
+    best = reference_maxsim.round_score(products.max(axis=1, initial=-np.inf))
+    return Alignment(as_input(reference_maxsim.winners(products), query), as_input(best, query))
+
+
+def _prepared(queries: Any, docs: Any, k: int = 1, **arguments: Any) -> MaxSimProblem:
+    """The problem of a function that is given its documents."""
+    checked, rows = ragged.both(queries, docs)
+    return prepare(checked, TokenDocuments(Documents(rows.values), rows.offsets), k, **arguments)
+
+
+def _score_matrix(problem: MaxSimProblem, backend: Proposer[MaxSimProblem]) -> F32:
+    """float32 [Q, N]."""
+    scores = np.empty((problem.n_queries, len(problem.docs)), np.float32)
+    for which in exact.portions(problem):
+        part = problem.only(which)
+        scores[which] = backend.refine(part, exact.everything(part)).reshape(len(which), len(part.docs))
+    return scores
+
+
+def _score_pairs(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], owner: I64, rows: I64) -> F32:
+    """float32 [P]: of these queries and rows, in any order and any number of times."""
+    order = np.argsort(owner, kind="stable")
+    offsets = np.searchsorted(owner[order], np.arange(problem.n_queries + 1))
+    scores = np.empty(len(order), np.float32)
+    listed = Candidates(rows[order], offsets, np.empty(len(order), np.float32), np.empty(0))
+    scores[order] = backend.refine(problem, listed)
+    return scores
+
+
+def _kind(queries: Any) -> Any:
+    """What decides the kind of array of a result: the queries, or the first of a list of them."""
+    return queries[0] if isinstance(queries, (list, tuple)) and queries else queries

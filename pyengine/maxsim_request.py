@@ -1,0 +1,103 @@
+"""From the arguments of MaxSim functions, and of an index, to a problem; and the search among candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pyengine import checks, ragged
+from pyengine.backends.base import Proposer
+from pyengine.filters import FilterArguments, as_ids, integers
+from pyengine.lists import RowLists, from_pairs
+from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.reference_maxsim import REDUCTIONS
+from pyengine.request import UNFILTERED, fields
+from pyengine.types import I64, Candidates, TopK
+
+
+def prepare(
+    queries: Any,
+    docs: TokenDocuments,
+    k: int,
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: Any = None,
+    doc_weights: Any = None,
+    mask: Any = None,
+    filters: FilterArguments = UNFILTERED,
+    bias: Any = None,
+    ids: Any = None,
+    num_threads: int | None = None,
+) -> MaxSimProblem:
+    """Check everything but the documents' values, and make the problem."""
+    checks.choice(reduce, "reduce", REDUCTIONS)
+    _check_weights(reduce, query_weights, doc_weights)
+    rows = ragged.tokens(queries, "queries", docs.dim)
+    ragged.finite(rows.values, rows.offsets, "queries")
+    shared = fields(
+        docs, len(rows), k, metric="cosine" if checks.flag(normalize, "normalize") else "dot", mask=mask,
+        filters=filters, bias=bias, ids=ids, num_threads=num_threads,
+    )  # fmt: skip
+    return MaxSimProblem(
+        docs=docs,
+        queries=rows,
+        reduce=reduce,
+        query_weights=ragged.per_token(query_weights, "query_weights", rows.offsets),
+        doc_weights=ragged.per_token(doc_weights, "doc_weights", docs.offsets),
+        **shared,
+    )
+
+
+def _check_weights(reduce: str, query_weights: Any, doc_weights: Any) -> None:
+    if query_weights is not None and reduce == "mean":
+        raise ValueError("query_weights must come with reduce='sum' or 'symmetric'; got reduce='mean'")
+    if doc_weights is not None and reduce != "symmetric":
+        raise ValueError(f"doc_weights must come with reduce='symmetric'; got reduce={reduce!r}")
+    if reduce == "symmetric" and (query_weights is None) != (doc_weights is None):
+        alone = "query_weights" if doc_weights is None else "doc_weights"
+        raise ValueError(f"query_weights must come with doc_weights where reduce='symmetric'; got {alone} alone")
+
+
+def candidate_lists(value: Any, problem: MaxSimProblem) -> RowLists:
+    """The rows of the documents of these ids: a list of Q arrays, or an array [Q, C] padded with -1."""
+    each = lists_of(value, "candidates", problem.n_queries)
+    if not isinstance(value, (list, tuple)):
+        each = [ids[ids != -1] for ids in each]
+    ids = np.concatenate([np.empty(0, np.int64), *each])
+    rows = problem.docs.rows_of(problem.ids, ids)
+    if (rows < 0).any():
+        raise ValueError(f"candidates must hold ids of documents; got {ids[np.argmin(rows)]}, which is unknown")
+    return from_pairs(np.repeat(np.arange(len(each)), [len(own) for own in each]), rows, len(each))
+
+
+def rerank(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], lists: RowLists) -> TopK:
+    """The k best of the listed documents of each query that its mask and filters leave."""
+    nothing = np.full(problem.n_queries, -np.inf)
+    listed = Candidates(lists.rows, lists.offsets, np.empty(len(lists.rows), np.float32), nothing)
+    listed = problem.not_excluded(problem.allowed(listed))
+    found = problem.eligible(listed._replace(estimates=backend.refine(problem, listed)))
+    scores, ids = backend.select(problem, found, found.estimates)
+    return TopK(scores, ids, np.ones(problem.n_queries, bool))
+
+
+def lists_of(value: Any, name: str, n_queries: int) -> list[I64]:
+    """Q arrays of integers."""
+    if isinstance(value, (list, tuple)):
+        arrays = [integers(own, f"{name}[{q}]") for q, own in enumerate(value)]
+    else:
+        arrays = list(np.atleast_1d(integers(value, name)))
+    if any(own.ndim != 1 for own in arrays):
+        raise ValueError(f"{name} must be a list of arrays of document numbers, or have shape [Q, C]")
+    if len(arrays) != n_queries:
+        raise ValueError(f"{name} must have one list per query, {n_queries}; got {len(arrays)}")
+    return [as_ids(own) for own in arrays]
+
+
+def numbers_of(given: np.ndarray, name: str, count: int, of: str) -> I64:
+    numbers = as_ids(given)
+    wrong = (numbers < 0) | (numbers >= count)
+    if wrong.any():
+        raise ValueError(f"{name} must hold numbers of the {count} {of}; got {given[np.argmax(wrong)]}")
+    return numbers

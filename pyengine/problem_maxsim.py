@@ -1,0 +1,104 @@
+"""One validated MaxSim search, and documents of many vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from pyengine.problem import Codes, Corpus, Documents, Problem
+from pyengine.ragged import Ragged, finite
+from pyengine.types import F32, I64
+
+
+@dataclass(frozen=True)
+class TokenDocuments(Corpus):
+    """N documents of token vectors: document n is ``tokens[offsets[n]:offsets[n + 1]]``, ``offsets`` int64 [N+1].
+
+    ``tokens`` are all their vectors as a dense store gives them; its ``cache`` is for what is derived from them, that
+    of this corpus for what is derived from documents.
+    """
+
+    tokens: Documents
+    offsets: I64
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def dim(self) -> int:
+        return self.tokens.dim
+
+    @property
+    def store(self) -> str:
+        return self.tokens.store
+
+    @property
+    def codes(self) -> Codes | None:
+        return self.tokens.codes
+
+    @property
+    def checked(self) -> bool:
+        return self.tokens.checked
+
+    @property
+    def device(self) -> Any:
+        return self.tokens.device
+
+    def check_finite(self) -> None:
+        finite(self.tokens.rows, self.offsets, "docs")
+
+    def without_loose_codes(self) -> TokenDocuments:
+        return replace(self, tokens=self.tokens.without_loose_codes())
+
+    def trusting_loose_codes(self) -> TokenDocuments:
+        return replace(self, tokens=self.tokens.trusting_loose_codes())
+
+    def ragged(self) -> Ragged:
+        """All vectors, decoded."""
+        return Ragged(self.tokens.vectors(), self.offsets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxSimProblem(Problem):
+    """A MaxSim top-k search (`pyengine.reference_maxsim`). ``metric`` is "cosine" where tokens are normalised, else
+    "dot"; the weights, float32 [Tq] and [Td], lie as the tokens of queries and documents do."""
+
+    family: ClassVar[str] = "maxsim"
+    docs: TokenDocuments
+    queries: Ragged
+    reduce: str = "sum"
+    query_weights: F32 | None = None
+    doc_weights: F32 | None = None
+
+    @property
+    def n_queries(self) -> int:
+        return len(self.queries)
+
+    @property
+    def normalize(self) -> bool:
+        return self.metric == "cosine"
+
+    def scoring(self) -> dict[str, Any]:
+        """The options of `reference_maxsim.scores`."""
+        return {
+            "reduce": self.reduce,
+            "normalize": self.normalize,
+            "query_weights": self.query_weights,
+            "doc_weights": self.doc_weights,
+            "bias": self.bias,
+        }
+
+    def row_numbers(self, k: int) -> MaxSimProblem:
+        """The same search for the k best, by row number, of those that the mask allows."""
+        return replace(self, k=k, ids=None, filters=None)
+
+    def queries_only(self, which: I64) -> dict[str, Any]:
+        weights = self.query_weights
+        some = None if weights is None else weights[self.queries.places(which)]
+        return {"queries": self.queries.take(which), "query_weights": some}
+
+    def describe_operands(self) -> str:
+        weighted = " weighted" if self.query_weights is not None else ""
+        queries = f"queries float32 [{self.n_queries}] of {len(self.queries.values)} tokens"
+        documents = f"documents {self.docs.store} [{len(self.docs)}] of {len(self.docs.tokens)} tokens"
+        return f"{self.reduce}{weighted} of {self.metric}, {queries}, {documents}, dim {self.docs.dim}"

@@ -1,0 +1,146 @@
+"""The MaxSim functions against their specification, whatever the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import conformance
+from pyengine import reference_maxsim as spec
+from pyengine.backends import registry
+from pyengine.backends.registry import FAMILIES
+from pyengine.ragged import Ragged
+from pyengine.types import F32
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
+
+
+def bits(scores: Any) -> np.ndarray:
+    array = np.asarray(scores)
+    assert array.dtype == np.float32
+    return array.view(np.int32)
+
+
+def some(seed: int, lengths: list[int], dim: int = 7) -> Ragged:
+    rng = np.random.default_rng(seed)
+    return Ragged.of([rng.standard_normal((length, dim)).astype(np.float32) for length in lengths], dim=dim)
+
+
+QUERIES = some(0, [4, 0, 1, 9])
+DOCS = some(1, [3, 20, 0, 1, 7, 150, 2, 33])
+RNG = np.random.default_rng(2)
+W: F32 = RNG.standard_normal(14).astype(np.float32)
+V: F32 = RNG.standard_normal(216).astype(np.float32)
+BIAS = RNG.standard_normal(8)
+SCORINGS: dict[str, dict[str, Any]] = {
+    "sum": {},
+    "cosine": {"normalize": True},
+    "mean": {"reduce": "mean"},
+    "symmetric": {"reduce": "symmetric", "normalize": True},
+    "weighted": {"query_weights": W},
+    "weighted_both": {"reduce": "symmetric", "query_weights": W, "doc_weights": V},
+}
+scorings = pytest.mark.parametrize("scoring", SCORINGS)
+
+
+@pytest.fixture(params=["auto", *FAMILIES["maxsim"]])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that has MaxSim, and can run here."""
+    name = str(request.param)
+    missing = None if name == "auto" else registry.of_family(name, "maxsim").missing()
+    if missing:
+        pytest.skip(missing)
+    return name
+
+
+@scorings
+def test_the_matrix_pairs_and_lists_are_the_specification(scoring: str, backend: str) -> None:
+    options = {**SCORINGS[scoring], "bias": BIAS}
+    want = spec.scores(QUERIES, DOCS, **options)
+    options["backend"] = backend
+    np.testing.assert_array_equal(bits(pe.maxsim(QUERIES, DOCS, **options)), bits(want))
+    rng = np.random.default_rng(3)
+    pairs = np.stack([rng.integers(0, 4, 50), rng.integers(0, 8, 50)], axis=1)
+    np.testing.assert_array_equal(bits(pe.maxsim_pairs(QUERIES, DOCS, pairs, **options)), bits(want[tuple(pairs.T)]))
+    lists = [rng.integers(0, 8, length) for length in (3, 0, 20, 1)]
+    for row, own, scores in zip(want, lists, pe.maxsim_candidates(QUERIES, DOCS, lists, **options)):
+        np.testing.assert_array_equal(bits(scores), bits(row[own]))
+
+
+@scorings
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_topk_is_the_specification(scoring: str, backend: str, k: int) -> None:
+    mask = np.random.default_rng(4).random((4, 8)) < 0.7
+    for options in ({}, {"mask": mask[0]}, {"mask": mask, "bias": BIAS}):
+        given: dict[str, Any] = {**SCORINGS[scoring], **options}
+        want = spec.topk(QUERIES, DOCS, k, **given)
+        conformance.same(pe.maxsim_topk(QUERIES, DOCS, k, backend=backend, **given), want, str(options))
+
+
+def test_candidates(backend: str) -> None:
+    lists = [[5, 1, 5, 2], [], [0, 7], [3, 2]]
+    may = np.zeros((4, 8), bool)
+    for own, listed in zip(may, lists):
+        own[listed] = True
+    want = spec.topk(QUERIES, DOCS, 3, mask=may, bias=BIAS)
+    conformance.same(pe.maxsim_topk(QUERIES, DOCS, 3, candidates=lists, bias=BIAS, backend=backend), want, "lists")
+    padded = np.full((4, 5), -1)
+    for own, listed in zip(padded, lists):
+        own[1 : 1 + len(listed)] = listed
+    conformance.same(pe.maxsim_topk(QUERIES, DOCS, 3, candidates=padded, bias=BIAS, backend=backend), want, "padded")
+    mask = np.arange(8) != 7
+    want = spec.topk(QUERIES, DOCS, 3, mask=may & mask)
+    conformance.same(pe.maxsim_topk(QUERIES, DOCS, 3, candidates=lists, mask=mask, backend=backend), want, "mask")
+
+
+def test_align() -> None:
+    query, doc = QUERIES[3], np.concatenate([DOCS[5], DOCS[5]])
+    found = pe.maxsim_align(query, doc, normalize=True)
+    products = spec.similarities(query, doc, normalize=True)
+    assert found.tokens.tolist() == products.argmax(axis=1).tolist()
+    np.testing.assert_array_equal(bits(found.scores), bits(products.max(axis=1).astype(np.float32)))
+    nothing = pe.maxsim_align(query, doc[:0])
+    assert nothing.tokens.tolist() == [-1] * 9
+    assert np.isneginf(nothing.scores).all()
+    assert pe.maxsim_align(query[:0], doc).tokens.shape == (0,)
+
+
+def test_no_rows_and_no_tokens() -> None:
+    assert pe.maxsim([], DOCS).shape == (0, 8)
+    assert pe.maxsim(QUERIES, []).shape == (4, 0)
+    assert pe.maxsim_topk(QUERIES, [], 2).ids.tolist() == [[-1, -1]] * 4
+    assert pe.maxsim_pairs(QUERIES, DOCS, []).shape == (0,)
+    assert pe.maxsim_candidates([], DOCS, []) == []
+    nothing = [np.empty((0, 7), np.float32)] * 3
+    assert pe.maxsim(nothing, nothing).tolist() == [[0.0] * 3] * 3
+    assert pe.maxsim_topk(QUERIES, nothing, 1).ids.tolist() == [[-1], [0], [-1], [-1]]
+
+
+def test_fast_says_that_it_is_not_certified() -> None:
+    found = pe.maxsim_topk(QUERIES, DOCS, 5, precision="fast")
+    assert not found.certified.any()
+    assert found.ids[0].tolist().count(-1) == 0
+
+
+def test_every_form_of_the_input_gives_the_same() -> None:
+    torch = pytest.importorskip("torch")
+    want = bits(pe.maxsim(QUERIES, DOCS))
+    padded = np.full((4, 11, 7), np.nan, np.float32)
+    mask = np.zeros((4, 11), bool)
+    for i, query in enumerate(QUERIES):
+        mask[i, 11 - len(query) :] = True
+        padded[i, mask[i]] = query
+    for queries in (list(QUERIES), Ragged.padded(padded, mask), [query.astype(np.float64) for query in QUERIES]):
+        np.testing.assert_array_equal(bits(pe.maxsim(queries, list(DOCS))), want)
+    tensors = [torch.from_numpy(query) for query in QUERIES]
+    found = pe.maxsim(tensors, DOCS)
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_array_equal(bits(found), want)
+    np.testing.assert_array_equal(bits(pe.maxsim(QUERIES, [torch.from_numpy(doc) for doc in DOCS])), want)
+    assert isinstance(pe.maxsim_topk(tensors, DOCS, 2).ids, torch.Tensor)
+    weights = [W[QUERIES.offsets[q] : QUERIES.offsets[q + 1]] for q in range(4)]
+    listed, flat = (pe.maxsim(QUERIES, DOCS, query_weights=each) for each in (weights, W))
+    np.testing.assert_array_equal(bits(listed), bits(flat))

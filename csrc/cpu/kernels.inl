@@ -331,6 +331,7 @@ static void l2_f64(const float* const* queries, const float* const* rows, const 
 }
 
 #include "cpu/rows.inl"
+#include "cpu/maxsim_pairs.inl"
 
 // ---- ceilings ----
 
@@ -360,5 +361,5 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
-        decode_row, unpack_planes, multiply_in_registers, read_memory                                                               \
+        decode_row, unpack_planes, square_f32, estimate_tokens, window_pairs, multiply_in_registers, read_memory \
   }

@@ -34,14 +34,12 @@ struct Set {
 void maxsim_backward(const Tokens& choosers, const Tokens& chosen, const Choices& choices, float* chooser_gradient,
                      float* chosen_gradient, int threads, const Interrupt& interrupt) {
   const KernelTable& table = kernels();
-  std::vector<int64_t> place(choices.n + 1);  // where each pair's winners begin
-  for (int64_t p = 0; p < choices.n; ++p) place[p + 1] = place[p] + choosers.count(choices.choosers[p]);
 
   // add(token of the choosers, token of the chosen, factor, choosers' set, chosen set) for each choice of a pair
   auto each = [&](int64_t p, auto&& add) {
     const Set from(choosers, choices.choosers[p]), to(chosen, choices.chosen[p]);
-    for (int64_t i = 0; i < place[p + 1] - place[p]; ++i) {
-      const int32_t winner = choices.winners[place[p] + i];
+    for (int64_t i = 0; i < choices.winners_at[p + 1] - choices.winners_at[p]; ++i) {
+      const int32_t winner = choices.winners[choices.winners_at[p] + i];
       const float factor = choices.factors[p] * (choices.weights ? choices.weights[from.first + i] : 1.0f);
       if (winner >= 0) add(from, i, to, winner, factor);
     }

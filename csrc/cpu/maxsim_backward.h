@@ -11,7 +11,8 @@ struct Choices {
   int64_t n;
   const int64_t* choosers;  // [P]
   const int64_t* chosen;    // [P]
-  const int32_t* winners;   // concatenated: as many for each pair as it has choosers
+  const int32_t* winners;
+  const int64_t* winners_at;  // [P + 1] where each pair's winners begin: as many as it has choosers
   const float* factors;     // [P]
   const float* weights;     // optional, one for each token of all choosers
 };

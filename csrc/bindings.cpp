@@ -1,55 +1,17 @@
 // The module pyengine._native: takes NumPy arrays, releases the GIL, calls, and gives arrays back.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <cfenv>
 #include <chrono>
 #include <cstring>
-#include <optional>
 #include <string>
-#include <type_traits>
 
+#include "arrays.h"
 #include "cpu/bit_planes.h"
 #include "cpu/dense.h"
 #include "cpu/dispatch.h"
 
-namespace py = pybind11;
 using namespace pyengine;
 
 namespace {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-template <class T>
-using Optional = std::optional<Array<T>>;
-
-void check_signals() {
-  py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw py::value_error(message);
-}
-
-template <class T>
-Array<T> to_array(std::vector<T>&& values) {
-  auto* owned = new std::vector<T>(std::move(values));
-  py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
-  return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
-}
-
-// An array to be written in full. The tests' build fills it with NaN or -999, which no answer holds.
-template <class T>
-Array<T> output(std::vector<py::ssize_t> shape) {
-  Array<T> array(std::move(shape));
-#ifdef PYENGINE_TESTING
-  const T poison = std::is_floating_point_v<T> ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(-999);
-  std::fill_n(array.mutable_data(), array.size(), poison);
-#endif
-  return array;
-}
 
 Metric metric_of(const std::string& name) {
   if (name == "cosine") return Metric::cosine;
@@ -57,47 +19,6 @@ Metric metric_of(const std::string& name) {
   require(name == "l2", "metric must be 'cosine', 'dot' or 'l2'; got '" + name + "'");
   return Metric::l2;
 }
-
-// Stored rows with the arrays that they borrow from.
-class RowArrays {
- public:
-  RowArrays(py::array data, const std::string& kind, int dim, int planes, Optional<float> step)
-      : data_(std::move(data)), step_(std::move(step)), dim_(dim) {
-    require(data_.ndim() == 2 && dim >= 1 && (data_.flags() & py::array::c_style), "rows must have shape [N, ...], C-contiguous");
-    const int64_t padded = (dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
-    if (kind == "float32") set<float>(RowKind::float32, dim);
-    else if (kind == "float16") set<uint16_t>(RowKind::float16, dim);
-    else if (kind == "bfloat16") set<uint16_t>(RowKind::bfloat16, dim);
-    else if (kind == "codes") set<uint8_t>(RowKind::codes, padded);
-    else {
-      require(kind == "planes" && planes >= 1 && planes <= MAX_PLANES, "kind must be float32, float16, bfloat16, codes or planes");
-      set<uint8_t>(RowKind::planes, planes * padded / 8);
-    }
-    rows_.planes = planes;
-    const bool stepped = rows_.kind == RowKind::codes || rows_.kind == RowKind::planes;
-    require(stepped == step_.has_value() && (!stepped || (step_->ndim() == 1 && step_->size() == n())),
-            "step must have shape [N], for codes and planes only");
-    if (stepped) rows_.step = step_->data();
-  }
-
-  int64_t n() const { return data_.shape(0); }
-  int dim() const { return dim_; }
-  const Rows& view() const { return rows_; }
-
- private:
-  template <class T>
-  void set(RowKind kind, int64_t width) {
-    require(py::isinstance<Array<T>>(data_) && data_.shape(1) == width, "rows must have the dtype and the width of their kind");
-    rows_.kind = kind;
-    rows_.data = static_cast<const uint8_t*>(data_.data());
-    rows_.stride = static_cast<size_t>(width) * sizeof(T);
-  }
-
-  py::array data_;
-  Optional<float> step_;
-  int dim_;
-  Rows rows_;
-};
 
 // A Corpus with the arrays that it borrows from.
 class CorpusArrays {
@@ -409,6 +330,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"), py::arg("ids").noconvert() = py::none());
   m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
         py::arg("ids").noconvert(), py::arg("num_threads"));
+  bind_maxsim(m);
   m.def("default_float_state", &default_float_state);
   m.def("restore_float_state", &restore_float_state, py::arg("state"));
   m.def("peak_int8", &peak_int8, py::arg("num_threads"));

@@ -5,6 +5,7 @@
 
 #include "cpu/maxsim_backward.h"
 #include "cpu/maxsim_pairs.h"
+#include "cpu/maxsim_scan.h"
 
 namespace pyengine {
 namespace {
@@ -148,6 +149,42 @@ py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const
   return py::make_tuple(chooser_gradient, chosen_gradient);
 }
 
+py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, int64_t k, bool normalize,
+                         const std::string& reduce, const Optional<float>& query_weights, const Optional<uint8_t>& mask,
+                         const Optional<double>& bias, const Optional<double>& floor, const Optional<double>& ceiling, int tile,
+                         int64_t share, int64_t sample, int64_t sample_rank, int64_t width, int64_t query_tokens,
+                         double deviations, int threads) {
+  TokenSearch search;
+  search.queries = queries.view(), search.docs = docs.view(), search.normalize = normalize;
+  const int64_t n_queries = search.queries.n, n_docs = search.docs.n;
+  require(search.queries.rows.kind == RowKind::float32 && search.queries.dim == search.docs.dim,
+          "queries must be float32, of the documents' dim");
+  search.reduce = reduction_of(reduce);
+  require(search.reduce != Reduction::symmetric, "reduce must be 'sum' or 'mean'");
+  search.query_weights = vector_of(query_weights, search.queries.total(), "query_weights must have one entry per query token");
+  search.bias = vector_of(bias, n_docs, "bias must have shape [N]");
+  search.floor = vector_of(floor, n_queries, "floor must have shape [Q]");
+  search.ceiling = vector_of(ceiling, n_queries, "ceiling must have shape [Q]");
+  if (mask) {
+    require(mask->ndim() == 2 && mask->shape(1) == (n_docs + 7) / 8 && (mask->shape(0) == 1 || mask->shape(0) == n_queries),
+            "mask must have shape [1 or Q, ceil(N / 8)]");
+    search.mask = mask->data();
+    search.mask_stride = mask->shape(0) == 1 ? 0 : mask->shape(1);
+  }
+  require(k >= 1 && tile >= 1 && share >= 1 && sample >= 0 && (sample == 0 || sample_rank >= 1) && width >= 4 * k &&
+              query_tokens >= 1 && threads >= 1 && deviations >= 0,
+          "k, tile, share, sample_rank, query_tokens and threads must be positive, width at least 4 k, deviations not negative");
+  require(n_docs < INT32_MAX, "at most 2^31 - 2 documents");
+  CandidateLists found;
+  {
+    py::gil_scoped_release release;
+    found = propose_tokens(search, k, {tile, share, sample, sample_rank, width, query_tokens, deviations}, threads, check_signals);
+  }
+  return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
+                        to_array(std::move(found.estimates)), to_array(std::move(found.dropped)),
+                        to_array(std::move(found.above)));
+}
+
 }  // namespace
 
 void bind_maxsim(py::module_& m) {
@@ -164,6 +201,12 @@ void bind_maxsim(py::module_& m) {
   m.def("maxsim_backward", &backward, py::arg("choosers"), py::arg("chosen"), py::arg("chooser_sets").noconvert(),
         py::arg("chosen_sets").noconvert(), py::arg("winners").noconvert(), py::arg("factors").noconvert(),
         py::arg("weights").noconvert() = py::none(), py::arg("num_threads") = 1);
+  m.def("maxsim_propose", &propose_maxsim, py::arg("queries"), py::arg("docs"), py::arg("k"), py::kw_only(),
+        py::arg("normalize") = false, py::arg("reduce") = "sum", py::arg("query_weights").noconvert() = py::none(),
+        py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),
+        py::arg("floor").noconvert() = py::none(), py::arg("ceiling").noconvert() = py::none(), py::arg("tile"),
+        py::arg("share"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_tokens"),
+        py::arg("deviations"), py::arg("num_threads"));
 }
 
 }  // namespace pyengine

@@ -98,3 +98,69 @@ def _tile(depth: int, n_docs: int) -> tuple[int, dict[str, str]]:
             chosen = tile
     rejected |= {f"tile {tile}": f"tile {chosen} fits as well and is larger" for tile in TILES if tile < chosen}
     return chosen, rejected
+
+
+TOKEN_TILE = 2048  # document tokens at most: more than one tile only where one document is longer
+TOKEN_SHARE = 4096  # document tokens that a thread takes at a time, about
+QUERY_PANEL_BYTES = 512 << 10  # of query tokens scanned together: they stay in the L2 cache
+TOKEN_SAMPLE = 256  # documents sampled
+TOKEN_LAUNCH = ("tile", "share", "sample", "sample_rank", "width", "query_tokens", "deviations", "num_threads")
+TOKEN_DEVIATIONS = 4.0  # of what rounding errors do to a sum of maxima
+
+
+@dataclass(frozen=True)
+class MaxSimPlan:
+    """How the CPU kernel scans sets of tokens: the arguments of `_native.maxsim_propose`, and their cost."""
+
+    tile: int  # document tokens whose products are taken together
+    share: int  # documents that a thread takes at a time
+    sample: int
+    sample_rank: int
+    width: int
+    query_tokens: int  # tokens of the queries of a pass over the corpus, at most
+    deviations: float
+    num_threads: int
+    bytes_read: int
+    operations: int
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def launch(self) -> dict[str, float]:
+        """The keyword arguments of the kernel."""
+        return {name: getattr(self, name) for name in TOKEN_LAUNCH}
+
+
+def plan_maxsim(
+    query_tokens: int,
+    n_docs: int,
+    doc_tokens: int,
+    dim: int,
+    k: int,
+    width: int,
+    row_bytes: int,
+    num_threads: int,
+    sure: bool = False,
+) -> MaxSimPlan:
+    """Plan the scan of N documents of ``doc_tokens`` tokens in all, kept in ``row_bytes`` each, for queries of
+    ``query_tokens`` in all."""
+    depth = -(-dim // DEPTH_STEP) * DEPTH_STEP
+    rejected = {}
+    sample = TOKEN_SAMPLE + 2 * k
+    if n_docs < SAMPLE_SHARE * sample:
+        rejected[f"sample {sample}"] = f"{n_docs} documents are too few for a sample to save work"
+        sample = 0
+    together = max(PANEL, QUERY_PANEL_BYTES // depth // PANEL * PANEL)
+    blocks = max(1, -(-query_tokens // together))
+    operations = 2 * doc_tokens * depth * -(-query_tokens // PANEL) * PANEL
+    return MaxSimPlan(
+        tile=TOKEN_TILE if query_tokens <= 4 * PANEL else max(64, min(TOKEN_TILE, TILE_BYTES // 8 // depth)),
+        share=max(1, min(n_docs, TOKEN_SHARE * n_docs // max(1, doc_tokens))),
+        sample=sample,
+        sample_rank=max(1, min(k, sample) if sure else _sample_rank(k, sample, n_docs)),
+        width=max(width, 4 * k),
+        query_tokens=together,
+        deviations=inf if sure else TOKEN_DEVIATIONS,
+        num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
+        bytes_read=blocks * doc_tokens * row_bytes,
+        operations=operations,
+        rejected=rejected,
+    )

@@ -32,6 +32,40 @@ class Corpus:
         bias: F64 | None = None,
     ) -> None: ...
 
+class Tokens:
+    def __init__(
+        self,
+        rows: Rows,
+        offsets: I64,
+        *,
+        norms: F64 | None = None,
+        codes: U8 | None = None,
+        code_planes: int = 0,
+        scale: F32 | None = None,
+        residual: F32 | None = None,
+    ) -> None: ...
+
+def maxsim_propose(
+    queries: Tokens,
+    docs: Tokens,
+    k: int,
+    *,
+    normalize: bool = False,
+    reduce: str = "sum",
+    query_weights: F32 | None = None,
+    mask: U8 | None = None,
+    bias: F64 | None = None,
+    floor: F64 | None = None,
+    ceiling: F64 | None = None,
+    tile: int,
+    share: int,
+    sample: int,
+    sample_rank: int,
+    width: int,
+    query_tokens: int,
+    deviations: float,
+    num_threads: int,
+) -> tuple[I64, I64, F32, F64, I64]: ...
 def quantize(rows: F32, num_threads: int = 1) -> tuple[U8, F32, F32]: ...
 def pack_planes(rows: F32, planes: int, num_threads: int = 1) -> tuple[U8, F32, F32, F32]: ...
 def norms(rows: Rows, dims: int, num_threads: int = 1) -> F64: ...

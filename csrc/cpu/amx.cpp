@@ -43,22 +43,21 @@ inline __attribute__((always_inline)) void configure(const TileConfig& config) {
   _tile_loadconfig(&config);
 }
 
-// Two groups of 16 documents (or one, of up to 16) against two panels (or one). Tile numbers must be literals.
-inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
-                                                      int depth, Hit* hits, const bool two_groups,
-                                                      const bool two_panels) {
-  const uint8_t* const next = docs.codes + (doc + n_docs) * docs.stride;
-  alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
-  const uint8_t* codes = docs.codes + doc * docs.stride;
-  const int8_t* panel = queries.panels;
-  _tile_loadd(0, queries.start, 0);  // stride 0: every row starts at the queries' corrections
-  if (two_panels) _tile_loadd(1, queries.start + PANEL, 0);
-  if (two_groups) _tile_loadd(2, queries.start, 0);
-  if (two_groups && two_panels) _tile_loadd(3, queries.start + PANEL, 0);
+// The products of two groups of 16 documents (or one, of up to 16) and two panels (or one). Tile numbers must be literals.
+// `next`: codes to be fetched, or null.
+inline __attribute__((always_inline)) void multiply_tiles(const uint8_t* codes, size_t stride, const uint8_t* next, int n_docs,
+                                                          const int8_t* panel, const int32_t* start, int depth,
+                                                          int32_t (*sums)[2 * PANEL], const bool two_groups,
+                                                          const bool two_panels) {
+  constexpr size_t ROW = 2 * PANEL * sizeof(int32_t);
+  _tile_loadd(0, start, 0);  // stride 0: every row starts at the queries' corrections
+  if (two_panels) _tile_loadd(1, start + PANEL, 0);
+  if (two_groups) _tile_loadd(2, start, 0);
+  if (two_groups && two_panels) _tile_loadd(3, start + PANEL, 0);
   for (int k = 0; k < depth; k += LINE) {
-    if (docs.cold)  // tile loads do not set the hardware prefetching
-      for (int d = 0; d < n_docs; ++d) __builtin_prefetch(next + d * docs.stride + k, 0, 2);
-    _tile_loadd(4, codes + k, docs.stride);
+    if (next)  // tile loads do not set the hardware prefetching
+      for (int d = 0; d < n_docs; ++d) __builtin_prefetch(next + d * stride + k, 0, 2);
+    _tile_loadd(4, codes + k, stride);
     _tile_loadd(6, panel + (size_t)k * PANEL, LINE);
     _tile_dpbusd(0, 4, 6);
     if (two_panels) {
@@ -66,15 +65,24 @@ inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int d
       _tile_dpbusd(1, 4, 7);
     }
     if (two_groups) {
-      _tile_loadd(5, codes + TILE_DOCS * docs.stride + k, docs.stride);
+      _tile_loadd(5, codes + TILE_DOCS * stride + k, stride);
       _tile_dpbusd(2, 5, 6);
       if (two_panels) _tile_dpbusd(3, 5, 7);
     }
   }
-  _tile_stored(0, sums[0], sizeof sums[0]);
-  if (two_panels) _tile_stored(1, sums[0] + PANEL, sizeof sums[0]);
-  if (two_groups) _tile_stored(2, sums[TILE_DOCS], sizeof sums[0]);
-  if (two_groups && two_panels) _tile_stored(3, sums[TILE_DOCS] + PANEL, sizeof sums[0]);
+  _tile_stored(0, sums[0], ROW);
+  if (two_panels) _tile_stored(1, sums[0] + PANEL, ROW);
+  if (two_groups) _tile_stored(2, sums[TILE_DOCS], ROW);
+  if (two_groups && two_panels) _tile_stored(3, sums[TILE_DOCS] + PANEL, ROW);
+}
+
+inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
+                                                      int depth, Hit* hits, const bool two_groups,
+                                                      const bool two_panels) {
+  alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
+  const uint8_t* codes = docs.codes + doc * docs.stride;
+  multiply_tiles(codes, docs.stride, docs.cold ? codes + n_docs * docs.stride : nullptr, n_docs, queries.panels,
+                 queries.start, depth, sums, two_groups, two_panels);
   const QueryTerms near = load_terms(queries, 0), far = two_panels ? load_terms(queries, PANEL) : near;
   const DocTile terms = docs;  // a copy, which no store can be taken to change
   for (int d = 0; d < n_docs; ++d) {
@@ -104,6 +112,49 @@ size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels,
   }
   _tile_release();
   return hits - first;
+}
+
+// Document tokens [first, last) and `PANELS` panels. Groups of 32 tokens, or fewer than 16 at the end.
+template <int PANELS>
+void panel_maxima(const TokenTile& docs, int first, int last, const int8_t* panel, const int32_t* start, int depth,
+                  float* maxima, size_t stride) {
+  alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
+  Maxima<PANELS> best(docs, maxima, stride, first);
+  for (int token = first; token < last;) {
+    const uint8_t* codes = docs.codes + token * docs.stride;
+    const bool two = token + 2 * TILE_DOCS <= last;
+    const int count = two ? 2 * TILE_DOCS : last - token < TILE_DOCS ? last - token : TILE_DOCS;
+    const uint8_t* next = docs.cold ? codes + count * docs.stride : nullptr;
+    if (two)
+      multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums, true, PANELS == 2);
+    else
+      multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums, false, PANELS == 2);
+    for (int d = 0; d < count; ++d) {
+      I products[PANELS];
+      for (int p = 0; p < PANELS; ++p) products[p] = load_i(sums[d] + p * PANEL);
+      best.add(products, token + d);
+    }
+    token += count;
+  }
+  best.save();
+}
+
+void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth, float* maxima,
+                  size_t stride) {
+  const int whole = docs.count / TILE_DOCS * TILE_DOCS;
+  for (int first = 0; first < docs.count;) {
+    const int last = first < whole ? whole : docs.count;
+    configure(TileConfig(first < whole ? TILE_DOCS : last - first));
+    for (int p = 0; p < n_panels; p += 2) {
+      const int8_t* panel = panels + p * (size_t)depth * PANEL;
+      if (p + 1 < n_panels)
+        panel_maxima<2>(docs, first, last, panel, start + p * PANEL, depth, maxima + p * PANEL, stride);
+      else
+        panel_maxima<1>(docs, first, last, panel, start + p * PANEL, depth, maxima + p * PANEL, stride);
+    }
+    first = last;
+  }
+  _tile_release();
 }
 
 int64_t multiply_in_registers(int64_t rounds) {

@@ -13,6 +13,7 @@ constexpr int W = 4;
 static inline F fma(F a, F b, F c) { return a * b + c; }
 
 #if defined(__SSE2__)
+static inline F maximum(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 static inline unsigned not_below(F a, F b) { return _mm_movemask_ps(_mm_cmpnlt_ps((__m128)a, (__m128)b)); }
 
 static inline I dot4(I sum, I codes, I query) {
@@ -25,6 +26,7 @@ static inline I dot4(I sum, I codes, I query) {
   return sum + even + odd;
 }
 #else
+static inline F maximum(F a, F b) { return a > b ? a : b; }
 static inline unsigned not_below(F a, F b) {
   return !(a[0] < b[0]) | !(a[1] < b[1]) << 1 | !(a[2] < b[2]) << 2 | !(a[3] < b[3]) << 3;
 }

@@ -29,7 +29,7 @@ class Threshold {
 // What all pools of a query share.
 struct PoolRules {
   int64_t k, width;  // wanted; kept at most
-  double caution;    // see PreparedQueries::caution
+  double caution;    // see PreparedQueries::cautions
   const Scaling& scaling;
   Threshold& threshold;
   const KernelTable& table;

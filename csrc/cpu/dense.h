@@ -59,7 +59,7 @@ struct ScanPlan {
   int query_block = 0;  // queries scanned together
   int row_queries = 0;  // up to so many queries are scanned as rows, more as panels
   // The threshold is the k-th best of what scores are likely to reach: their estimates, less so many deviations of rounding
-  // errors (see PreparedQueries::caution). With infinity, of their lower bounds: then k documents reach it for sure.
+  // errors (see PreparedQueries::cautions). With infinity, of their lower bounds: then k documents reach it for sure.
   double deviations = std::numeric_limits<double>::infinity();
 };
 

@@ -19,6 +19,10 @@ double DocTiles::norm_unit(const Corpus& corpus, const KernelTable& table) {
     const int64_t step = std::max<int64_t>(1, corpus.n / NORM_SAMPLE);
     RowReader reader(corpus.rows, corpus.dims, table);
     for (int64_t row = 0; row < corpus.n; row += step) {
+      if (corpus.norms) {
+        largest = std::max(largest, corpus.norms[row]);
+        continue;
+      }
       const float* vector = reader.read(row);
       double squared;
       table.dot_f64(&vector, &vector, &vector, 1, corpus.dims, &squared);

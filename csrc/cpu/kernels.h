@@ -55,6 +55,16 @@ struct QueryBlock {
   const float* threshold;   // [n]
 };
 
+// Tokens of documents that follow one another. Document d has those before ends[d], from ends[d - 1] or 0 on: one at least.
+struct TokenTile {
+  const uint8_t* codes;   // [count, stride]
+  size_t stride;          // bytes from row to row
+  int count;
+  const float* scale;     // [count] a * w, as in DocTile
+  const int32_t* ends;    // [n_docs], rising; the last is count
+  bool cold;              // as in DocTile
+};
+
 struct Hit {
   int32_t doc;      // in the tile
   int32_t query;    // in the block
@@ -91,6 +101,11 @@ struct KernelTable {
   size_t (*scan_panels)(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits);
   // The same for one to a few queries given as rows.
   size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
+  // Raises maxima[d][query] to the largest scale * (start + product) of document d's tokens, for `n_panels` panels of query
+  // tokens; rows of maxima are `stride` floats apart.
+  void (*token_maxima)(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth,
+                       float* maxima, size_t stride);
+  float (*dot_f32)(const float* a, const float* b, int n);
   // A value that k or more of the n reach: the k-th largest, or a little below it.
   float (*kth_largest)(const float* values, int n, int k);
   // The specification's float64 dot products and squared distances of `count` <= PAIR_BLOCK queries and rows, one with one;

@@ -3,10 +3,12 @@
 //   constexpr int W                        lanes of float32 and int32 in a register
 //   F fma(F a, F b, F c)                   a * b + c
 //   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
+//   F maximum(F a, F b)                    the larger, lane by lane
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)
 // where F, I, U and D are the vectors of vectors.inl.
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
 #if defined(__aarch64__)
 #define PYENGINE_VECTOR(v) "+w"(v)
 #else
@@ -104,6 +106,8 @@ static bool quantize_row(const float* row, int n, int padded, uint8_t* codes, Ro
 
 // ---- propose: integer products, compared while they are in registers ----
 
+#include "cpu/maxima.inl"
+
 static int32_t dot_codes(const uint8_t* codes, const int8_t* query, int depth) {
   I sum = I{}, odd = I{};
   for (int i = 0; i < depth; i += 8 * W) {
@@ -180,20 +184,16 @@ static size_t scan_rows(const DocTile& docs, const QueryBlock& queries, int n_qu
 
 #ifndef PYENGINE_TILED_SCAN  // a file with matrix tiles brings its own scan_panels
 
-// `n_docs` documents against `n_panels` panels, all accumulators in registers; both are constants after inlining.
-INLINE Hit* scan_block(const DocTile& docs, int doc, const QueryBlock& queries, int depth, Hit* hits, const int n_docs,
-                       const int n_panels) {
-  constexpr int VECTORS = PANEL / W;
-  I sums[BLOCK_DOCS][MAX_PANELS * VECTORS];
+// The products of `n_docs` documents and `n_panels` panels, all in registers; both are constants after inlining.
+INLINE void multiply_block(const uint8_t* codes, size_t stride, const int8_t* panel, const int32_t* start, int depth,
+                           I (&sums)[BLOCK_DOCS][MAX_PANELS * VECTORS], const int n_docs, const int n_panels) {
   const int width = n_panels * VECTORS;
 #pragma GCC unroll 16
   for (int d = 0; d < n_docs; ++d)
 #pragma GCC unroll 8
-    for (int v = 0; v < width; ++v) sums[d][v] = load_i(queries.start + v * W);
-  const uint8_t* codes = docs.codes + doc * docs.stride;
-  const int8_t* panel = queries.panels;
+    for (int v = 0; v < width; ++v) sums[d][v] = load_i(start + v * W);
   for (int line = 0; line < depth; line += DEPTH_STEP) {
-    for (int d = 0; d < n_docs; ++d) __builtin_prefetch(codes + (n_docs + d) * docs.stride + line);  // the next block
+    for (int d = 0; d < n_docs; ++d) __builtin_prefetch(codes + (n_docs + d) * stride + line);  // the next block
     for (int k = line; k < line + DEPTH_STEP; k += 4, panel += PANEL * 4) {
       I query[MAX_PANELS * VECTORS];
 #pragma GCC unroll 8
@@ -201,12 +201,19 @@ INLINE Hit* scan_block(const DocTile& docs, int doc, const QueryBlock& queries, 
         query[v] = load_i(panel + (v / VECTORS) * (size_t)depth * PANEL + (v % VECTORS) * W * 4);
 #pragma GCC unroll 16
       for (int d = 0; d < n_docs; ++d) {
-        const I code = splat4(codes + d * docs.stride + k);
+        const I code = splat4(codes + d * stride + k);
 #pragma GCC unroll 8
         for (int v = 0; v < width; ++v) sums[d][v] = dot4(sums[d][v], code, query[v]);
       }
     }
   }
+}
+
+INLINE Hit* scan_block(const DocTile& docs, int doc, const QueryBlock& queries, int depth, Hit* hits, const int n_docs,
+                       const int n_panels) {
+  I sums[BLOCK_DOCS][MAX_PANELS * VECTORS];
+  const int width = n_panels * VECTORS;
+  multiply_block(docs.codes + doc * docs.stride, docs.stride, queries.panels, queries.start, depth, sums, n_docs, n_panels);
 #pragma GCC unroll 16
   for (int d = 0; d < n_docs; ++d) {
     unsigned passed[MAX_PANELS * VECTORS], any = 0;
@@ -229,6 +236,33 @@ static size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_
     hits = n_panels == 2 ? scan_block(docs, doc, queries, depth, hits, 1, 2)
                          : scan_block(docs, doc, queries, depth, hits, 1, 1);
   return hits - first;
+}
+
+template <int PANELS>
+static void panel_maxima(const TokenTile& docs, const int8_t* panel, const int32_t* start, int depth, float* maxima,
+                         size_t stride) {
+  Maxima<PANELS> best(docs, maxima, stride, 0);
+  I sums[BLOCK_DOCS][MAX_PANELS * VECTORS];
+  int token = 0;
+  for (; token + BLOCK_DOCS <= docs.count; token += BLOCK_DOCS) {
+    multiply_block(docs.codes + token * docs.stride, docs.stride, panel, start, depth, sums, BLOCK_DOCS, PANELS);
+#pragma GCC unroll 16
+    for (int d = 0; d < BLOCK_DOCS; ++d) best.add(sums[d], token + d);
+  }
+  for (; token < docs.count; ++token) {
+    multiply_block(docs.codes + token * docs.stride, docs.stride, panel, start, depth, sums, 1, PANELS);
+    best.add(sums[0], token);
+  }
+  best.save();
+}
+
+static void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth,
+                         float* maxima, size_t stride) {
+  int panel = 0;
+  for (; panel + 2 <= n_panels; panel += 2)
+    panel_maxima<2>(docs, panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
+  if (panel < n_panels)
+    panel_maxima<1>(docs, panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
 }
 
 #endif
@@ -369,7 +403,7 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
-    name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
-        decode_row, unpack_planes, add_scaled, square_f32, estimate_tokens, window_pairs,                \
-        multiply_in_registers, read_memory                                                               \
+    name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
+        kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32,                 \
+        estimate_tokens, window_pairs, multiply_in_registers, read_memory                                \
   }

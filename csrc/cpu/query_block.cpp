@@ -12,16 +12,16 @@ constexpr double ROUND_UP = 1 + 0x1p-22;  // more than float32 rounding of a pos
 Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double offset_unit) {
   const double gain = metric == Metric::cosine ? 1 : metric == Metric::dot ? query_norm * norm_unit
                                                                            : 2 * query_norm * norm_unit;
-  Scaling s;
-  s.unit = std::max(gain, offset_unit);
-  if (s.unit == 0) s.unit = 1;
-  s.base = metric == Metric::l2 ? -query_norm * query_norm : 0;
-  s.alpha = gain / s.unit;
-  s.beta = offset_unit / s.unit;
-  return s;
+  return Scaling::of(gain, metric == Metric::l2 ? -query_norm * query_norm : 0, offset_unit);
 }
 
 }  // namespace
+
+Scaling Scaling::of(double gain, double base, double offset_unit) {
+  double unit = std::max(gain, offset_unit);
+  if (unit == 0) unit = 1;
+  return {unit, base, gain / unit, offset_unit / unit};
+}
 
 PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, int64_t first, int64_t count, int depth,
                                  bool as_rows, double norm_unit, double offset_unit, const KernelTable& table,
@@ -30,12 +30,12 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
       relative_(relative_error(corpus.dims)), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
       lift_(padded_), unit_(padded_), filter_error_(padded_), filter_spread_(padded_), filter_lift_(padded_),
-      first_scale_(count), second_scale_(count), second_error_(count), concentration_(count), scaling_(count) {
+      first_scale_(count), second_scale_(count), second_error_(count), norm_(count), concentration_(count), scaling_(count) {
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
     table.dot_f64(&row, &row, &row, 1, corpus.dims, &squared);
-    const double norm = std::sqrt(squared);
+    const double norm = norm_[q] = std::sqrt(squared);
     scaling_[q] = scale_scores(corpus.metric, norm, norm_unit, offset_unit);
     quantize(q, row, corpus.dims, norm, table);
   });
@@ -102,6 +102,12 @@ QueryBlock PreparedQueries::block(int64_t first, const float* threshold) const {
           filter_spread_.data() + first, filter_lift_.data() + first, threshold};
 }
 
+std::vector<double> PreparedQueries::cautions(double deviations) const {
+  std::vector<double> all(count_);
+  for (int64_t q = 0; q < count_; ++q) all[q] = std::min(1.0, deviations * concentration_[q]);
+  return all;
+}
+
 float PreparedQueries::filter(int64_t query, double reach, bool weighted) const {
   if (std::isinf(reach)) return static_cast<float>(reach);
   if (unit_[query] == 0) return -INFINITY;
@@ -116,7 +122,7 @@ PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product,
   const double cosine = first_scale_[query] * product + second_scale_[query] * second;
   const double error = second_error_[query];
   const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) + s.beta * doc.offset_error;
-  return around(s.alpha * cosine * doc.scale + s.beta * doc.offset, radius);
+  return Bounds::around(s.alpha * cosine * doc.scale + s.beta * doc.offset, radius);
 }
 
 }  // namespace pyengine

@@ -30,6 +30,9 @@ struct DocTerms {
 struct Scaling {
   double unit, base, alpha, beta;
 
+  // `gain`: the largest of w <q, d/|d|>, about, as `offset_unit` is of h.
+  static Scaling of(double gain, double base, double offset_unit);
+
   // What is dropped at a threshold stays below this: further down by what rounding a score to float32 may do.
   double reach(double threshold) const {
     if (std::isinf(threshold)) return threshold;
@@ -51,21 +54,36 @@ class PreparedQueries {
 
   // What part of a bound a rounding error is unlikely to pass. Errors in n dimensions of equal weight add up like random
   // ones, to about 1 / sqrt(n) of their bound; n is the participation ratio of the query, 1 / sum(u_i^4).
-  double caution(int64_t query, double deviations) const { return std::min(1.0, deviations * concentration_[query]); }
+  std::vector<double> cautions(double deviations) const;
 
   int64_t count() const { return count_; }
-  const Scaling& scaling(int64_t query) const { return scaling_[query]; }
+  int64_t padded() const { return padded_; }  // to whole panels
+  const std::vector<Scaling>& scalings() const { return scaling_; }
+
+  // The parts of one query: u is about scale * its codes, off by `error` (rounding included), with sqrt(sum(u_i^4)).
+  struct Part {
+    double norm, scale, error, concentration;
+  };
+  Part part(int64_t query) const {
+    return {norm_[query], first_scale_[query], error_[query], concentration_[query]};
+  }
 
   // Bounds of one pair's s.
   struct Bounds {
     float estimate, lower, upper;
+
+    static Bounds around(double estimate, double radius) {
+      radius += 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
+      if (!(radius < 1e30)) return {static_cast<float>(estimate), -INFINITY, INFINITY};
+      return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
+    }
   };
   // From the first parts alone.
   Bounds rough(int64_t query, int32_t product, const DocTerms& doc) const {
     const double estimate = static_cast<double>(scale_[query]) * product * doc.scale + lift_[query] * doc.offset;
     const double radius = static_cast<double>(error_[query]) * doc.weight +
                           static_cast<double>(spread_[query]) * doc.residual + lift_[query] * doc.offset_error;
-    return around(estimate, radius);
+    return Bounds::around(estimate, radius);
   }
   // With the second part, too.
   Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
@@ -74,12 +92,6 @@ class PreparedQueries {
   void quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table);
   void pack(int64_t query, const std::vector<int8_t>& codes);
   void set_filter(int64_t query);
-
-  static Bounds around(double estimate, double radius) {
-    radius += 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
-    if (!(radius < 1e30)) return {static_cast<float>(estimate), -INFINITY, INFINITY};
-    return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
-  }
 
   int64_t count_, padded_;
   int depth_;
@@ -92,7 +104,7 @@ class PreparedQueries {
   std::vector<double> unit_;  // of the filter's terms; 0 where there are none
   AlignedVector<float> filter_error_, filter_spread_, filter_lift_;
   std::vector<double> first_scale_, second_scale_, second_error_;
-  std::vector<double> concentration_;  // sqrt(sum(u_i^4))
+  std::vector<double> norm_, concentration_;  // |q|; sqrt(sum(u_i^4))
   std::vector<Scaling> scaling_;
 };
 

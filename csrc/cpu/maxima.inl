@@ -1,0 +1,54 @@
+// Late interaction's vertical maxima: rows of products are document tokens, lanes query tokens. Part of kernels.inl.
+
+constexpr int VECTORS = PANEL / W;
+
+// The maxima of the document under way, in registers. Tokens come in order.
+template <int PANELS>
+struct Maxima {
+  static constexpr int WIDTH = PANELS * VECTORS;
+  const float* scale;
+  const int32_t* end;
+  float* row;
+  size_t stride;
+  F best[WIDTH];
+
+  // Goes on where document tokens up to `token` were left.
+  INLINE_MEMBER Maxima(const TokenTile& docs, float* maxima, size_t stride_, int token)
+      : scale(docs.scale), end(docs.ends), row(maxima), stride(stride_) {
+    for (; *end <= token; ++end) row += stride;
+    load();
+  }
+
+  INLINE_MEMBER void load() {
+#pragma GCC unroll 8
+    for (int v = 0; v < WIDTH; ++v) best[v] = load_f(row + v * W);
+  }
+  INLINE_MEMBER void save() const {
+#pragma GCC unroll 8
+    for (int v = 0; v < WIDTH; ++v) __builtin_memcpy(row + v * W, &best[v], sizeof(F));
+  }
+  INLINE_MEMBER void next_doc() {
+    save();
+    ++end, row += stride;
+    load();
+  }
+
+  INLINE_MEMBER void add(const I* products, int token) {
+    if (__builtin_expect(token == *end, 0)) next_doc();
+    const F factor = splat(scale[token]);
+#pragma GCC unroll 8
+    for (int v = 0; v < WIDTH; ++v) best[v] = maximum(__builtin_convertvector(products[v], F) * factor, best[v]);
+  }
+};
+
+static float dot_f32(const float* a, const float* b, int n) {
+  F sum = F{};
+  int i = 0;
+  for (; i + W <= n; i += W) sum = fma(load_f(a + i), load_f(b + i), sum);
+  if (i < n) sum = fma(load_tail(a + i, n - i), load_tail(b + i, n - i), sum);
+  float parts[W];
+  __builtin_memcpy(parts, &sum, sizeof sum);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
+  return parts[0];
+}

@@ -200,7 +200,9 @@ def test_dropped_is_a_bound(
     docs, offsets = tokens_of(kind, lengths, dim, rng)
     queries, query_offsets = tokens_of(kind if query_kind == "same" else query_kind, query_lengths, dim, rng)
     weights = (rng.standard_normal(len(queries)) * 10.0 ** rng.uniform(-6, 6, len(queries))).astype(np.float32)
-    mask = np.packbits(rng.random((1 if masked == "all" else len(query_lengths), len(lengths))) < 0.7, axis=1, bitorder="little")
+    mask = np.packbits(
+        rng.random((1 if masked == "all" else len(query_lengths), len(lengths))) < 0.7, axis=1, bitorder="little"
+    )
     check(
         Search(
             queries, query_offsets, docs, offsets, normalize, reduce, weights if weighted else None,
@@ -259,7 +261,14 @@ def test_empty_queries_are_ranked_by_bias_alone(isa: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"tile": 0}, {"share": 0}, {"width": 3}, {"query_tokens": 0}, {"sample": 3, "sample_rank": 0}, {"deviations": -1.0}],
+    [
+        {"tile": 0},
+        {"share": 0},
+        {"width": 3},
+        {"query_tokens": 0},
+        {"sample": 3, "sample_rank": 0},
+        {"deviations": -1.0},
+    ],
     ids=str,
 )
 def test_plans_that_cannot_be(change: dict[str, Any]) -> None:

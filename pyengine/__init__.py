@@ -5,6 +5,7 @@ from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
 from pyengine.loading import load
 from pyengine.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
+from pyengine.multi_vector import MultiVectorIndex
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
@@ -13,6 +14,7 @@ from pyengine.types import Alignment, Ranges, TopK
 __all__ = [
     "Alignment",
     "DenseIndex",
+    "MultiVectorIndex",
     "Ragged",
     "Ranges",
     "TopK",

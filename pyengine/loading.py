@@ -12,9 +12,10 @@ from pyengine import checks
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.index import DenseIndex
+from pyengine.multi_vector import MultiVectorIndex
 from pyengine.storage import FORMAT, Saved
 
-KINDS = {each.kind: each for each in (DenseIndex,)}
+KINDS: dict[str, Any] = {each.kind: each for each in (DenseIndex, MultiVectorIndex)}
 
 
 def load(
@@ -24,8 +25,8 @@ def load(
     verify: bool | None = None,
     backend: str = "auto",
     directory: str | os.PathLike[str] | None = None,
-) -> DenseIndex:
-    """An index that `DenseIndex.save` wrote.
+) -> Any:
+    """An index that `DenseIndex.save` or `MultiVectorIndex.save` wrote: one of that class.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def load(
         Compare every byte with its hash. The manifest's own hash, sizes, headers, and that ids and bounds make sense
         are checked in any case.
     backend, directory
-        As for `DenseIndex`.
+        As for these.
 
     Raises
     ------
@@ -74,9 +75,9 @@ def load(
     return index
 
 
-def _empty(saved: Saved, directory: str | None) -> DenseIndex:
+def _empty(saved: Saved, directory: str | None) -> Any:
     try:
-        made = KINDS[saved.facts["format"].removeprefix(FORMAT)]
+        made: Any = KINDS[saved.facts["format"].removeprefix(FORMAT)]
         facts: dict[str, Any] = {name: saved.facts.get(name) for name in made.settings}
         return made(**facts, directory=directory)
     except KeyError as error:

@@ -11,7 +11,7 @@ import numpy as np
 from pyengine import checks, exact, ragged, reference_maxsim
 from pyengine.backends.base import Proposer
 from pyengine.filters import integers
-from pyengine.maxsim_request import candidate_lists, lists_of, numbers_of, prepare, rerank
+from pyengine.maxsim_request import candidate_lists, kind, lists_of, numbers_of, prepare, rerank
 from pyengine.problem import Documents
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.request import answer, as_input, run
@@ -73,7 +73,7 @@ def maxsim(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         bias=bias, num_threads=num_threads,
     )  # fmt: skip
-    return as_input(answer(problem, backend, _score_matrix), _kind(queries))
+    return as_input(answer(problem, backend, _score_matrix), kind(queries))
 
 
 @exact.arithmetic()
@@ -103,7 +103,7 @@ def maxsim_pairs(
     owner = numbers_of(chosen[:, 0], "pairs[:, 0]", problem.n_queries, "queries")
     rows = numbers_of(chosen[:, 1], "pairs[:, 1]", len(problem.docs), "documents")
     scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
-    return as_input(scores, _kind(queries))
+    return as_input(scores, kind(queries))
 
 
 @exact.arithmetic()
@@ -134,7 +134,7 @@ def maxsim_candidates(
     rows = numbers_of(np.concatenate([np.empty(0, np.int64), *each]), "lists", len(problem.docs), "documents")
     scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
     ends = np.cumsum([len(own) for own in each])
-    return [as_input(part, _kind(queries)) for part in np.split(scores, ends)[: len(each)]]
+    return [as_input(part, kind(queries)) for part in np.split(scores, ends)[: len(each)]]
 
 
 @exact.arithmetic()
@@ -169,7 +169,7 @@ def maxsim_topk(
         queries, docs, k, mask=mask, reduce=reduce, normalize=normalize, query_weights=query_weights,
         doc_weights=doc_weights, bias=bias, num_threads=num_threads,
     )  # fmt: skip
-    like = _kind(queries)
+    like = kind(queries)
     if candidates is None:
         return run(problem, backend, precision, like=like)
     checks.choice(precision, "precision", checks.PRECISIONS)
@@ -219,8 +219,3 @@ def _score_pairs(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], owner
     listed = Candidates(rows[order], offsets, np.empty(len(order), np.float32), np.empty(0))
     scores[order] = backend.refine(problem, listed)
     return scores
-
-
-def _kind(queries: Any) -> Any:
-    """What decides the kind of array of a result: the queries, or the first of a list of them."""
-    return queries[0] if isinstance(queries, (list, tuple)) and queries else queries

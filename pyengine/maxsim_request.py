@@ -101,3 +101,8 @@ def numbers_of(given: np.ndarray, name: str, count: int, of: str) -> I64:
     if wrong.any():
         raise ValueError(f"{name} must hold numbers of the {count} {of}; got {given[np.argmax(wrong)]}")
     return numbers
+
+
+def kind(queries: Any) -> Any:
+    """What decides the kind of array of a result: the queries, or the first of a list of them."""
+    return queries[0] if isinstance(queries, (list, tuple)) and queries else queries

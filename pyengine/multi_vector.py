@@ -1,0 +1,184 @@
+"""`MultiVectorIndex`: a corpus of documents of token vectors, searched exactly by late interaction (MaxSim)."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+from pyengine import checks, chunks, exact, stores
+from pyengine.explain import Plan, explain
+from pyengine.filters import FilterArguments
+from pyengine.life import Index
+from pyengine.maxsim_request import candidate_lists, kind, prepare, rerank
+from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.ragged import Ragged
+from pyengine.request import answer, as_input, run
+from pyengine.token_store import TokenStore
+from pyengine.types import TopK
+
+
+class MultiVectorIndex(Index[TokenStore]):
+    """Exact top-k of documents that are bags of token vectors: ColBERT, ColPali, FILIP and their kin.
+
+    Parameters
+    ----------
+    dim : int
+        D, the dimensions of every token.
+    codec : "int8", "float32", "float16", "bfloat16", "binary", "residual2", "residual3" or "residual4"
+        How tokens are kept: the stores of `pyengine.DenseIndex`.
+    originals : "ram", "disk" or None
+        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do.
+    normalize : bool
+        Whether tokens are compared by cosine rather than by inner product.
+    backend : "auto" or a name of `pyengine.backends`
+    directory : path of a folder
+        Where ``originals="disk"`` takes space, by default with the temporary files.
+
+    Raises
+    ------
+    ValueError, TypeError
+        One sentence naming the argument. A failed call changes nothing, nor does one that Ctrl-C stops.
+
+    Searches may run while other threads add and remove: each sees one state of the index, as does `save`.
+    """
+
+    kind = "MultiVectorIndex"
+    settings = ("dim", "codec", "originals", "normalize")
+
+    def __init__(
+        self,
+        dim: int,
+        codec: str = "int8",
+        originals: str | None = "ram",
+        normalize: bool = False,
+        backend: str = "auto",
+        directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.dim = checks.positive_int(dim, "dim")
+        self.codec, self.originals = checks.choice(codec, "codec", stores.STORES), originals
+        self.normalize = checks.flag(normalize, "normalize")
+        tokens = stores.make(codec, originals, self.dim, checks.folder(directory, "directory"))
+        super().__init__(TokenStore(tokens), backend)
+
+    def __repr__(self) -> str:
+        contents = self._contents
+        return (
+            f"MultiVectorIndex(dim={self.dim}, codec={self.codec!r}, documents={len(contents)}, "
+            f"tokens={contents.store.offsets[contents.n_rows]}, bytes={contents.store.nbytes(contents.n_rows)})"
+        )
+
+    def add(self, docs: Any, ids: Any = None) -> None:
+        """Add documents with ``ids`` int64 [n] (default: counting on from the largest id ever used).
+
+        ``docs`` is a `pyengine.Ragged` (of a memory map, too), a list of arrays [L_i, D], an array [n, L, D], or an
+        iterator of such chunks; then ``ids``, if given, is an iterator of their ids. One call adds everything or
+        nothing, and searches see nothing of it until all is there.
+
+        Raises ValueError for a wrong shape, a token with NaN or inf, or an id that is there already; TypeError for a
+        wrong dtype; and whatever an iterator raises. Nothing is added then.
+        """
+        total = chunks.length(docs)
+        self._add(chunks.watched(chunks.documents(docs, ids, self.dim), total), total)
+
+    @exact.arithmetic()
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
+        bias: Any = None,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        precision: str = "exact",
+        rescore: int | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> TopK:
+        """The k best documents of each query; queries, ``reduce`` and weights as for `pyengine.maxsim_topk`, filters as
+        for `pyengine.topk`. ``ids`` of the result are those given to `add`, and ties go to the smaller of them.
+        ``mask``, ``bias`` and ``groups`` follow the order of `ids`."""
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(
+            queries, k, mask=mask, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return run(problem, self._backend(backend), precision, like=kind(queries), rescore=rescore)
+
+    @exact.arithmetic()
+    def rerank(
+        self,
+        queries: Any,
+        candidates: Any,
+        k: int = 10,
+        *,
+        exclude: Any = None,
+        threshold: Any = None,
+        bias: Any = None,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> TopK:
+        """The k best of the ``candidates`` of each query: Q arrays of ids, or int [Q, C] padded with -1, as the ``ids``
+        of another search's `TopK` are. Only their tokens are read, where they lie. Other arguments, result and errors
+        as for `search`; an unknown id is a ValueError."""
+        filters = FilterArguments(exclude=exclude, threshold=threshold)
+        problem = self._problem(
+            queries, k, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
+            num_threads=num_threads,
+        )  # fmt: skip
+        ranked = partial(rerank, lists=candidate_lists(candidates, problem))
+        return TopK(*(as_input(part, kind(queries)) for part in answer(problem, self._backend(backend), ranked)))
+
+    @exact.arithmetic()
+    def explain(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        mask: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        exclude: Any = None,
+        groups: Any = None,
+        per_group: int = 1,
+        after: Any = None,
+        threshold: Any = None,
+        bias: Any = None,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        precision: str = "exact",
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Plan:
+        """The plan of that search, without running it: see `pyengine.DenseIndex.explain`."""
+        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = self._problem(
+            queries, k, mask=mask, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return explain(problem, self._backend(backend), precision)
+
+    def tokens(self, ids: Any) -> Ragged:
+        """The token vectors of these documents, decoded: what `pyengine.maxsim_align` takes, for one."""
+        contents = self._contents
+        wanted = checks.id_list(ids)
+        rows, known = contents.find(wanted)
+        if not known.all():
+            raise ValueError(f"ids must be in the index; id {wanted[~known][0]} is not")
+        return contents.store.decoded(rows)
+
+    def _problem(self, queries: Any, k: int, **arguments: Any) -> MaxSimProblem:
+        contents = self._contents  # one state of tokens and ids, which later changes leave alone
+        ids = contents.row_ids.head(contents.n_rows)
+        docs = contents.store.token_documents(contents.n_rows, contents.cache, contents.living)
+        return prepare(queries, docs, k, normalize=self.normalize, ids=ids, **arguments)

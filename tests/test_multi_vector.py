@@ -1,0 +1,275 @@
+"""`MultiVectorIndex` against a dict of documents and the MaxSim specification: its codecs, its life, its files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import pyengine as pe
+from pyengine import MultiVectorIndex, Ragged, conformance, exact, stores
+from pyengine import reference_maxsim as spec
+from pyengine.types import F32, I64
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.usefixtures("poison"),
+    pytest.mark.skipif(exact.native() is None, reason="the extension is not built"),
+]
+D = 5
+RNG = np.random.default_rng(7)
+QUERIES = Ragged.of([RNG.integers(-2, 3, (length, D)) for length in (3, 0, 1)])
+LENGTHS = [0, 1, 2, 3, 7, 1, 30, 2, 0, 5] * 4
+DOCS: list[F32] = [RNG.integers(-2, 3, (length, D)).astype(np.float32) for length in LENGTHS]
+CODECS: list[tuple[str, str | None]] = [(name, "ram") for name in stores.PLAIN]
+CODECS += [(name, where) for name in ("int8", *stores.PLANES) for where in stores.ORIGINALS]
+codecs = pytest.mark.parametrize(("codec", "originals"), CODECS)
+
+
+def holds(index: MultiVectorIndex, ids: Any, k: int = 6, **arguments: Any) -> None:
+    """The index answers as the specification does over the tokens that it says it keeps of these ids."""
+    assert index.ids.tolist() == list(ids)
+    assert len(index) == len(index.ids)
+    docs = index.tokens(index.ids)
+    want = spec.topk(QUERIES, docs, k, ids=np.asarray(ids, np.int64), normalize=index.normalize, **arguments)
+    conformance.same(index.search(QUERIES, k, **arguments), want, f"{index}, {arguments}")
+
+
+def made(codec: str = "int8", originals: str | None = "ram", normalize: bool = False) -> MultiVectorIndex:
+    index = MultiVectorIndex(D, codec, originals, normalize)
+    index.add(DOCS)
+    return index
+
+
+@codecs
+@pytest.mark.parametrize("normalize", [False, True])
+def test_every_codec_is_exact_over_what_it_keeps(codec: str, originals: str | None, normalize: bool) -> None:
+    index = made(codec, originals, normalize)
+    kept = index.tokens(index.ids)
+    assert kept.lengths.tolist() == LENGTHS
+    if codec in stores.PLAIN or originals is not None:  # small integers are exact in every float
+        assert all(np.array_equal(*each) for each in zip(kept, DOCS))
+    for reduce in spec.REDUCTIONS:
+        holds(index, range(40), reduce=reduce)
+    holds(index, range(40), k=100, bias=np.linspace(-1, 1, 40), query_weights=np.array([1, -2, 0.5, 0], np.float32))
+
+
+@pytest.mark.parametrize("kind", ["ragged", "list", "padded", "iterator"])
+def test_documents_come_in_any_form(kind: str) -> None:
+    equal = [np.tile(doc[:1], (3, 1)) if len(doc) else np.zeros((3, D), np.float32) for doc in DOCS]
+    forms: dict[str, Any] = {
+        "ragged": Ragged.of(equal),
+        "list": [doc.tolist() for doc in equal],
+        "padded": np.stack(equal).astype(np.float64),
+        "iterator": iter([equal[:1], Ragged.of(equal[1:30]), np.stack(equal[30:])]),
+    }
+    index = MultiVectorIndex(D)
+    index.add(forms[kind])
+    assert all(np.array_equal(*each) for each in zip(index.tokens(index.ids), equal, strict=True))
+
+
+def test_a_long_list_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 4 * D * 10)
+    for docs in (DOCS, Ragged.of(DOCS)):
+        index = MultiVectorIndex(D, "float32")
+        index.add(docs, ids=np.arange(40)[::-1])
+        holds(index, range(39, -1, -1))
+
+
+class Life(RuleBasedStateMachine):
+    """Anything that can be done to an index, beside a list of the ids that it must hold."""
+
+    @initialize(kind=st.sampled_from([("float32", "ram"), ("int8", "ram"), ("int8", "disk"), ("residual2", None)]))
+    def begin(self, kind: tuple[str, str | None]) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.index = MultiVectorIndex(D, *kind)
+        self.ids: list[int] = []
+        self.next = 0
+
+    @rule(count=st.integers(0, 12))
+    def add(self, count: int) -> None:
+        new = list(range(self.next, self.next + count))
+        self.index.add([DOCS[each % 40] for each in new])
+        self.ids, self.next = self.ids + new, self.next + count
+
+    @rule(share=st.floats(0, 1), seed=st.integers(0, 9))
+    def remove(self, share: float, seed: int) -> None:
+        gone = [each for each in self.ids if np.random.default_rng((seed, each)).random() < share]
+        self.index.remove(np.array(gone, np.int64))
+        self.ids = [each for each in self.ids if each not in set(gone)]
+
+    @rule()
+    def a_failed_add_changes_nothing(self) -> None:
+        with pytest.raises(ValueError, match=r"docs must be finite in float32; token 1 of row 1 holds"):
+            self.index.add([DOCS[1], np.full((2, D), [[1], [np.nan]])])
+
+    @rule()
+    def compact(self) -> None:
+        self.index.compact()
+
+    @rule(mmap=st.booleans())
+    def save_and_load(self, mmap: bool) -> None:
+        self.index.save(self.folder / "index")
+        self.index = pe.load(self.folder / "index", mmap=mmap)
+
+    @rule()
+    def copy(self) -> None:
+        self.index = pickle.loads(pickle.dumps(self.index))
+
+    @precondition(lambda self: self.ids)
+    @rule(seed=st.integers(0, 9))
+    def filter(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        some: I64 = rng.choice(self.ids, 1 + len(self.ids) // 2, replace=False)
+        holds(self.index, self.ids, allow=some, deny=some[:1], exclude=[some[:2], [], some])
+        holds(self.index, self.ids, mask=rng.random((3, len(self.ids))) < 0.5, groups=rng.integers(0, 4, len(self.ids)))
+        page = self.index.search(QUERIES, 2)
+        holds(self.index, self.ids, after=(page.scores[:, -1], page.ids[:, -1]), threshold=0.0)
+
+    @invariant()
+    def answers(self) -> None:
+        if hasattr(self, "index"):
+            holds(self.index, self.ids)
+
+
+TestLife = Life.TestCase
+
+
+def test_rerank_is_the_search_among_the_candidates() -> None:
+    index = made()
+    index.remove([4, 6])
+    found = index.search(QUERIES, 30)
+    for candidates in (found.ids, [np.unique(row[row >= 0])[::-1] for row in found.ids]):
+        again = index.rerank(QUERIES, candidates, 12)
+        conformance.same(again, pe.TopK(found.scores[:, :12], found.ids[:, :12], found.certified), "rerank")
+    lists = [[3, 7, 3], [], [39]]
+    few = index.rerank(QUERIES, lists, 3)
+    want = index.search(QUERIES, 3, mask=np.array([np.isin(index.ids, each) for each in lists]))
+    conformance.same(few, want, "listed once or twice")
+    with pytest.raises(ValueError, match="candidates must hold ids of documents; got 4, which is unknown"):
+        index.rerank(QUERIES, [[4], [], []])
+
+
+def test_paging_goes_on_and_on() -> None:
+    index = made()
+    whole, page, pages = index.search(QUERIES, 40), None, []
+    for _ in range(5):
+        page = index.search(QUERIES, 8, after=page)
+        pages.append(page)
+    assert np.array_equal(np.concatenate([each.ids for each in pages], axis=1), whole.ids)
+
+
+def test_searches_beside_adding_see_whole_calls() -> None:
+    index, seen, stop = MultiVectorIndex(D), [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.append(int((index.search(QUERIES, 200).ids[2] >= 0).sum()))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    one = [doc[:1] for doc in DOCS if len(doc)]
+    for _ in range(4):
+        index.add(one)
+    stop.set()
+    thread.join()
+    assert {each % len(one) for each in seen} == {0}
+
+
+def test_an_interrupted_iterator_adds_nothing() -> None:
+    def failing() -> Iterator[list[F32]]:
+        yield DOCS
+        raise KeyboardInterrupt
+
+    index = made()
+    with pytest.raises(KeyboardInterrupt):
+        index.add(failing())
+    holds(index, range(40))
+    index.add(DOCS[:2])
+    holds(index, range(42))
+
+
+def tampered(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The manifest with a change, and a hash that fits."""
+    from pyengine import storage
+
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    content.pop("blake2b")
+    change(content)
+    path.write_text(json.dumps(content | {"blake2b": storage._content_hash(content)}, indent=1))
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_was_altered_is_refused(tmp_path: Path, mmap: bool) -> None:
+    made().save(tmp_path)
+    offsets = next(tmp_path.glob("data-*/offsets.npy"))
+    raw = bytearray(offsets.read_bytes())
+    raw[-9] = 99  # the offset before the last, far beyond the tokens
+    offsets.write_bytes(raw)
+    with pytest.raises(
+        ValueError, match=r"offsets\.npy was altered|must list offsets that rise from 0 to its 204 tokens"
+    ):
+        pe.load(tmp_path, mmap=mmap)
+
+
+def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
+    made().save(tmp_path)
+    tampered(tmp_path, lambda content: content.update(format="pyengine CubicIndex"))
+    with pytest.raises(ValueError, match="must describe a DenseIndex or MultiVectorIndex; got 'CubicIndex'"):
+        pe.load(tmp_path)
+    tampered(tmp_path, lambda content: content.update(format="pyengine MultiVectorIndex", tokens=-1))
+    with pytest.raises(ValueError, match="must give tokens as an integer of 0 or more; got -1"):
+        pe.load(tmp_path)
+
+
+BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
+    (lambda _: MultiVectorIndex(0), "dim must be a positive integer below 2^31; got 0"),
+    (lambda _: MultiVectorIndex(4, "float64"), "codec must be one of .*; got 'float64'"),
+    (lambda _: MultiVectorIndex(4, "float32", None), "originals must be 'ram' for store 'float32'"),
+    (lambda _: MultiVectorIndex(4, normalize=1), "normalize must be True or False; got 1"),
+    (lambda index: index.add(DOCS[1]), r"docs must be a pyengine.Ragged, .*; got shape \(1, 5\)"),
+    (
+        lambda index: index.add([DOCS[1], np.ones((2, 4))]),
+        r"docs\[1\] must have 5 dimensions per row; got shape \(2, 4\)",
+    ),
+    (lambda index: index.add(Ragged.of([np.ones((2, 4))])), "docs must have 5 dimensions per token; got 4"),
+    (lambda index: index.add(DOCS[:2], ids=[1]), "ids must have one entry per document, 2; got 1"),
+    (lambda index: index.add(DOCS[:2], ids=[50, 7]), "ids must be new; id 7 is in the index already"),
+    (lambda index: index.remove([77]), "ids must be in the index; id 77 is not"),
+    (lambda index: index.tokens([77]), "ids must be in the index; id 77 is not"),
+    (lambda index: index.search(QUERIES.values), r"queries must be a pyengine.Ragged, .*; got shape \(4, 5\)"),
+    (
+        lambda index: index.search([np.full((1, D), np.inf)]),
+        "queries must be finite in float32; token 0 of row 0 holds",
+    ),
+    (lambda index: index.search(QUERIES, 0), "k must be a positive integer below 2^31; got 0"),
+    (lambda index: index.search(QUERIES, reduce="max"), "reduce must be one of .*; got 'max'"),
+    (lambda index: index.search(QUERIES, query_weights=[1.0]), r"query_weights must have shape \(4,\), one per token"),
+    (lambda index: index.search(QUERIES, rescore=2), "rescore must come with precision='fast'"),
+    (lambda index: index.rerank(QUERIES, [[1]]), "candidates must have one list per query, 3; got 1"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_is_one_sentence_and_changes_nothing(call: Callable[[MultiVectorIndex], Any], message: str) -> None:
+    index = made()
+    with pytest.raises((ValueError, TypeError), match=message.replace("2^31", r"2\^31")):
+        call(index)
+    holds(index, range(40))
+
+
+def test_half_a_token_beyond_float16_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="docs must stay finite in float16; token 1 of row 1 holds a value beyond its range"
+    ):
+        MultiVectorIndex(D, "float16").add([DOCS[1], np.array([[0.0] * D, [1e6] * D])])

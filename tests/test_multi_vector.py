@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -236,7 +236,7 @@ BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
     (lambda _: MultiVectorIndex(0), "dim must be a positive integer below 2^31; got 0"),
     (lambda _: MultiVectorIndex(4, "float64"), "codec must be one of .*; got 'float64'"),
     (lambda _: MultiVectorIndex(4, "float32", None), "originals must be 'ram' for store 'float32'"),
-    (lambda _: MultiVectorIndex(4, normalize=1), "normalize must be True or False; got 1"),
+    (lambda _: MultiVectorIndex(4, normalize=cast(Any, 1)), "normalize must be True or False; got 1"),
     (lambda index: index.add(DOCS[1]), r"docs must be a pyengine.Ragged, .*; got shape \(1, 5\)"),
     (
         lambda index: index.add([DOCS[1], np.ones((2, 4))]),

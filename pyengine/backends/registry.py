@@ -25,6 +25,7 @@ BUILTIN = {  # in the order in which "auto" tries them
 FAMILIES = {  # what those of the same name are for other problems than dense ones
     "maxsim": {
         "cpu": "pyengine.backends.cpu_maxsim:CpuMaxSim",
+        "torch": "pyengine.backends.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     }
 }

@@ -76,12 +76,11 @@ def _coefficients(problem: MaxSimProblem) -> tuple[F64, F64]:
     """a [Tq] and c [Td] of the score, sum_i a_i M_i + sum_j c_j C_j."""
     weights = problem.query_weights, problem.doc_weights
     offsets = problem.queries.offsets, problem.docs.offsets
-    a, c = (
-        np.repeat(1.0 if problem.reduce == "sum" else 1 / np.maximum(n, 1), n)
-        if weight is None
-        else weight.astype(float)
-        for weight, n in zip(weights, map(np.diff, offsets))
-    )
+
+    def plain(lengths: I64) -> F64:
+        return np.repeat(1 / np.maximum(1, np.where(problem.reduce == "sum", 1, lengths)), lengths)
+
+    a, c = (plain(np.diff(n)) if weight is None else weight.astype(float) for weight, n in zip(weights, offsets))
     return (a / 2, c / 2) if problem.reduce == "symmetric" else (a, np.zeros(len(c)))
 
 

@@ -224,6 +224,11 @@ def biases(bias: Any, n_docs: int) -> F64 | None:
     return array
 
 
+def unordered(ids: Any) -> Any:
+    """Ids whose order does not matter: a set of them as a list, anything else as it is."""
+    return list(ids) if isinstance(ids, (set, frozenset)) else ids
+
+
 def id_list(ids: Any, name: str = "ids") -> I64:
     """Document ids as int64 [n], each once and none negative."""
     array = host_array(ids, name)

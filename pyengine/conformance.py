@@ -4,7 +4,8 @@
     def test_my_backend(case: conformance.Case) -> None:
         conformance.run(case, MyBackend())
 
-or, without pytest, ``conformance.check(MyBackend())``. Two things are asked, in every case:
+or, without pytest, ``conformance.check(MyBackend())``. `maxsim_cases` are those of late interaction. Two things are
+asked, in every case:
 
 - what `propose` lists keeps the contract of `Candidates`, for lists of several widths; above all ``dropped`` bounds
   the float64 rank score of every allowed document that is not listed, which is what makes the answer exact;
@@ -16,29 +17,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pyengine import checks, reference
+from pyengine import reference
 from pyengine.backends import registry
-from pyengine.backends.base import Backend
+from pyengine.backends.base import Proposer
 from pyengine.conformance_cases import Case, cases
+from pyengine.conformance_maxsim import MaxSimCase, maxsim_cases
+from pyengine.conformance_spec import allowed, permitted, rank_scores, specified
 from pyengine.filters import Filters
 from pyengine.lists import first_rows
-from pyengine.problem import ALL, DenseProblem
+from pyengine.problem import ALL, DenseProblem, Problem
 from pyengine.ranges import reaching
 from pyengine.ranks import ranks
 from pyengine.search import exact_search, fast_search
 from pyengine.types import F64, I64, Bool, Candidates, TopK
 
+P = TypeVar("P", bound=Problem)
+
 __all__ = [
     "Case",
+    "MaxSimCase",
     "Nonconformance",
     "allowed",
     "cases",
     "check",
     "check_candidates",
+    "maxsim_cases",
     "rank_scores",
     "run",
     "same",
@@ -50,20 +57,19 @@ class Nonconformance(AssertionError):
     """A backend broke its contract. The message says in which case, where first, and what was expected."""
 
 
-def check(backend: Backend | str, chosen: Iterable[Case] | None = None) -> int:
+def check(backend: Proposer[Any] | str, chosen: Iterable[Case | MaxSimCase] | None = None) -> int:
     """Run the cases (all by default) and return how many the backend took on. Raises `Nonconformance` at the first
     that fails, and RuntimeError when the backend cannot run on this machine."""
-    backend = _instance(backend)
     return sum(not run(case, backend) for case in (cases() if chosen is None else chosen))
 
 
-def run(case: Case, backend: Backend | str) -> list[str]:
+def run(case: Case | MaxSimCase, backend: Proposer[Any] | str) -> list[str]:
     """Run one case. Returns the backend's reasons for refusing it: empty when it took it on, and passed.
 
     Raises `Nonconformance` when it fails, RuntimeError when the backend cannot run on this machine.
     """
-    backend = _instance(backend)
-    problem = case.problem()
+    problem: Any = case.problem()
+    backend = _instance(backend, problem.family)
     refusals = backend.refusals(problem)
     if refusals:
         return refusals
@@ -71,21 +77,24 @@ def run(case: Case, backend: Backend | str) -> list[str]:
         check_proposals(problem, backend)
         check_fast(problem, backend)
         check_answers(problem, backend)
-        check_ranges_and_ranks(problem, backend)
+        if problem.family == "dense":
+            check_ranges_and_ranks(problem, backend)
     except Nonconformance as failure:
         raise Nonconformance(f"backend {backend.name!r}, case {case}: {failure}") from None
     return []
 
 
-def _instance(backend: Backend | str) -> Backend:
-    backend = registry.get(backend) if isinstance(backend, str) else backend
+def _instance(given: Proposer[Any] | str, family: str) -> Proposer[Any]:
+    backend: Proposer[Any] | None = registry.of_family(given, family) if isinstance(given, str) else given
+    if backend is None:
+        raise RuntimeError(f"backend {given!r} has nothing for {family}")
     missing = backend.missing()
     if missing is not None:
         raise RuntimeError(f"backend {backend.name!r} cannot run here: {missing}")
     return backend
 
 
-def check_proposals(problem: DenseProblem, backend: Backend) -> None:
+def check_proposals(problem: P, backend: Proposer[P]) -> None:
     """`propose` keeps the contract of `Candidates` for lists from k to all documents."""
     problem = problem.asking(problem.places())
     scores = rank_scores(problem)
@@ -97,23 +106,7 @@ def check_proposals(problem: DenseProblem, backend: Backend) -> None:
             raise Nonconformance(f"propose(width={width}): {failure}") from None
 
 
-def rank_scores(problem: DenseProblem) -> F64:
-    """float64 [Q, N]: what ``dropped`` has to bound, before any rounding to float32."""
-    rows = problem.docs.vectors()[:, : problem.dims]
-    scores = np.empty((problem.n_queries, len(rows)))
-    for q, query in enumerate(problem.queries[:, None, : problem.dims]):
-        scores[q] = reference.unrounded_scores(query, rows, problem.metric, problem.bias)
-    return -scores if problem.metric == "l2" else scores
-
-
-def allowed(problem: DenseProblem) -> Bool:
-    """bool [Q, N]: which documents each query may get."""
-    shape = (problem.n_queries, len(problem.docs))
-    mask = np.ones((1, 1), bool) if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
-    return np.broadcast_to(mask, shape)
-
-
-def check_candidates(problem: DenseProblem, candidates: Candidates, scores: F64) -> None:
+def check_candidates(problem: Problem, candidates: Candidates, scores: F64) -> None:
     """One proposal against the contract, given the `rank_scores` of the problem."""
     _check_form(problem, candidates)
     n_queries, n_docs = scores.shape
@@ -135,7 +128,7 @@ def check_candidates(problem: DenseProblem, candidates: Candidates, scores: F64)
     )
 
 
-def _check_form(problem: DenseProblem, candidates: Candidates) -> None:
+def _check_form(problem: Problem, candidates: Candidates) -> None:
     n_queries, n_docs = problem.n_queries, len(problem.docs)
     listed = len(candidates.rows)
     expected = {
@@ -154,12 +147,12 @@ def _check_form(problem: DenseProblem, candidates: Candidates) -> None:
     _refuse(np.isnan(dropped), lambda q: f"dropped[{q}] is nan")
 
 
-def check_fast(problem: DenseProblem, backend: Backend) -> None:
+def check_fast(problem: P, backend: Proposer[P]) -> None:
     """``precision="fast"`` says that it is not certified, and gives allowed documents, each once, best first."""
     result = fast_search(problem, backend)
     _check_result(problem, result)
     _refuse(result.certified, lambda q: f"fast: query {q} claims to be certified")
-    may, sign = _permitted(problem), -1.0 if problem.metric == "l2" else 1.0
+    may, sign = permitted(problem), -1.0 if problem.metric == "l2" else 1.0
     for q, (scores, ids) in enumerate(zip(result.scores, result.ids)):
         found = ids[ids >= 0]
         if (ids[: len(found)] < 0).any():
@@ -170,7 +163,7 @@ def check_fast(problem: DenseProblem, backend: Backend) -> None:
             raise Nonconformance(f"fast: the scores of query {q} are not best first: {scores}")
 
 
-def check_answers(problem: DenseProblem, backend: Backend) -> None:
+def check_answers(problem: P, backend: Proposer[P]) -> None:
     """The answer is the specification's, whatever is asked for beside it."""
     want = specified(problem)
     for what, asked, which, k in _variations(problem):
@@ -182,17 +175,17 @@ def check_answers(problem: DenseProblem, backend: Backend) -> None:
     same(exact_search(named, backend), specified(named), "with ids that are not row numbers")
 
 
-def _narrow(backend: Backend) -> Backend:
+def _narrow(backend: Proposer[P]) -> Proposer[P]:
     """The same backend, but its first lists are as short as may be, so that the search has to widen them."""
     narrow = copy(backend)
     vars(narrow)["first_width"] = lambda problem: problem.k
     return narrow
 
 
-def check_ranges_and_ranks(problem: DenseProblem, backend: Backend) -> None:
+def check_ranges_and_ranks(problem: DenseProblem, backend: Proposer[DenseProblem]) -> None:
     """`within` finds what reaches the score of the last result, and counts what is before the first and the last."""
     arguments: dict[str, Any] = {"bias": problem.bias, "dims": problem.dims, "ids": problem.ids}
-    plain, may = replace(problem, filters=None), _permitted(problem)
+    plain, may = replace(problem, filters=None), permitted(problem)
     corpus = (problem.queries, problem.docs.vectors())
     ends = reference.topk(*corpus, problem.k, problem.metric, mask=may, **arguments)
     rank = reference.rank_score(ends.scores, problem.metric).astype(np.float64)
@@ -210,29 +203,7 @@ def check_ranges_and_ranks(problem: DenseProblem, backend: Backend) -> None:
         _refuse(ranked != expected, lambda q, t: f"rank_of: query {q}: got {ranked[q, t]}, expected {expected[q, t]}")
 
 
-def specified(problem: DenseProblem) -> TopK:
-    """The answer, by `pyengine.reference`."""
-    filters = problem.filters or Filters()
-    sign = -1.0 if problem.metric == "l2" else 1.0
-    return reference.topk(
-        problem.queries, problem.docs.vectors(), problem.k, problem.metric,
-        mask=_permitted(problem), bias=problem.bias, dims=problem.dims, ids=problem.ids,
-        groups=filters.groups, per_group=filters.per_group,
-        after=None if filters.after is None else (sign * filters.after.rank, filters.after.ids),
-        threshold=None if filters.threshold is None else sign * filters.threshold,
-    )  # fmt: skip
-
-
-def _permitted(problem: DenseProblem) -> Bool:
-    """bool [Q, N]: what the mask allows and ``exclude`` leaves."""
-    may: Bool = allowed(problem).copy()
-    gone = None if problem.filters is None else problem.filters.excluded
-    if gone is not None:
-        may[first_rows(gone.offsets), gone.rows] = False
-    return may
-
-
-def _variations(problem: DenseProblem) -> Iterator[tuple[str, DenseProblem, I64, int]]:
+def _variations(problem: P) -> Iterator[tuple[str, P, I64, int]]:
     """What is varied, the problem, and the part of the answer that it must give: these queries, the first so many."""
     everyone = np.arange(problem.n_queries)
     yield "topk", problem, everyone, problem.k
@@ -266,7 +237,7 @@ def same(result: TopK, want: TopK, what: str) -> None:
     _refuse(result.certified != want.certified, lambda q: f"{what}: query {q} has certified={result.certified[q]}")
 
 
-def _check_result(problem: DenseProblem, result: TopK) -> None:
+def _check_result(problem: Problem, result: TopK) -> None:
     shape = (problem.n_queries, problem.k)
     _check_array(result.scores, "scores", np.float32, shape)
     _check_array(result.ids, "ids", np.int64, shape)

@@ -16,12 +16,6 @@ from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, Candidates
 
 
-def native(kernel: str) -> ModuleType | None:
-    """The compiled extension, or None where it has no such kernel."""
-    kernels = exact.native()
-    return kernels if hasattr(kernels, kernel) else None
-
-
 def corpus(problem: MaxSimProblem, kernels: ModuleType, scan: bool = False) -> Any:
     """The documents as the extension takes them; with what the proposer needs on top where ``scan`` is set."""
     docs = problem.docs
@@ -40,7 +34,7 @@ def query_tokens(problem: MaxSimProblem, kernels: ModuleType) -> Any:
 
 def refine(problem: MaxSimProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates (see `reference_maxsim.scores`)."""
-    kernels = native("maxsim_pairs")
+    kernels = exact.native()
     owner = first_rows(candidates.offsets)
     if kernels is None:
         return _refine(problem, owner, candidates)

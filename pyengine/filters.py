@@ -203,7 +203,7 @@ def as_ids(array: np.ndarray) -> I64:
 
 def _ids(value: Any, name: str) -> tuple[np.ndarray, I64]:
     """Integers [n], as given and as ids."""
-    array = integers(value, name)
+    array = integers(checks.unordered(value), name)
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape [n]; got shape {array.shape}")
     return array, as_ids(array)

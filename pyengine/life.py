@@ -82,7 +82,7 @@ class Index(Generic[S]):
     def remove(self, ids: Any) -> None:
         """Remove documents by id, in constant time each: they are masked, until more than half of the rows are and
         `compact` follows by itself. Raises ValueError, removing none, if one of the ids is unknown."""
-        gone = checks.id_list(ids)
+        gone = checks.id_list(checks.unordered(ids))
         with self._change() as contents:
             rows, known = contents.find(gone)
             if not known.all():

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact
-from pyengine.backends.base import Backend
-from pyengine.kernels.plan import DensePlan, plan_dense
+from pyengine import checks, exact, exact_maxsim
+from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problem import ALL, DenseProblem
+from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
@@ -36,22 +37,10 @@ class CpuBackend(Backend):
     few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
-        kernels = exact.native()
-        if kernels is None:
-            return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
-        try:
-            kernels.isa()
-        except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
-            return str(error)
-        return None
+        return _missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        found = super().refusals(problem)
-        if problem.dims > MAX_DIMS:
-            found.append(f"it takes at most {MAX_DIMS} dimensions, and {problem.dims} are asked for")
-        if len(problem.docs) > MAX_DOCUMENTS:
-            found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {len(problem.docs)}")
-        return found
+        return super().refusals(problem) + _beyond(problem.dims, len(problem.docs))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
@@ -100,13 +89,12 @@ class CpuBackend(Backend):
         return np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0]).astype(np.int32)
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        kernels = exact.native()
-        assert kernels is not None
         listed = self._listed(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
+        isa, rejected = _isas()
         facts = {
-            "isa": kernels.isa(),
+            "isa": isa,
             "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
             "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
             "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
@@ -116,11 +104,6 @@ class CpuBackend(Backend):
             "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
-        present = kernels.isas()
-        forced = kernels.isa() != present[0]
-        slower = f"{kernels.isa()} was {'forced' if forced else 'taken: it is the fastest here'}"
-        rejected = {f"isa {isa}": slower for isa in present if isa != kernels.isa()}
-        rejected |= {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
         return facts, rejected | plan.rejected
 
     def _filter(self, problem: DenseProblem, listed: NDArray[np.int32] | None) -> str:
@@ -130,6 +113,103 @@ class CpuBackend(Backend):
             return "by a bit, for what passes the threshold"
         refined = len(listed) <= max(self.few, problem.k)
         return f"{len(listed)} documents, " + ("all refined: no scan" if refined else "gathered, and no others read")
+
+
+class CpuMaxSim(MaxSimBackend):
+    """int8 codes of unit tokens: a product of tokens is off by at most e (1 + r) + r, in units of |q||d|, with e and r
+    what rounding leaves of the query's token and of the document's. So is a maximum, and a score by the sum of that
+    (DESIGN.md, "Bounds"), which is how far the estimates of ``precision="fast"`` are off. ``symmetric`` is scored by
+    the specification throughout.
+    """
+
+    name = "cpu"
+    presumes = True
+    scanned = ("sum", "mean")
+
+    def missing(self) -> str | None:
+        return _missing()
+
+    def refusals(self, problem: MaxSimProblem) -> list[str]:
+        return super().refusals(problem) + _beyond(problem.docs.dim, len(problem.docs))
+
+    def checks_finite(self, problem: MaxSimProblem) -> bool:
+        return False
+
+    def first_width(self, problem: MaxSimProblem) -> int:
+        return 8 * problem.k + (4096 if problem.ceiling is None else 16384)
+
+    def plan(self, problem: MaxSimProblem, width: int) -> MaxSimPlan:
+        """The tiles and limits of the scan."""
+        docs, tokens = problem.docs, problem.docs.tokens
+        scanned = row_bytes(tokens.rows if docs.codes is None else docs.codes.codes)
+        return plan_maxsim(
+            len(problem.queries.values), len(docs), len(tokens), docs.dim, problem.k, width, scanned,
+            problem.num_threads, problem.sure,
+        )  # fmt: skip
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        if problem.reduce not in self.scanned:
+            return super().propose(problem, width)
+        kernels = exact.native()
+        assert kernels is not None
+        scoring = {name: each for name, each in problem.scoring().items() if name != "doc_weights"}
+        *found, _ = kernels.maxsim_propose(
+            exact_maxsim.query_tokens(problem, kernels), exact_maxsim.corpus(problem, kernels, scan=True), problem.k,
+            mask=problem.mask, floor=problem.floor, ceiling=problem.ceiling, **scoring,
+            **self.plan(problem, width).launch(),
+        )  # fmt: skip
+        return Candidates(*found)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        isa, rejected = _isas()
+        if problem.reduce not in self.scanned:
+            facts, _ = super().describe(problem)
+            rejected["int8 codes"] = f"they bound {' and '.join(self.scanned)}, and {problem.reduce} is asked for"
+            return {"isa": isa} | facts, rejected
+        plan = self.plan(problem, self.first_width(problem))
+        facts = {
+            "isa": isa,
+            "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
+            "tile": f"{plan.tile} document tokens",
+            "queries": f"up to {plan.query_tokens} tokens per pass, {plan.num_threads} thread"
+            f"{'s'[: plan.num_threads > 1]}",
+            "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
+            "candidates": f"at most {plan.width} per query before widening",
+            "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.tokens.rows):,} more per token refined",
+            "computes": f"{plan.operations:,} int8 operations",
+        }
+        return facts, rejected | plan.rejected
+
+
+def _missing() -> str | None:
+    kernels = exact.native()
+    if kernels is None:
+        return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
+    try:
+        kernels.isa()
+    except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
+        return str(error)
+    return None
+
+
+def _beyond(dims: int, n_docs: int) -> list[str]:
+    """What is too large."""
+    found = []
+    if dims > MAX_DIMS:
+        found.append(f"it takes at most {MAX_DIMS} dimensions, and {dims} are asked for")
+    if n_docs > MAX_DOCUMENTS:
+        found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {n_docs}")
+    return found
+
+
+def _isas() -> tuple[str, dict[str, str]]:
+    """The instruction set in use, and why no other."""
+    kernels = exact.native()
+    assert kernels is not None
+    taken, present = kernels.isa(), kernels.isas()
+    slower = f"{taken} was {'forced' if taken != present[0] else 'taken: it is the fastest here'}"
+    rejected = {f"isa {isa}": slower for isa in present if isa != taken}
+    return taken, rejected | {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
 
 
 def row_bytes(rows: Any) -> int:

@@ -24,7 +24,8 @@ BUILTIN = {  # in the order in which "auto" tries them
 
 FAMILIES = {  # what those of the same name are for other problems than dense ones
     "maxsim": {
-        "cpu": "pyengine.backends.cpu_maxsim:CpuMaxSim",
+        "cpu": "pyengine.backends.cpu_backend:CpuMaxSim",
+        "torch": "pyengine.backends.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     }
 }

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend
-from pyengine.problem import DenseProblem
+from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine.problem import DenseProblem, Problem
+from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, Candidates, TopK
 
 
@@ -27,7 +28,7 @@ class TorchBackend(Backend):
     name = "torch"
 
     def missing(self) -> str | None:
-        return None if find_spec("torch") else "torch is not installed: run 'pip install torch'"
+        return _missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         return []
@@ -55,8 +56,31 @@ class TorchBackend(Backend):
             return torch_float64.scan(problem)
 
 
+class TorchMaxSim(MaxSimBackend):
+    """Late interaction by float32 products of unit tokens, on the CPU, with the bound that `torch_maxsim` derives.
+
+    With ``precision="fast"`` scores are off by at most that bound. What is said above of threads and of torch's
+    settings holds here too.
+    """
+
+    name = "torch"
+
+    def missing(self) -> str | None:
+        return _missing()
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        from pyengine.backends import torch_maxsim
+
+        with _settings(problem):
+            return torch_maxsim.propose(problem, width)
+
+
+def _missing() -> str | None:
+    return None if find_spec("torch") else "torch is not installed: run 'pip install torch'"
+
+
 @contextmanager
-def _settings(problem: DenseProblem) -> Iterator[None]:
+def _settings(problem: Problem) -> Iterator[None]:
     """The number of threads asked for, no gradients, no autocast: as they were afterwards."""
     import torch
 

@@ -91,38 +91,38 @@ def propose(problem: DenseProblem, width: int) -> Candidates:
     return float32.candidates(problem, width, best.bounds.cpu().numpy(), found.cpu().numpy(), docs, queries)
 
 
-class _Best(NamedTuple):
+class Best(NamedTuple):
     """The best bounds so far, float32 [Q, M] falling, and where they are, int64 [Q, M]."""
 
     bounds: Tensor
     columns: Tensor
 
-    def merge(self, bounds: Tensor, start: int, keep: int) -> _Best:
+    def merge(self, bounds: Tensor, start: int, keep: int) -> Best:
         """With those of the columns from ``start`` on."""
         values, columns = bounds.topk(min(keep, bounds.shape[1]), sorted=False)
         values = torch.cat([self.bounds, values], dim=1)
         columns = torch.cat([self.columns, columns + start], dim=1)
         values, order = values.topk(min(keep, values.shape[1]))
-        return _Best(values, columns.gather(1, order))
+        return Best(values, columns.gather(1, order))
 
 
 def _best_bounds(
     rows: Tensor, docs: DocumentTerms, queries: QueryTerms, pick: Tensor | None, mask: U8 | None, keep: int
-) -> _Best:
+) -> Best:
     """The ``keep`` best bounds of each query, among the rows ``pick`` or those that its ``mask`` allows."""
     step = BLOCK[rows.device.type][0]
     width = -(-queries.rows.shape[1] // 8) * 8  # aligned for the matrix product
     left = rows.new_zeros((len(queries.rows), width))
     left[:, : queries.rows.shape[1]] = torch.from_numpy(queries.rows)
     blocks = [left[start : start + step] for start in range(0, max(1, len(left)), step)]
-    best = [_Best(block[:, :0], block[:, :0].long()) for block in blocks]
+    best = [Best(block[:, :0], block[:, :0].long()) for block in blocks]
     for start, chunk in _chunks(rows, tensor(docs.columns).to(rows.device), pick, width):
         for i, block in enumerate(blocks):
             bounds = block @ chunk.T
             if mask is not None:
                 bounds.masked_fill_(_masked(mask[i * step : i * step + len(block)], start, bounds), -torch.inf)
             best[i] = best[i].merge(bounds, start, keep)
-    return _Best(torch.cat([each.bounds for each in best]), torch.cat([each.columns for each in best]))
+    return Best(torch.cat([each.bounds for each in best]), torch.cat([each.columns for each in best]))
 
 
 def _chunks(rows: Tensor, columns: Tensor, pick: Tensor | None, width: int) -> Iterator[tuple[int, Tensor]]:

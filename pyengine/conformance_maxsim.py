@@ -1,0 +1,149 @@
+"""The cases of the conformance suite for late interaction."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyengine import maxsim_request
+from pyengine.conformance_cases import FILTERS, OPTIONS, K, documents, stores
+from pyengine.filters import FilterArguments
+from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.ragged import Ragged
+from pyengine.types import F32
+
+Rng = np.random.Generator
+Lengths = Callable[[Rng], tuple[list[int], list[int]]]  # of the queries and of the documents
+Values = Callable[[Rng, tuple[int, int]], Any]  # token vectors of a shape
+
+
+def _lengths(rng: Rng, n_docs: int = 150, longest: int = 12) -> tuple[list[int], list[int]]:
+    """Queries of 0, 1 and more tokens, documents likewise."""
+    return [5, 1, 0, 17], [0, 1, *rng.integers(0, longest + 1, n_docs - 2).tolist()]
+
+
+def _normal(rng: Rng, shape: tuple[int, int]) -> Any:
+    return rng.standard_normal(shape)
+
+
+def _clustered(rng: Rng, shape: tuple[int, int]) -> Any:
+    """Unit vectors around a few centres, as models give."""
+    rows = rng.standard_normal((8, shape[1]))[rng.integers(0, 8, shape[0])] + 0.3 * rng.standard_normal(shape)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _scaled(scale: float) -> Values:
+    return lambda rng, shape: scale * rng.uniform(-1, 1, shape)
+
+
+def _some_zeros(rng: Rng, shape: tuple[int, int]) -> Any:
+    return rng.standard_normal(shape) * (rng.random((shape[0], 1)) < 0.3)
+
+
+def _one_spike(rng: Rng, shape: tuple[int, int]) -> Any:
+    rows = rng.standard_normal(shape)
+    rows[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] *= 1000
+    return rows
+
+
+def _all_magnitudes(rng: Rng, shape: tuple[int, int]) -> Any:
+    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-37, 37, (shape[0], 1))
+
+
+# Name: dimensions, token vectors of the queries and of the documents, lengths.
+CORPORA: dict[str, tuple[int, Values, Lengths]] = {
+    "random": (24, _normal, _lengths),
+    "clustered": (128, _clustered, lambda rng: _lengths(rng, 300)),
+    "ties": (5, lambda rng, shape: rng.integers(-1, 2, shape), _lengths),
+    "odd1": (1, _normal, _lengths),
+    "odd7": (7, _normal, _lengths),
+    "odd96": (96, _normal, _lengths),
+    "wide768": (768, _normal, lambda rng: _lengths(rng, 40)),
+    "one_token": (16, _normal, lambda rng: ([1, 1, 1], [1] * 200)),
+    "long": (32, _normal, lambda rng: ([3, 40], [1500, 1, 0, 700, 2])),
+    "many": (8, _normal, lambda rng: ([4, 2], rng.integers(0, 4, 3000).tolist())),
+    "equal": (9, lambda rng, shape: np.ones(shape), _lengths),
+    "opposed": (6, lambda rng, shape: np.abs(rng.standard_normal(shape)), _lengths),
+    "zeros": (17, _some_zeros, _lengths),
+    "only_zeros": (5, _scaled(0.0), _lengths),
+    "offset": (33, lambda rng, shape: 1000 + rng.standard_normal(shape), _lengths),
+    "one_spike": (64, _one_spike, _lengths),
+    "all_magnitudes": (20, _all_magnitudes, _lengths),
+    "huge": (12, _scaled(3.4e38), _lengths),
+    "tiny": (12, _scaled(1e-38), _lengths),
+    "subnormal": (12, _scaled(3e-44), _lengths),
+    "empty_documents": (4, _normal, lambda rng: ([2, 0], [0] * 9)),
+    "empty_queries": (4, _normal, lambda rng: ([0, 0], [0, 3, 1])),
+    "no_documents": (4, _normal, lambda rng: ([2, 0], [])),
+    "no_queries": (4, _normal, lambda rng: ([], [2, 0, 3])),
+}
+SCORINGS = ("dot", "cosine", "mean", "weighted", "symmetric", "weighted_symmetric")
+WITH_EVERY_OPTION = ("random", "ties")
+
+
+@dataclass(frozen=True)
+class MaxSimCase:
+    """One search. `problem` makes it, the same at each call; ``str`` is its name."""
+
+    corpus: str
+    options: str
+    scoring: str
+    store: str
+
+    def __str__(self) -> str:
+        return f"{self.corpus}-{self.options}-{self.scoring}-{self.store}"
+
+    def problem(self) -> MaxSimProblem:
+        rng = np.random.default_rng(zlib.crc32(f"{self.corpus}-{self.options}".encode()))
+        dim, values, lengths = CORPORA[self.corpus]
+        queries, docs = (_ragged(rng, dim, values, each) for each in lengths(rng))
+        if self.corpus == "opposed":  # then every maximum is negative
+            docs = Ragged(-docs.values, docs.offsets)
+        options = {"k": K, **OPTIONS[self.options](rng, (len(queries), len(docs), dim))}
+        filters = FilterArguments(**{name: options.pop(name) for name in FILTERS if name in options})
+        options |= _scoring(rng, self.scoring, queries, docs)
+        corpus = TokenDocuments(documents(docs.values, self.store), docs.offsets)
+        return maxsim_request.prepare(queries, corpus, filters=filters, num_threads=2, **options)
+
+
+def _ragged(rng: Rng, dim: int, values: Values, lengths: list[int]) -> Ragged:
+    rows: F32 = np.asarray(values(rng, (sum(lengths), dim))).astype(np.float32)
+    return Ragged(rows, np.cumsum([0, *lengths]))
+
+
+def _scoring(rng: Rng, name: str, queries: Ragged, docs: Ragged) -> dict[str, Any]:
+    """The arguments of `pyengine.maxsim`; weights of either sign, one of them 0."""
+    weights = [rng.standard_normal(len(each.values)).astype(np.float32) for each in (queries, docs)]
+    for each in weights:
+        each[:1] = 0
+    scorings: dict[str, dict[str, Any]] = {
+        "dot": {},
+        "cosine": {"normalize": True},
+        "mean": {"reduce": "mean", "normalize": True},
+        "weighted": {"query_weights": weights[0]},
+        "symmetric": {"reduce": "symmetric", "normalize": True},
+        "weighted_symmetric": {"reduce": "symmetric", "query_weights": weights[0], "doc_weights": weights[1]},
+    }
+    return scorings[name]
+
+
+def maxsim_cases() -> list[MaxSimCase]:
+    """Every case that can be made here, for ``pytest.mark.parametrize(..., ids=str)``."""
+    asked = [options for options in OPTIONS if options != "plain" and "dims" not in _given(options)]
+    forms = _forms(("dot", "cosine"))
+    return [
+        *(MaxSimCase(corpus, "plain", *form) for corpus in CORPORA for form in _forms(SCORINGS)),
+        *(MaxSimCase(corpus, options, *form) for corpus in WITH_EVERY_OPTION for options in asked for form in forms),
+    ]
+
+
+def _forms(scorings: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(scoring, store) for scoring in scorings for store in stores() if store != "float32"]
+
+
+def _given(options: str) -> dict[str, Any]:
+    return OPTIONS[options](np.random.default_rng(0), (2, 50, 8))

@@ -1,0 +1,64 @@
+"""What the specification says of a problem, of either family: what the conformance suite compares with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pyengine import checks, reference, reference_maxsim
+from pyengine.filters import Filters
+from pyengine.lists import first_rows
+from pyengine.problem import DenseProblem, Problem
+from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.types import F64, Bool, TopK
+
+
+def rank_scores(problem: Problem) -> F64:
+    """float64 [Q, N]: what ``dropped`` has to bound, before any rounding to float32."""
+    if isinstance(problem, MaxSimProblem):
+        return reference_maxsim.unrounded_scores(problem.queries, problem.docs.ragged(), **problem.scoring())
+    assert isinstance(problem, DenseProblem)
+    rows = problem.docs.vectors()[:, : problem.dims]
+    scores = np.empty((problem.n_queries, len(rows)))
+    for q, query in enumerate(problem.queries[:, None, : problem.dims]):
+        scores[q] = reference.unrounded_scores(query, rows, problem.metric, problem.bias)
+    return -scores if problem.metric == "l2" else scores
+
+
+def allowed(problem: Problem) -> Bool:
+    """bool [Q, N]: which documents each query may get."""
+    shape = (problem.n_queries, len(problem.docs))
+    mask = np.ones((1, 1), bool) if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))
+    return np.broadcast_to(mask, shape)
+
+
+def specified(problem: Problem) -> TopK:
+    """The answer, by `pyengine.reference`."""
+    filters = problem.filters or Filters()
+    sign = -1.0 if problem.metric == "l2" else 1.0
+    options: dict[str, Any] = {
+        "mask": permitted(problem),
+        "ids": problem.ids,
+        "groups": filters.groups,
+        "per_group": filters.per_group,
+        "after": None if filters.after is None else (sign * filters.after.rank, filters.after.ids),
+        "threshold": None if filters.threshold is None else sign * filters.threshold,
+    }
+    if isinstance(problem, MaxSimProblem):
+        docs = problem.docs.ragged()
+        return reference_maxsim.topk(problem.queries, docs, problem.k, **problem.scoring(), **options)
+    assert isinstance(problem, DenseProblem)
+    return reference.topk(
+        problem.queries, problem.docs.vectors(), problem.k, problem.metric,
+        bias=problem.bias, dims=problem.dims, **options,
+    )  # fmt: skip
+
+
+def permitted(problem: Problem) -> Bool:
+    """bool [Q, N]: what the mask allows and ``exclude`` leaves."""
+    may: Bool = allowed(problem).copy()
+    gone = None if problem.filters is None else problem.filters.excluded
+    if gone is not None:
+        may[first_rows(gone.offsets), gone.rows] = False
+    return may

@@ -11,7 +11,7 @@
 #include "cpu/amx_software.h"
 PYENGINE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,prefer-vector-width=512")
 #else
-PYENGINE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,amx-tile,amx-int8,prefer-vector-width=512")
+PYENGINE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,amx-tile,amx-int8,amx-bf16,avx512bf16,prefer-vector-width=512")
 #endif
 namespace pyengine {
 namespace {
@@ -153,6 +153,84 @@ void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* st
         panel_maxima<1>(docs, first, last, panel, start + p * PANEL, depth, maxima + p * PANEL, stride);
     }
     first = last;
+  }
+  _tile_release();
+}
+
+// ---- MaxSim: token vectors in bfloat16 ----
+
+constexpr double TOKEN_ROUNDING = 0x1p-8;  // eight significant bits
+constexpr int TILE_WORDS = LINE / 4;
+
+int token_words(int dim) { return (dim + 2 * TILE_WORDS - 1) / (2 * TILE_WORDS) * TILE_WORDS; }
+
+// Two vectors of floats as one of bfloat16, to nearest even.
+inline __attribute__((always_inline)) I round_floats(F low, F high) {
+#ifdef PYENGINE_SOFTWARE_TILES
+  auto upper = [](F v) __attribute__((always_inline)) {
+    const I bits = as_bits(v);
+    return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, H16);
+  };
+  const H16 halves[2] = {upper(low), upper(high)};
+  return load_i(halves);
+#else
+  return (I)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+#endif
+}
+
+void round_token(const float* row, int n, uint32_t* words) {
+  auto part = [&](int at) __attribute__((always_inline)) { return at + W <= n ? load_f(row + at) : load_tail(row + at, n > at ? n - at : 0); };
+  for (int i = 0; i < n; i += 2 * W) {
+    const I rounded = round_floats(part(i), part(i + W));
+    __builtin_memcpy(words + i / 2, &rounded, sizeof rounded);
+  }
+}
+
+// One or two groups of 16 document tokens against one or two panels.
+inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, size_t stride, const uint8_t* panel, int words,
+                                                          float* out, size_t out_stride, const bool two_groups,
+                                                          const bool two_panels) {
+  const uint8_t* const other_panel = panel + words * LINE;
+  _tile_zero(0);
+  if (two_panels) _tile_zero(1);
+  if (two_groups) _tile_zero(2);
+  if (two_groups && two_panels) _tile_zero(3);
+  for (int word = 0; word < words; word += TILE_WORDS) {
+    _tile_loadd(4, rows + word * 4, stride);
+    _tile_loadd(6, panel + word * LINE, LINE);
+    _tile_dpbf16ps(0, 4, 6);
+    if (two_panels) {
+      _tile_loadd(7, other_panel + word * LINE, LINE);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if (two_groups) {
+      _tile_loadd(5, rows + TILE_DOCS * stride + word * 4, stride);
+      _tile_dpbf16ps(2, 5, 6);
+      if (two_panels) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  float* const far = out + TILE_DOCS * (out_stride / sizeof(float));
+  _tile_stored(0, out, out_stride);
+  if (two_panels) _tile_stored(1, out + PANEL, out_stride);
+  if (two_groups) _tile_stored(2, far, out_stride);
+  if (two_groups && two_panels) _tile_stored(3, far + PANEL, out_stride);
+}
+
+void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out) {
+  const size_t out_stride = sizeof(float) * n_panels * PANEL;
+  configure(TileConfig(TILE_DOCS));
+  for (int panel = 0; panel < n_panels; panel += 2) {
+    const bool two_panels = panel + 2 <= n_panels;
+    const uint8_t* query = static_cast<const uint8_t*>(panels) + static_cast<size_t>(panel) * words * LINE;
+    for (int doc = 0; doc < count; doc += 2 * TILE_DOCS) {
+      const bool two_groups = doc + TILE_DOCS < count;
+      const uint8_t* tokens = static_cast<const uint8_t*>(rows) + doc * stride * 4;
+      float* to = out + static_cast<size_t>(doc) * n_panels * PANEL + panel * PANEL;
+      if (two_groups && two_panels) estimate_tiles(tokens, stride * 4, query, words, to, out_stride, true, true);
+      else if (two_groups) estimate_tiles(tokens, stride * 4, query, words, to, out_stride, true, false);
+      else if (two_panels) estimate_tiles(tokens, stride * 4, query, words, to, out_stride, false, true);
+      else estimate_tiles(tokens, stride * 4, query, words, to, out_stride, false, false);
+    }
   }
   _tile_release();
 }

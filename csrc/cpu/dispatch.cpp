@@ -30,7 +30,8 @@ std::vector<const KernelTable*> detect() {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
-  if (avx512 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && tiles_permitted())
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
+      __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && tiles_permitted())
     found.push_back(&AMX_KERNELS);
   if (avx512) found.push_back(&AVX512_KERNELS);
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) found.push_back(&AVX2_KERNELS);

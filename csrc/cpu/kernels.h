@@ -12,6 +12,7 @@ namespace pyengine {
 constexpr int PANEL = 16;        // queries interleaved in a panel: [depth / 4][PANEL][4] int8
 constexpr int MAX_PANELS = 2;    // panels that one call scans together
 constexpr int DEPTH_STEP = 64;   // code rows are padded to a multiple of this
+constexpr int TOKEN_ROWS = 16;   // document tokens that a tile takes
 constexpr int PAIR_BLOCK = 4;    // documents that one call of the float64 kernels takes
 
 // How a stored row says its floats.
@@ -120,8 +121,14 @@ struct KernelTable {
   void (*add_scaled)(const float* row, float factor, int n, float* sums);
   // The sum of a row's squares, to a relative (n / 4 + 32) * 2^-24 and an absolute n * 2^-126.
   float (*square_f32)(const float* row, int n);
-  // Products of document tokens [count, stride] with a query's in panels [n_panels][dim][PANEL]: [count, n_panels * PANEL].
-  void (*estimate_tokens)(const float* rows, size_t stride, int count, const float* panels, int n_panels, int dim, float* out);
+  // Token vectors for estimates are rows of words, `token_words(dim)` each: floats as they are, or (where round_token is not
+  // null) pairs of bfloat16, each within `token_rounding` of its float; what is denormal may vanish.
+  double token_rounding;
+  int (*token_words)(int dim);
+  void (*round_token)(const float* row, int n, uint32_t* words);
+  // Products of document tokens [count, stride in words] with a query's in panels [n_panels][words][PANEL], as
+  // [count, n_panels * PANEL]. Rows that are rounded, and `out`, have room for `count` padded to TOKEN_ROWS.
+  void (*estimate_tokens)(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out);
   // Every pair that can be a maximum, in the order of the rows; `out` has room for all. Returns how many.
   size_t (*window_pairs)(const TokenWindow& window, TokenPair* out);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.

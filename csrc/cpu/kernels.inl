@@ -404,6 +404,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
-        kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32,                 \
-        estimate_tokens, window_pairs, multiply_in_registers, read_memory                                \
+        kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
+        token_words, round_token, estimate_tokens, window_pairs, multiply_in_registers, read_memory      \
   }

@@ -17,9 +17,11 @@ constexpr double INF = std::numeric_limits<double>::infinity(), FLOAT_MAX = std:
 constexpr int64_t SORTED = 1 << 18;       // pairs brought into order at a time: 12 MiB
 constexpr int64_t PACK_BYTES = 1 << 20;   // of packed queries that stay in the L2 cache
 constexpr int BLOCK_FLOATS = 1 << 16;     // estimates, or floats of document tokens, that are held at a time
-constexpr int LEAST_ROWS = 16, MOST_ROWS = 256;
+constexpr int MOST_ROWS = 256;            // multiples of TOKEN_ROWS, as the kernels like it
 
-int rows_for(int width) { return std::min(MOST_ROWS, std::max(LEAST_ROWS, BLOCK_FLOATS / std::max(1, width))); }
+int rows_for(int width) {
+  return std::min(MOST_ROWS, std::max(1, BLOCK_FLOATS / std::max(1, width) / TOKEN_ROWS) * TOKEN_ROWS);
+}
 
 // A pair at work: what its maxima are so far. Its arrays begin at `at`.
 struct Running {
@@ -74,8 +76,8 @@ class PairScorer {
   // The block's tokens, of which the document has `before` others in front, and one query's.
   void meet(Running& pair, int64_t before) {
     const PackedQuery& query = *pair.query;
-    const int dim = pairs_.docs.dim, count = block_.count();
-    table_.estimate_tokens(block_.row(0), dim, count, query.panels.data(), query.width / PANEL, dim, estimates_.data());
+    const int words = table_.token_words(pairs_.docs.dim), count = block_.count();
+    table_.estimate_tokens(block_.words(), words, count, query.panels.data(), query.width / PANEL, words, estimates_.data());
     const TokenWindow window{estimates_.data(), count, query.width, block_.scale(), block_.weight(), query.error.data(),
                              query.sought.data(), query.present.data(), symmetric_, least_.data() + pair.at};
     const size_t listed = table_.window_pairs(window, window_.data());

@@ -1,6 +1,7 @@
 #include "cpu/token_block.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace pyengine {
@@ -19,9 +20,9 @@ double power_for(const float* values, int64_t n) {
 
 }  // namespace
 
-double estimate_error(int dim) {
-  const double sums = (3.0 * dim + 128) * 0x1p-24;
-  return sums < 0.5 ? sums / (1 - sums) : std::numeric_limits<double>::infinity();
+double estimate_error(int dim, const KernelTable& table) {
+  const double sums = (3.0 * dim + 128) * 0x1p-24, rounding = 1 + table.token_rounding;
+  return sums < 0.5 ? (1 + sums / (1 - sums)) * rounding * rounding - 1 : INF;
 }
 
 double token_norm(const KernelTable& table, const float* row, int dim) {
@@ -33,10 +34,12 @@ double token_norm(const KernelTable& table, const float* row, int dim) {
 PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, const KernelTable& table)
     : rows(reinterpret_cast<const float*>(queries.rows.at(queries.offsets[query]))),
       count(static_cast<int>(queries.count(query))), width((count + PANEL - 1) / PANEL * PANEL),
-      panels(static_cast<size_t>(width) * queries.dim), error(width, INF), sought(width / PANEL), present(width / PANEL),
+      panels(static_cast<size_t>(width) * table.token_words(queries.dim)), error(width, INF), sought(width / PANEL), present(width / PANEL),
       norms(count) {
-  const int dim = queries.dim;
-  const double gamma = estimate_error(dim), power = power_for(rows, static_cast<int64_t>(count) * dim);
+  const int dim = queries.dim, n_words = table.token_words(dim);
+  std::vector<float> scaled(dim);
+  std::vector<uint32_t> words(n_words);
+  const double gamma = estimate_error(dim, table), power = power_for(rows, static_cast<int64_t>(count) * dim);
   for (int i = 0; i < count; ++i) {
     const float* row = rows + static_cast<size_t>(i) * dim;
     norms[i] = token_norm(table, row, dim);
@@ -45,20 +48,28 @@ PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, c
     if (norms[i] > 0) sought[i / PANEL] |= bit;
     const double factor = !normalize ? power : norms[i] > 0 ? 1 / norms[i] : 0;
     error[i] = norms[i] > 0 ? static_cast<float>((gamma * norms[i] * factor + FLOOR_QUERY) * (1 + 0x1p-20)) : 0.0f;
-    float* panel = panels.data() + static_cast<size_t>(i / PANEL) * dim * PANEL + i % PANEL;
-    for (int k = 0; k < dim; ++k) panel[static_cast<size_t>(k) * PANEL] = static_cast<float>(row[k] * factor);
+    for (int k = 0; k < dim; ++k) scaled[k] = static_cast<float>(row[k] * factor);
+    if (table.round_token) table.round_token(scaled.data(), dim, words.data());
+    else std::memcpy(words.data(), scaled.data(), dim * sizeof(float));
+    uint32_t* panel = panels.data() + static_cast<size_t>(i / PANEL) * n_words * PANEL + i % PANEL;
+    for (int k = 0; k < n_words; ++k) panel[static_cast<size_t>(k) * PANEL] = words[k];
   }
 }
 
 TokenBlock::TokenBlock(const Tokens& docs, bool normalize, int most, const KernelTable& table)
     : docs_(docs), normalize_(normalize), table_(table), reader_(docs.rows, docs.dim, table, most),
-      slack_((1 + estimate_error(docs.dim)) * (1 + 0x1p-20)), scale_(most, 1.0f), weight_(most), norms_(most) {}
+      n_words_(table.token_words(docs.dim)), slack_((1 + estimate_error(docs.dim, table)) * (1 + 0x1p-20)), scale_(most, 1.0f), weight_(most), norms_(most) {
+  if (table.round_token) words_.resize(static_cast<size_t>(most + TOKEN_ROWS - 1) / TOKEN_ROWS * TOKEN_ROWS * n_words_);
+}
 
 void TokenBlock::read(int64_t first, int count) {
   first_ = first, count_ = count;
   rows_ = count ? reader_.read(first, 0) : nullptr;
   for (int i = 1; i < count; ++i) reader_.read(first + i, i);
-  for (int i = 0; i < count; ++i) bound(i);
+  for (int i = 0; i < count; ++i) {
+    if (table_.round_token) table_.round_token(row(i), docs_.dim, words_.data() + static_cast<size_t>(i) * n_words_);
+    bound(i);
+  }
 }
 
 void TokenBlock::bound(int i) {

@@ -18,7 +18,7 @@ SCAN_FRACTION = 4  # lists longer than N / SCAN_FRACTION are not worth proposing
 def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
-    problem = replace(problem, docs=problem.docs.without_loose_codes())
+    problem = backend.readied(replace(problem, docs=problem.docs.without_loose_codes()))
     asked = problem.asking(problem.places())
     width = backend.first_width(asked)
     result = _propose_and_refine(problem, backend, asked, width)

@@ -38,6 +38,10 @@ class Backend:
         """Whether `propose` raises ArithmeticError for documents with NaN or inf, so that no pass need look first."""
         return False
 
+    def readied(self, problem: DenseProblem) -> DenseProblem:
+        """The same problem, with what is worth deriving once for all its queries. Raises ArithmeticError as `propose`."""
+        return problem
+
     def first_width(self, problem: DenseProblem) -> int:
         """How many candidates per query to ask for at first."""
         return problem.k + max(16, problem.k // 4)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine import checks, exact
 from pyengine.backends.base import Backend
 from pyengine.kernels.plan import DensePlan, plan_dense
-from pyengine.problem import ALL, DenseProblem
+from pyengine.problem import ALL, Codes, DenseProblem
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
@@ -20,6 +20,7 @@ ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
 LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
+CODED_SHARE = 4  # bytes of a float32, as which queries are held
 
 
 class CpuBackend(Backend):
@@ -55,6 +56,22 @@ class CpuBackend(Backend):
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
+
+    def readied(self, problem: DenseProblem) -> DenseProblem:
+        """With codes and norms of the documents, where each block of queries would code them again."""
+        if not self._codes_once(problem):
+            return problem
+        docs, threads = problem.docs, problem.num_threads
+        codes = Codes(*exact.quantize(docs.rows, threads))
+        norms = exact.norms(docs.rows, docs.dim, threads) if docs.norms is None else docs.norms
+        return replace(problem, docs=replace(docs, codes=codes, norms=norms, checked=True))
+
+    def _codes_once(self, problem: DenseProblem) -> bool:
+        docs = problem.docs
+        plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
+        small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
+        several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
+        return plain and small and several and self._listed(problem) is None
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.

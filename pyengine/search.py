@@ -44,7 +44,8 @@ def exact_search(problem: DenseProblem, backend: Backend) -> TopK:
 def fast_search(problem: DenseProblem, backend: Backend, rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
     How far the proposer's may be off is the backend's to document."""
-    problem = replace(problem, docs=problem.docs.trusting_loose_codes(), sure=True)  # nobody would notice a failure
+    problem = backend.readied(replace(problem, docs=problem.docs.trusting_loose_codes()))
+    problem = replace(problem, sure=True)  # nobody would notice a failure
     asked = problem.asking(min(problem.places() * (rescore or 1), ALL))
     candidates = problem.not_excluded(backend.propose(asked, backend.first_width(asked)))
     if rescore is not None:

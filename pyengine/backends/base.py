@@ -39,7 +39,8 @@ class Backend:
         return False
 
     def readied(self, problem: DenseProblem) -> DenseProblem:
-        """The same problem, with what is worth deriving once for all its queries. Raises ArithmeticError as `propose`."""
+        """The same problem, with what is worth deriving once for all its queries. May raise ArithmeticError as
+        `propose` does."""
         return problem
 
     def first_width(self, problem: DenseProblem) -> int:

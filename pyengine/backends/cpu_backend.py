@@ -29,7 +29,8 @@ class CpuBackend(Backend):
     A score then differs from the product of the codes by at most |q - q^| (1 + r) + |q| r in units of |q||d|
     (Cauchy-Schwarz; DESIGN.md, "Bounds"), r being about 0.007 for embeddings. With two parts the query's share is about
     1e-4, which is how far, beside r, the estimates of stored codes are off that ``precision="fast"`` returns. Documents
-    without codes are coded tile by tile while they are scanned, and meet the first part only, whose share is about r.
+    without codes are coded tile by tile while they are scanned, and meet the first part only, whose share is about r;
+    many queries have them coded once, before.
     """
 
     name = "cpu"
@@ -122,15 +123,18 @@ class CpuBackend(Backend):
         listed = self._listed(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
+        once = self._codes_once(problem)
+        coded = "" if problem.docs.codes else f", coded as int8 {'before' if once else 'while'} it is scanned"
+        read = problem.docs.rows.nbytes + plan.bytes_read // CODED_SHARE if once else plan.bytes_read
         facts = {
             "isa": kernels.isa(),
-            "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
+            "store": problem.docs.store + coded,
             "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
             "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
             "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
             "filter": self._filter(problem, listed),
             "candidates": f"at most {plan.width} per query before widening",
-            "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
+            "reads": f"{read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
         present = kernels.isas()

@@ -20,7 +20,7 @@ SCAN_FRACTION = 4  # lists longer than N / SCAN_FRACTION are not worth proposing
 def exact_search(problem: P, backend: Proposer[P]) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
-    problem = replace(problem, docs=problem.docs.without_loose_codes())
+    problem = backend.readied(replace(problem, docs=problem.docs.without_loose_codes()))
     asked = problem.asking(problem.places())
     width = backend.first_width(asked)
     result = _propose_and_refine(problem, backend, asked, width)
@@ -46,7 +46,8 @@ def exact_search(problem: P, backend: Proposer[P]) -> TopK:
 def fast_search(problem: P, backend: Proposer[P], rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
     How far the proposer's may be off is the backend's to document."""
-    problem = replace(problem, docs=problem.docs.trusting_loose_codes(), sure=True)  # nobody would notice a failure
+    problem = backend.readied(replace(problem, docs=problem.docs.trusting_loose_codes()))
+    problem = replace(problem, sure=True)  # nobody would notice a failure
     asked = problem.asking(min(problem.places() * (rescore or 1), ALL))
     candidates = problem.not_excluded(backend.propose(asked, backend.first_width(asked)))
     if rescore is not None:

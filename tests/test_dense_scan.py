@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pyengine import checks, dense, exact, reference, stores
 from pyengine.backends.cpu_backend import CpuBackend
+from pyengine.explain import explain
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem, Documents
 from pyengine.search import exact_search, fast_search
@@ -146,6 +147,7 @@ def test_any_plan_gives_the_specified_bits(
     problem = make_problem(kind, metric, store, np.random.default_rng(seed), sizes)
     backend = PlannedCpu(**launch)
     assert_dropped_bounds(problem, backend)
+    assert_dropped_bounds(backend.readied(problem), backend)
     result, want = exact_search(problem, backend), specified(problem)
     assert np.array_equal(result.ids, want.ids)
     assert np.array_equal(result.scores.view(np.int32), want.scores.view(np.int32))
@@ -282,3 +284,47 @@ def test_what_was_only_likely_is_proposed_again_and_not_scanned(monkeypatch: pyt
     want = specified(problem)
     monkeypatch.setattr(CpuBackend, "scan", lambda *_: pytest.fail("scanned"))
     assert np.array_equal(exact_search(problem, CpuBackend()).ids, want.ids)
+
+
+def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows that are coded from here on, call by call."""
+    counts: list[int] = []
+    quantize = exact.quantize
+    monkeypatch.setattr(exact, "quantize", lambda rows, threads: counts.append(len(rows)) or quantize(rows, threads))
+    return counts
+
+
+@pytest.mark.parametrize("metric", reference.METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_directions_of_many(kind: str, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More queries than a pass takes: documents are coded once, and the answers are the specification's bits."""
+    rng, counts = np.random.default_rng(9), coded_rows(monkeypatch)
+    a, b = make_documents(kind, 1030, 20, rng), make_documents(kind, 1100, 20, rng)
+    for k in (1, 7):
+        both = dense.topk_both(a, b, k, metric=metric, backend="cpu")
+        for found, want in zip(both, (reference.topk(a, b, k, metric), reference.topk(b, a, k, metric))):
+            assert found.certified.all()
+            assert np.array_equal(found.ids, want.ids)
+            assert np.array_equal(found.scores.view(np.int32), want.scores.view(np.int32))
+    assert counts == [1100, 1030] * 2
+
+
+def test_documents_are_coded_once_only_where_queries_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = coded_rows(monkeypatch)
+    docs = np.random.default_rng(10).standard_normal((5000, 8)).astype(np.float32)
+    for n_queries, dims in ((1024, None), (1100, None), (1100, 4)):  # one pass, a large corpus, a prefix
+        dense.topk(docs[:n_queries], docs, 3, dims=dims, backend="cpu")
+    assert counts == []
+    plans = [
+        explain(dense.prepare(docs[:n], Documents(docs[:4400], checked=True), 3, metric="dot"), "cpu").facts
+        for n in (1024, 1100)
+    ]
+    assert [plan["store"] for plan in plans] == [
+        f"float32, coded as int8 {when} it is scanned" for when in ("while", "before")
+    ]
+    found = dense.topk(docs[:1100], docs[:4400], 3, backend="cpu")
+    assert counts == [4400]
+    assert np.array_equal(found.ids[:20], dense.topk(docs[:20], docs[:4400], 3, backend="cpu").ids)
+    docs[4321, 2] = np.nan
+    with pytest.raises(ValueError, match=r"docs.*row 4321"):
+        dense.topk(docs[:1100], docs[:4400], 3, backend="cpu")

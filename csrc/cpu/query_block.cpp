@@ -2,12 +2,49 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace pyengine {
 namespace {
 
 constexpr double SMALLEST_UNIT = 1e-20;
 constexpr double ROUND_UP = 1 + 0x1p-22;  // more than float32 rounding of a positive number
+constexpr double NEAREST = 0x1.8p52;  // adding it leaves the nearest integer
+
+// Sums and maxima in lanes, so that none waits for the one before. The numbers of values are multiples of LANES.
+constexpr int LANES = 8;
+
+template <class Term>
+double sum_of(const std::vector<double>& values, Term term) {
+  double sums[LANES] = {};
+  for (size_t i = 0; i < values.size(); i += LANES)
+    for (int lane = 0; lane < LANES; ++lane) sums[lane] += term(values[i + lane]);
+  return std::accumulate(sums, sums + LANES, 0.0);
+}
+
+double largest_of(const std::vector<double>& values) {
+  double most[LANES] = {};
+  for (size_t i = 0; i < values.size(); i += LANES)
+    for (int lane = 0; lane < LANES; ++lane) {
+      const double size = std::fabs(values[i + lane]);
+      most[lane] = size > most[lane] ? size : most[lane];
+    }
+  return *std::max_element(most, most + LANES);
+}
+
+// The values in units of `scale`, rounded; they keep what that leaves of them. Returns the sum of the codes.
+int32_t take_codes(std::vector<double>& values, double scale, int8_t* codes) {
+  const double to_code = scale > 0 ? 1 / scale : 0;
+  int32_t sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double rounded = values[i] * to_code + NEAREST - NEAREST;
+    const int32_t code = static_cast<int32_t>(rounded);
+    values[i] -= scale * rounded;
+    codes[i] = static_cast<int8_t>(code);
+    sum += code;
+  }
+  return sum;
+}
 
 Scaling scale_scores(Metric metric, double query_norm, double norm_unit, double offset_unit) {
   const double gain = metric == Metric::cosine ? 1 : metric == Metric::dot ? query_norm * norm_unit
@@ -43,25 +80,17 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
 
 // The unit query in two parts, each a scale times int8 codes; the second codes what the first leaves.
 void PreparedQueries::quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table) {
-  std::vector<double> rest(row, row + dims);
-  double fourth = 0;
-  for (double& x : rest) x = norm > 0 ? x / norm : 0, fourth += x * x * x * x;
-  concentration_[query] = std::sqrt(fourth);
+  std::vector<double> rest(depth_);  // padded with zeros, which are coded as 0
+  const double to_unit = norm > 0 ? 1 / norm : 0;
+  for (int i = 0; i < dims; ++i) rest[i] = row[i] * to_unit;
+  concentration_[query] = std::sqrt(sum_of(rest, [](double x) { return x * x * x * x; }));
 
   std::vector<int8_t> codes(depth_);
-  const double levels = table.query_levels;
   auto part = [&](double* scale, int32_t* start) {
-    double largest = 0, left = 0;
-    for (double x : rest) largest = std::max(largest, std::fabs(x));
-    *scale = largest / levels;
-    int32_t sum = 0;
-    for (int i = 0; i < dims; ++i) {
-      codes[i] = static_cast<int8_t>(largest > 0 ? std::nearbyint(rest[i] / *scale) : 0);
-      sum += codes[i];
-      rest[i] -= *scale * codes[i];
-      left += rest[i] * rest[i];
-    }
-    *start = -table.code_zero * sum;
+    const double largest = largest_of(rest);
+    *scale = largest / table.query_levels;
+    *start = -table.code_zero * take_codes(rest, *scale, codes.data());
+    const double left = sum_of(rest, [](double x) { return x * x; });
     return std::sqrt(left) * (1 + 1e-9) + 1e-12;  // the float64 arithmetic here is far below these
   };
 

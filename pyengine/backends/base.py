@@ -37,6 +37,11 @@ class Proposer(Generic[P]):
         """Whether `propose` raises ArithmeticError for documents with NaN or inf, so that no pass need look first."""
         return False
 
+    def readied(self, problem: P) -> P:
+        """The same problem, with what is worth deriving once for all its queries. May raise ArithmeticError as
+        `propose` does."""
+        return problem
+
     def first_width(self, problem: P) -> int:
         """How many candidates per query to ask for at first."""
         return problem.k + max(16, problem.k // 4)

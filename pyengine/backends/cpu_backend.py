@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine import checks, exact, exact_maxsim
 from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
-from pyengine.problem import ALL, DenseProblem
+from pyengine.problem import ALL, Codes, DenseProblem
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
@@ -21,6 +21,7 @@ ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
 LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
+CODED_SHARE = 4  # bytes of a float32, as which queries are held
 
 
 class CpuBackend(Backend):
@@ -29,7 +30,8 @@ class CpuBackend(Backend):
     A score then differs from the product of the codes by at most |q - q^| (1 + r) + |q| r in units of |q||d|
     (Cauchy-Schwarz; DESIGN.md, "Bounds"), r being about 0.007 for embeddings. With two parts the query's share is about
     1e-4, which is how far, beside r, the estimates of stored codes are off that ``precision="fast"`` returns. Documents
-    without codes are coded tile by tile while they are scanned, and meet the first part only, whose share is about r.
+    without codes are coded tile by tile while they are scanned, and meet the first part only, whose share is about r;
+    many queries have them coded once, before.
     """
 
     name = "cpu"
@@ -44,6 +46,22 @@ class CpuBackend(Backend):
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
+
+    def readied(self, problem: DenseProblem) -> DenseProblem:
+        """With codes and norms of the documents, where each block of queries would code them again."""
+        if not self._codes_once(problem):
+            return problem
+        docs, threads = problem.docs, problem.num_threads
+        codes = Codes(*exact.quantize(docs.rows, threads))
+        norms = exact.norms(docs.rows, docs.dim, threads) if docs.norms is None else docs.norms
+        return replace(problem, docs=replace(docs, codes=codes, norms=norms, checked=True))
+
+    def _codes_once(self, problem: DenseProblem) -> bool:
+        docs = problem.docs
+        plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
+        small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
+        several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
+        return plain and small and several and self._listed(problem) is None
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.
@@ -92,16 +110,19 @@ class CpuBackend(Backend):
         listed = self._listed(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
+        once = self._codes_once(problem)
+        coded = "" if problem.docs.codes else f", coded as int8 {'before' if once else 'while'} it is scanned"
+        read = problem.docs.rows.nbytes + plan.bytes_read // CODED_SHARE if once else plan.bytes_read
         isa, rejected = _isas()
         facts = {
             "isa": isa,
-            "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
+            "store": problem.docs.store + coded,
             "tile": f"{plan.tile} documents by {plan.query_form(problem.n_queries)}",
             "queries": f"{min(plan.query_block, problem.n_queries)} per pass, {threads} thread{'s'[: threads > 1]}",
             "sample": f"{plan.sample} documents for a first threshold" if plan.sample else "none",
             "filter": self._filter(problem, listed),
             "candidates": f"at most {plan.width} per query before widening",
-            "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
+            "reads": f"{read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
         return facts, rejected | plan.rejected

@@ -3,8 +3,8 @@
 
 #include "arrays.h"
 
-#include "cpu/maxsim.h"
 #include "cpu/maxsim_backward.h"
+#include "cpu/maxsim_pairs.h"
 
 namespace pyengine {
 namespace {
@@ -91,6 +91,72 @@ py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const
   return py::make_tuple(chooser_gradient, chosen_gradient);
 }
 
+Reduction reduction_of(const std::string& name) {
+  if (name == "sum") return Reduction::sum;
+  if (name == "mean") return Reduction::mean;
+  require(name == "symmetric", "reduce must be 'sum', 'mean' or 'symmetric'; got '" + name + "'");
+  return Reduction::symmetric;
+}
+
+template <class T>
+const T* vector_of(const Optional<T>& array, int64_t n, const char* message) {
+  require(!array || (array->ndim() == 1 && array->size() == n), message);
+  return array ? array->data() : nullptr;
+}
+
+// Where the tokens of each pair's set begin, when they are laid end to end; the total is appended.
+std::vector<int64_t> places_of(const Tokens& tokens, const Array<int64_t>& sets) {
+  std::vector<int64_t> places{0};
+  places.reserve(sets.size() + 1);
+  for (const int64_t *set = sets.data(), *end = set + sets.size(); set < end; ++set)
+    places.push_back(places.back() + tokens.count(*set));
+  return places;
+}
+
+void require_in_range(const Array<int64_t>& sets, int64_t n, const char* message) {
+  const auto [least, most] = std::minmax_element(sets.data(), sets.data() + sets.size());
+  require(sets.ndim() == 1 && (sets.size() == 0 || (*least >= 0 && *most < n)), message);
+}
+
+py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_tokens, const Array<int64_t>& pair_queries,
+                      const Array<int64_t>& pair_docs, bool normalize, const std::string& reduce,
+                      const Optional<float>& query_weights, const Optional<float>& doc_weights,
+                      const Optional<double>& bias, bool argmax, int threads) {
+  const Tokens &queries = query_tokens.view(), &docs = doc_tokens.view();
+  const Reduction reduction = reduction_of(reduce);
+  const bool symmetric = reduction == Reduction::symmetric;
+  require(queries.rows.kind == RowKind::float32 && queries.dim == docs.dim, "queries must be float32, with the documents' D");
+  require_in_range(pair_queries, queries.n, "pair_queries must be in 0 .. Q-1");
+  require_in_range(pair_docs, docs.n, "pair_docs must be in 0 .. N-1");
+  require(pair_queries.size() == pair_docs.size() && threads >= 1, "pairs must have two equal columns, num_threads be positive");
+  require(symmetric ? query_weights.has_value() == doc_weights.has_value()
+                    : !doc_weights && (!query_weights || reduction == Reduction::sum),
+          "weights go with 'sum' (the query's) and 'symmetric' (both)");
+  const TokenPairs pairs{queries, docs, pair_queries.data(), pair_docs.data(), pair_docs.size(), normalize, reduction,
+                         vector_of(query_weights, queries.total(), "query_weights must have shape [Tq]"),
+                         vector_of(doc_weights, docs.total(), "doc_weights must have shape [Td]"),
+                         vector_of(bias, docs.n, "bias must have shape [N]")};
+  auto scores = output<float>({pairs.n});
+  Optional<int32_t> winners, columns;
+  PairAnswers answers{scores.mutable_data(), nullptr, nullptr, nullptr, nullptr};
+  std::vector<int64_t> winners_at, columns_at;
+  if (argmax) {
+    winners_at = places_of(queries, pair_queries);
+    winners = output<int32_t>({winners_at.back()});
+    answers.winners = winners->mutable_data(), answers.winners_at = winners_at.data();
+  }
+  if (argmax && symmetric) {
+    columns_at = places_of(docs, pair_docs);
+    columns = output<int32_t>({columns_at.back()});
+    answers.columns = columns->mutable_data(), answers.columns_at = columns_at.data();
+  }
+  {
+    py::gil_scoped_release release;
+    maxsim_pairs(pairs, answers, threads, check_signals);
+  }
+  return py::make_tuple(scores, winners, columns);
+}
+
 }  // namespace
 
 void bind_maxsim(py::module_& m) {
@@ -103,6 +169,11 @@ void bind_maxsim(py::module_& m) {
   m.def("maxsim_backward", &backward, py::arg("choosers"), py::arg("chosen"), py::arg("chooser_sets").noconvert(),
         py::arg("chosen_sets").noconvert(), py::arg("winners").noconvert(), py::arg("factors").noconvert(),
         py::arg("weights").noconvert() = py::none(), py::arg("num_threads") = 1);
+
+  m.def("maxsim_pairs", &score_pairs, py::arg("queries"), py::arg("docs"), py::arg("pair_queries").noconvert(),
+        py::arg("pair_docs").noconvert(), py::kw_only(), py::arg("normalize"), py::arg("reduce"),
+        py::arg("query_weights").noconvert(), py::arg("doc_weights").noconvert(), py::arg("bias").noconvert(),
+        py::arg("argmax"), py::arg("num_threads"));
 }
 
 }  // namespace pyengine

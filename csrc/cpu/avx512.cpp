@@ -10,8 +10,6 @@ namespace pyengine {
 namespace {
 #include "cpu/avx512.inl"
 
-constexpr int BLOCK_DOCS = 12;  // x 2 panels = 24 accumulators of the 32 registers
-
 #include "cpu/kernels.inl"
 }  // namespace
 

@@ -1,5 +1,6 @@
 // The vectors of AVX-512, for avx512.cpp and amx.cpp.
 constexpr int W = 16;
+constexpr int BLOCK_DOCS = 12;  // x 2 panels = 24 accumulators of the 32 registers
 #include "cpu/vectors.inl"
 
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {

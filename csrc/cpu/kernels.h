@@ -61,6 +61,23 @@ struct Hit {
   int32_t product;  // sum of (code - 128) * query code
 };
 
+// Estimates of a block of document tokens against a query's: estimate * scale is off by at most error * weight.
+struct TokenWindow {
+  const float* estimates;   // [count, width]
+  int count, width;         // width is a multiple of PANEL
+  const float* scale;       // [count]
+  const float* weight;      // [count]
+  const float* error;       // [width]; infinite where there is no token
+  const uint16_t* sought;   // [width / PANEL] bit i: the token whose best document tokens are wanted
+  const uint16_t* present;  // [width / PANEL] bit i: there is a token
+  bool columns;             // the best query tokens of each document token are wanted, too
+  float* least;             // [width] what the best of each query token reaches for sure: raised by this block
+};
+
+struct TokenPair {
+  int32_t doc, query;  // in the block; in the query
+};
+
 struct KernelTable {
   const char* name;
   int query_levels;   // largest query code: 127, or 63 where two byte products must fit in int16
@@ -86,6 +103,12 @@ struct KernelTable {
   void (*unpack_planes)(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes);
   // sums += factor * row, each product rounded: the same bits everywhere.
   void (*add_scaled)(const float* row, float factor, int n, float* sums);
+  // The sum of a row's squares, to a relative (n / 4 + 32) * 2^-24 and an absolute n * 2^-126.
+  float (*square_f32)(const float* row, int n);
+  // Products of document tokens [count, stride] with a query's in panels [n_panels][dim][PANEL]: [count, n_panels * PANEL].
+  void (*estimate_tokens)(const float* rows, size_t stride, int count, const float* panels, int n_panels, int dim, float* out);
+  // Every pair that can be a maximum, in the order of the rows; `out` has room for all. Returns how many.
+  size_t (*window_pairs)(const TokenWindow& window, TokenPair* out);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

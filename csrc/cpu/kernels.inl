@@ -340,6 +340,7 @@ static void add_scaled(const float* row, float factor, int n, float* sums) {
 }
 
 #include "cpu/rows.inl"
+#include "cpu/maxsim_pairs.inl"
 
 // ---- ceilings ----
 
@@ -369,5 +370,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
 #define PYENGINE_KERNEL_TABLE(name, levels, zero)                                                        \
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, kth_largest, dot_f64, l2_f64,   \
-        decode_row, unpack_planes, add_scaled, multiply_in_registers, read_memory                                                               \
+        decode_row, unpack_planes, add_scaled, square_f32, estimate_tokens, window_pairs,                        \
+        multiply_in_registers, read_memory                                                                  \
   }

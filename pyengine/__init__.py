@@ -1,5 +1,7 @@
 """pyengine: exact similarity search, the same bits from every backend, at quantised speed."""
 
+from typing import TYPE_CHECKING, Any
+
 from pyengine.backends.registry import backends, use_backend
 from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
@@ -10,6 +12,9 @@ from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
 from pyengine.types import Alignment, Ranges, TopK
+
+if TYPE_CHECKING:
+    from pyengine import torch as torch
 
 __all__ = [
     "Alignment",
@@ -32,3 +37,14 @@ __all__ = [
     "use_backend",
 ]
 __version__ = "0.1.0"
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """`pyengine.torch` is imported when it is first used, since that imports torch."""
+        if name != "torch":
+            raise AttributeError(f"module 'pyengine' has no attribute {name!r}")
+        from importlib import import_module
+
+        return import_module("pyengine.torch")

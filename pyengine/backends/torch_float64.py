@@ -20,7 +20,7 @@ PAIRS = 1 << 18  # pairs scored at a time: eight lanes, and as much scratch agai
 DOCUMENTS = 1 << 13  # of them, documents, where each query meets each
 
 
-def _lane_sum(a: Tensor, b: Tensor, squared_difference: bool = False) -> Tensor:
+def lane_sum(a: Tensor, b: Tensor, squared_difference: bool = False) -> Tensor:
     """float64 sum of a b, or of (a - b)^2, over the last axis [..., D] of float32, with broadcasting."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     lanes = a.new_zeros((*shape[:-1], reference.LANES), dtype=torch.float64)
@@ -34,9 +34,9 @@ def _lane_sum(a: Tensor, b: Tensor, squared_difference: bool = False) -> Tensor:
 
 def pair_scores(queries: Tensor, docs: Tensor, metric: str, bias: Tensor | None = None) -> Tensor:
     """float32 scores of float32 rows [..., D] broadcast against each other: `reference.pair_scores`."""
-    score = _lane_sum(queries, docs, metric == "l2")
+    score = lane_sum(queries, docs, metric == "l2")
     if metric == "cosine":
-        norms = _lane_sum(queries, queries).sqrt() * _lane_sum(docs, docs).sqrt()
+        norms = lane_sum(queries, queries).sqrt() * lane_sum(docs, docs).sqrt()
         score = torch.where(norms > 0, score / norms, 0.0)
     if bias is not None:
         score = score + bias

@@ -15,8 +15,8 @@ from pyengine.types import F32, F64, I64
 
 SHADES = " .:-=+*#%@"  # from the smallest product to the largest
 COLUMNS = 96  # of the text; document tokens share one, which shows the largest of theirs
-INCHES = 0.16  # a cell of the picture
-LARGEST = 30.0  # inches, of either side
+INCHES = 0.18  # a cell of the picture
+LARGEST = 15.0  # inches, of either side
 
 
 def available() -> bool:
@@ -53,7 +53,7 @@ def save(
         if labels is not None:
             axis.set_ticks(range(len(labels)), labels)
     axes.tick_params("x", rotation=0 if doc_labels is None else 90)
-    figure.colorbar(image, label="cosine" if normalize else "product")
+    figure.colorbar(image, pad=0.01, label="cosine" if normalize else "product")
     figure.savefig(path, dpi=120)
 
 

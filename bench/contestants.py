@@ -107,9 +107,9 @@ OURS = (index("int8"), index("float32"), one_off())
 FORCED = tuple(index(store, isa=isa) for isa in ISAS for store in ("int8", "float32"))
 
 
-def require(backend: str) -> None:
-    """Raise `Unavailable`, with the backend's own reason, unless it can run here."""
-    reason = registry.get(backend).missing()
+def require(backend: str, family: str = "dense") -> None:
+    """Raise `Unavailable`, with the backend's own reason, unless it can run problems of that family here."""
+    reason = registry.of_family(backend, family).missing()
     if reason is not None:
         raise Unavailable(reason)
 

@@ -19,7 +19,7 @@ def one_off(backend: str = "cpu") -> Contestant:
 
     def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
         topk = offered("maxsim_topk")
-        require(backend)
+        require(backend, "maxsim")
         return lambda queries, k: topk(queries, docs, k, reduce=reduce, backend=backend, num_threads=threads)
 
     return Contestant("pyengine-topk", prepare, ours=True, arithmetic="int8", exactness=BITS)
@@ -30,7 +30,7 @@ def matrix(backend: str = "cpu") -> Contestant:
 
     def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
         maxsim = offered("maxsim")
-        require(backend)
+        require(backend, "maxsim")
         return lambda queries, k: best(maxsim(queries, docs, reduce=reduce, backend=backend, num_threads=threads), k)
 
     return Contestant("pyengine-maxsim", prepare, ours=True, exactness=BITS)
@@ -61,7 +61,7 @@ def codec(name: str, originals: str | None = None) -> Compressor:
 
 def _built(docs: Ragged, codec: str, originals: str | None) -> Any:
     make = offered("MultiVectorIndex")
-    require("cpu")
+    require("cpu", "maxsim")
     try:
         built = make(docs.dim, codec=codec, originals=originals)
     except ValueError as error:

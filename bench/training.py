@@ -54,7 +54,7 @@ def ours() -> Score:
         maxsim = module("pyengine.torch").maxsim
     except (Unavailable, AttributeError):
         raise Unavailable("this pyengine has no pyengine.torch.maxsim") from None
-    return lambda queries, docs, mask: maxsim(queries, docs, doc_mask=mask)
+    return lambda queries, docs, mask: maxsim(queries, docs, docs_mask=mask)
 
 
 def einsum() -> Score:

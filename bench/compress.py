@@ -68,11 +68,15 @@ def _store(name: str, signs: bool = False) -> Compressor:
         rows = Signs(docs) if signs else docs
         for start in range(0, len(docs), CHUNK):
             built.add(rows[start : start + CHUNK])
-        n_bytes = int(repr(built).rpartition("bytes=")[2].rstrip(")"))
         decoded = rows if signs else built._problem(docs[:1], 1).docs.rows
-        return Compressed(lambda queries, k: built.search(queries, k, num_threads=threads), n_bytes, decoded)
+        return Compressed(lambda queries, k: built.search(queries, k, num_threads=threads), bytes_of(built), decoded)
 
     return Compressor(f"pyengine-{name}", prepare, ours=True)
+
+
+def bytes_of(index: Any) -> int:
+    """All that an index of ours keeps for its documents."""
+    return int(repr(index).rpartition("bytes=")[2].rstrip(")"))
 
 
 def _packed(rows: F32) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.compress import Compressed, Compressor
+from bench.compress import Compressed, Compressor, bytes_of
 from bench.contestants import Answer, Contestant, Search, Unavailable, require
 from bench.token_arena import offered
 from pyengine.ragged import Ragged
@@ -47,14 +47,12 @@ def index(codec: str, value_bytes: int) -> Contestant:
 
 
 def codec(name: str, originals: str | None = None) -> Compressor:
-    """`MultiVectorIndex` of codes alone: what they decode to is what it is judged on."""
+    """`MultiVectorIndex` with that codec and nothing else: what it decodes to is what it is judged on."""
 
     def prepare(docs: Ragged, threads: int) -> Compressed:
         built = _built(docs, name, originals)
-        if originals is None and not hasattr(built, "vectors"):
-            raise Unavailable("this pyengine's MultiVectorIndex cannot say what its codes mean")
         search = lambda queries, k: built.search(queries, k, num_threads=threads)  # noqa: E731
-        return Compressed(search, built.nbytes, None if originals else built.vectors())
+        return Compressed(search, bytes_of(built), built.tokens(built.ids))
 
     return Compressor(f"pyengine-{name}", prepare, ours=True)
 
@@ -77,8 +75,8 @@ def best(scores: Any, k: int) -> Answer:
     return np.take_along_axis(matrix, ids, axis=1), ids
 
 
-OURS = (one_off(), index("int8", 1), index("f32", 4), matrix())
+OURS = (one_off(), index("int8", 1), index("float32", 4), matrix())
 CODECS = (
-    codec("f32", originals="ram"),
-    *(codec(name) for name in ("int8", "bf16", "residual4", "residual2", "residual1", "binary")),
+    *(codec(name, "ram") for name in ("float32", "bfloat16")),
+    *(codec(name) for name in ("int8", "residual4", "residual3", "residual2", "binary")),
 )

@@ -19,6 +19,7 @@ import numpy as np
 import pyengine
 from bench.shapes import Corpus
 from bench.token_shapes import TokenCorpus
+from pyengine import demo_maxsim
 from pyengine.ragged import Ragged
 from pyengine.types import F32
 
@@ -52,9 +53,13 @@ def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
 
 def load_tokens(corpus: TokenCorpus, n_queries: int) -> tuple[Ragged, Ragged]:
     """Documents and queries of unit token vectors: a token lies near the topic of its document and near the centre of
-    a word, a query's tokens near some of one document's. The first queries are the same however many are asked for."""
+    a word, a query's tokens near some of one document's. The first queries are the same however many are asked for.
+    "scifact" is real: what the demo searches."""
+    if corpus.data == "scifact":
+        real = demo_maxsim.load()
+        return real.docs, real.queries.take(np.arange(n_queries))
     if corpus.data != "clustered":
-        raise ValueError(f"data of tokens must be 'clustered'; got {corpus.data!r}")
+        raise ValueError(f"data of tokens must be 'clustered' or 'scifact'; got {corpus.data!r}")
     lengths = corpus.lengths.of(corpus.n_docs)
     words = Corpus(corpus.n_tokens, corpus.dim, corpus.data)
     draw = _directions(words)

@@ -70,7 +70,8 @@ class Padded:
         """With ``score`` of queries [Q, Lq, D], documents [n, Ld, D] and their mask, a tensor [Q, n]."""
 
         def search(queries: Ragged, k: int) -> Any:
-            asked = self.torch.from_numpy(np.stack(list(queries)))
+            rows = [self.torch.from_numpy(query) for query in queries]
+            asked = self.torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # a token of zeros adds 0
             scores = [score(asked, *part) for part in self.parts(asked.shape[0] * asked.shape[1])]
             return self.torch.topk(self.torch.cat(scores, dim=1), k, dim=1)
 

@@ -32,6 +32,7 @@ class Lengths(NamedTuple):
 
 TEXTS, PAGES, PASSAGES, SHORT = Lengths(20, 300, 123), Lengths(700, 1302, 1001), Lengths(20, 180, 60), Lengths(2, 40, 9)
 BATCH, LONG_BATCH = Lengths(40, 180, 110), Lengths(1024, 1024, 1024)
+SCIFACT_DOCS, SCIFACT_TOKENS, ABSTRACTS = 165, 40_215, Lengths(80, 256, 244)  # of `pyengine.demo_maxsim`
 
 
 class TokenCorpus(NamedTuple):
@@ -45,7 +46,7 @@ class TokenCorpus(NamedTuple):
 
     @property
     def n_tokens(self) -> int:
-        return int(self.lengths.of(self.n_docs).sum())
+        return SCIFACT_TOKENS if self.data == "scifact" else int(self.lengths.of(self.n_docs).sum())
 
     @property
     def n_bytes(self) -> int:
@@ -103,9 +104,10 @@ D = TokenWorkload(letter="D", n_docs=32, n_queries=32, k=0, lengths=BATCH)
 D_LONG = replace(D, letter="D'", lengths=LONG_BATCH)
 E = tuple(TokenWorkload(20_000, n_queries=31, k=k, letter="E", lengths=PASSAGES) for k in (10, 100))
 G = replace(A, letter="G")
+REAL = TokenWorkload(SCIFACT_DOCS, n_queries=80, letter="R", lengths=ABSTRACTS, query_tokens=21, data="scifact")
 
 MAXSIM: tuple[Heat, ...] = (
-    *heats("maxsim", A, B, C),
+    *heats("maxsim", A, B, C, REAL),
     *heats("training", D, D_LONG),
     Heat("maxsim", E, "first"),
     *heats("codecs", G),
@@ -127,5 +129,5 @@ def small(heat: Heat) -> Heat:
     return heat._replace(workloads=tuple(made))
 
 
-QUICK: tuple[Heat, ...] = tuple(small(heat) for heat in MAXSIM)
+QUICK: tuple[Heat, ...] = tuple(small(heat) for heat in MAXSIM if heat.corpus.data == "clustered")
 """Whether everything works, not how fast."""

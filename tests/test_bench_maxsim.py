@@ -69,6 +69,12 @@ def test_tokens_are_unit_vectors_and_queries_do_not_depend_on_their_number() -> 
         data.load_tokens(replace(TINY, data="gaussian").corpus, 1)
 
 
+def test_real_tokens_are_those_of_the_demo() -> None:
+    docs, queries = data.load_tokens(token_shapes.REAL.corpus, 7)
+    assert (len(docs), len(docs.values), len(queries)) == (165, token_shapes.REAL.corpus.n_tokens, 7)
+    assert abs(docs.lengths.mean() - token_shapes.ABSTRACTS.mean) < 1
+
+
 def test_bytes_and_operations_are_of_all_tokens() -> None:
     n_tokens = int(TINY.lengths.of(40).sum())
     assert TINY.n_values == n_tokens * 24

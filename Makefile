@@ -12,7 +12,8 @@ EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 .PHONY: help demo test lint sanitize fuzz sanitize-fuzz clean
 
 help:
-	@echo "make demo    search SciFact's abstracts for 300 claims, and compare the bits of every backend (no torch)"
+	@echo "make demo    search SciFact's abstracts for 300 claims, dense and token by token, and compare the bits of every"
+	@echo "             backend (no torch); draws maxsim-alignment.png"
 	@echo "make test    install torch, faiss and the rest, and run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
@@ -78,7 +79,7 @@ $(VENV)/pip.stamp:
 
 # An editable install builds the C++ extension, so a change to its sources installs again. (Its warning is not for us.)
 $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e ".[cli,eval]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e ".[cli,eval,plot]"
 	touch $@
 
 # The tests' build poisons its outputs, and runs the AMX kernel over software tiles on machines that have no AMX.

@@ -11,6 +11,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 DATA = "pyengine.data.scifact"  # what `pyengine demo` searches
+TOKENS = "pyengine.data.scifact_tokens"
 
 
 class CMakeBuild(build_ext):
@@ -37,8 +38,11 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=["pyengine", "pyengine.backends", "pyengine.kernels", DATA, f"{DATA}.emb", f"{DATA}.qrels"],
-    package_data={"pyengine": ["py.typed", "_native.pyi"], DATA: ["*"], f"{DATA}.emb": ["*"], f"{DATA}.qrels": ["*"]},
+    packages=["pyengine", "pyengine.backends", "pyengine.kernels", DATA, f"{DATA}.emb", f"{DATA}.qrels", TOKENS],
+    package_data={
+        "pyengine": ["py.typed", "_native.pyi"],
+        **{folder: ["*"] for folder in (DATA, f"{DATA}.emb", f"{DATA}.qrels", TOKENS)},
+    },
     ext_modules=[Extension("pyengine._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

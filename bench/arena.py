@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+import pyengine
 from bench import data, gate, memory
-from bench.contestants import Contestant, Search, Unavailable
+from bench.contestants import Answer, Contestant, Search, Unavailable, first_two
 from bench.race import Settings
-from bench.shapes import Corpus, Workload
+from bench.shapes import Workload
 from pyengine.types import I64, Bool
 
 T = TypeVar("T")
@@ -32,12 +33,14 @@ class Kept(NamedTuple):
 
 class Arena:
     """A corpus with its queries; leaving the ``with`` block deletes the files. Raises FileNotFoundError where real data
-    is missing, and `Unavailable` where there is no room for it."""
+    is missing, and `Unavailable` where there is no room for it.
 
-    def __init__(self, corpus: Corpus, n_queries: int, settings: Settings) -> None:
-        memory.require(4.0 * corpus.n_docs * corpus.dim)
+    This one is of dense vectors; another family overrides what says how its documents are read."""
+
+    def __init__(self, corpus: Any, n_queries: int, settings: Settings) -> None:
+        memory.require(corpus.n_bytes)
         self.corpus, self.settings = corpus, settings
-        self.docs, self.queries = data.load(corpus, max(1, n_queries))
+        self.docs, self.queries = self.load(max(1, n_queries))
         self._searches: dict[tuple[Contestant, str, int], Search] = {}
         self._speeds: dict[tuple[Contestant, str, int, float], tuple[int, float]] = {}  # queries, seconds
         self._kept: dict[Any, Any] = {}
@@ -48,6 +51,18 @@ class Arena:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._folder.cleanup()
+
+    def load(self, n_queries: int) -> tuple[Any, Any]:
+        """Documents and queries."""
+        return data.load(self.corpus, n_queries)
+
+    def asked(self, workload: Workload) -> Any:
+        """The queries of that workload."""
+        return self.queries[: workload.n_queries]
+
+    @property
+    def n_vectors(self) -> int:
+        return len(self.docs)
 
     @property
     def folder(self) -> Path:
@@ -68,7 +83,7 @@ class Arena:
         """That contestant, set up. Raises whatever its setup raises, and `Unavailable` where there is no room."""
         key = (who, workload.metric, self.threads(workload))
         if key not in self._searches:
-            memory.require(who.copies * self.docs.nbytes)
+            memory.require(who.copies * self.corpus.n_bytes)
             self._searches[key] = who.prepare(self.docs, workload.metric, key[2])
         memory.require(float(who.pair_bytes) * workload.n_queries * len(self.docs))
         return self._searches[key]
@@ -94,12 +109,18 @@ class Arena:
     def _speed_key(self, who: Contestant, workload: Workload) -> tuple[Contestant, str, int, float]:
         return who, workload.metric, self.threads(workload), workload.keep
 
-    def truth(self, workload: Workload) -> gate.Specification:
+    def truth(self, workload: Workload) -> gate.Truth:
         """The specification's answers at that metric and filter."""
+        return self.keep(("truth", workload.metric, workload.keep), lambda: self.judged_on(self.docs, workload))
+
+    def judged_on(self, docs: Any, workload: Workload) -> gate.Truth:
+        """The same where the documents are ``docs``: what codes decode to."""
         kept = self.filter(workload.keep)
-        mask = None if kept is None else kept.mask
-        make = lambda: gate.Specification(self.docs, self.queries, workload.metric, mask)  # noqa: E731
-        return self.keep(("truth", workload.metric, workload.keep), make)
+        return gate.Specification(docs, self.queries, workload.metric, None if kept is None else kept.mask)
+
+    def search_exactly(self, workload: Workload) -> Answer:
+        """Our own answer to that workload, without a filter."""
+        return first_two(pyengine.topk(self.asked(workload), self.docs, workload.k, metric=workload.metric))
 
     def filter(self, share: float) -> Kept | None:
         """A random ``share`` of the documents, always the same; None for 0."""

@@ -33,12 +33,12 @@ class Compressed(NamedTuple):
 
     search: Search
     n_bytes: int
-    decoded: gate.Rows | None = None
+    decoded: Any = None
 
 
 class Compressor(NamedTuple):
     name: str
-    prepare: Callable[[F32, int], Compressed]  # (docs [N, D], threads)
+    prepare: Callable[[Any, int], Compressed]  # (docs, threads)
     ours: bool = False
 
 
@@ -68,11 +68,15 @@ def _store(name: str, signs: bool = False) -> Compressor:
         rows = Signs(docs) if signs else docs
         for start in range(0, len(docs), CHUNK):
             built.add(rows[start : start + CHUNK])
-        n_bytes = int(repr(built).rpartition("bytes=")[2].rstrip(")"))
         decoded = rows if signs else built._problem(docs[:1], 1).docs.rows
-        return Compressed(lambda queries, k: built.search(queries, k, num_threads=threads), n_bytes, decoded)
+        return Compressed(lambda queries, k: built.search(queries, k, num_threads=threads), bytes_of(built), decoded)
 
     return Compressor(f"pyengine-{name}", prepare, ours=True)
+
+
+def bytes_of(index: Any) -> int:
+    """All that an index of ours keeps for its documents."""
+    return int(repr(index).rpartition("bytes=")[2].rstrip(")"))
 
 
 def _packed(rows: F32) -> NDArray[np.uint8]:
@@ -153,34 +157,33 @@ def residual_entries(heat: Heat, arena: Arena, contestants: Sequence[Compressor]
     """The true neighbours are those of our exact search, once the specification has confirmed a sample of them."""
     arena.release()
     (workload,) = heat.workloads
-    queries, truth = arena.queries[: workload.n_queries], arena.truth(workload)
+    queries, truth = arena.asked(workload), arena.truth(workload)
     checked = truth.sample(workload.n_queries)
-    found = pyengine.topk(queries, arena.docs, workload.k, metric=workload.metric)
-    verdict = gate.judge(first_two(found), truth, checked, workload.k)
+    found = arena.search_exactly(workload)
+    verdict = gate.judge(found, truth, checked, workload.k)
     if not verdict.exact:
         raise ArithmeticError(f"the true neighbours are not the specification's: {verdict.reason}")
-    return [_entry(heat, workload, arena, who, queries, truth, checked, found.ids) for who in contestants]
+    return [_entry(heat, workload, arena, who, queries, truth, checked, found[1]) for who in contestants]
 
 
 def _entry(
-    heat: Heat, workload: Workload, arena: Arena, who: Compressor, queries: F32, truth: gate.Specification,
+    heat: Heat, workload: Workload, arena: Arena, who: Compressor, queries: Any, truth: gate.Truth,
     checked: Sequence[int], true_ids: I64 | None = None,
 ) -> Entry:  # fmt: skip
     threads = arena.threads(workload)
     row = Row(heat.table, workload, who.name, threads, "ours" if who.ours else "peer", operations=workload.operations)
     try:
-        memory.require(0.5 * arena.docs.nbytes)
+        memory.require(0.5 * arena.corpus.n_bytes)
         ready = who.prepare(arena.docs, threads)
     except Exception as error:  # a contestant's, whatever it is: the others go on
         return refused(row, error)
     floor = arena.settings.ceilings.floor(ready.n_bytes, 0, "none")
-    row = replace(row, n_bytes=ready.n_bytes, floor=floor, bytes_per_vector=ready.n_bytes / len(arena.docs))
+    row = replace(row, n_bytes=ready.n_bytes, floor=floor, bytes_per_vector=ready.n_bytes / arena.n_vectors)
     entry, answer = enter(row, partial(ready.search, queries, workload.k), first_two, arena.settings)
     if answer is None:
         return entry
     if who.ours and true_ids is not None:  # what its codes decode to is its truth
-        decoded = arena.docs if ready.decoded is None else ready.decoded
-        truth = gate.Specification(decoded, queries, workload.metric)
+        truth = arena.judged_on(arena.docs if ready.decoded is None else ready.decoded, workload)
     verdict = gate.judge(answer, truth, checked, workload.k)
     if true_ids is not None:
         verdict = verdict._replace(recall=gate.recall(answer[1], true_ids))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ ISAS = ("baseline", "avx2", "avx512", "amx", "neon")
 
 Answer = tuple[F32, I64]  # scores [Q, K], ids [Q, K]
 Search = Callable[..., Any]  # (queries [Q, D], k, and a filter if there is one) -> what `Contestant.read` understands
-Prepare = Callable[[F32, str, int], Search]  # (docs [N, D], metric, threads)
+Prepare = Callable[[Any, str, int], Search]  # (docs, as the arena holds them, metric, threads)
 
 
 class Unavailable(Exception):
@@ -37,7 +38,7 @@ class Contestant:
     """``value_bytes`` is what it must read of each stored number, ``arithmetic`` ("float32" or "int8", on ``isa`` where
     that is forced) what it multiplies in: they only set the floor with which it is compared. ``copies`` is the memory
     that its setup takes, in corpora, ``pair_bytes`` what a call takes per query and document: they only keep it from
-    being started where there is no room."""
+    being started where there is no room. ``exactness`` is what it promises, ``package`` what it is installed as."""
 
     name: str
     prepare: Prepare
@@ -48,6 +49,20 @@ class Contestant:
     copies: float = 0.0
     pair_bytes: int = 0
     read: Callable[[Any], Answer] = first_two
+    package: str = ""
+    exactness: str = ""
+
+    @property
+    def version(self) -> str:
+        return pyengine.__version__ if self.ours else version_of(self.package)
+
+
+def version_of(package: str) -> str:
+    """Of what is installed under that name; "" for nothing."""
+    try:
+        return version(package) if package else ""
+    except PackageNotFoundError:
+        return ""
 
 
 def module(name: str, package: str = "") -> Any:
@@ -92,9 +107,9 @@ OURS = (index("int8"), index("float32"), one_off())
 FORCED = tuple(index(store, isa=isa) for isa in ISAS for store in ("int8", "float32"))
 
 
-def require(backend: str) -> None:
-    """Raise `Unavailable`, with the backend's own reason, unless it can run here."""
-    reason = registry.get(backend).missing()
+def require(backend: str, family: str = "dense") -> None:
+    """Raise `Unavailable`, with the backend's own reason, unless it can run problems of that family here."""
+    reason = registry.of_family(backend, family).missing()
     if reason is not None:
         raise Unavailable(reason)
 

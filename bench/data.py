@@ -18,12 +18,16 @@ import numpy as np
 
 import pyengine
 from bench.shapes import Corpus
+from bench.token_shapes import TokenCorpus
+from pyengine import demo_maxsim
+from pyengine.ragged import Ragged
 from pyengine.types import F32
 
 SEED = 20261121
 CHUNK = 1 << 14  # rows made at a time
 SPREAD = 0.8  # length of a document's offset from its centre of length 1: cosine 0.6 within a cluster
 QUERY_SPREAD = 0.5  # the same of a query from its document: cosine 0.9
+TOPIC = 0.7  # length of what the tokens of one document share, beside a word of length 1
 DECAY = 0.5  # the j-th direction has standard deviation j^-DECAY
 SCIFACT = Path(pyengine.__file__).parent / "data" / "scifact" / "emb"
 
@@ -45,6 +49,36 @@ def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
     lengths = np.linalg.norm(docs[picks], axis=1, keepdims=True)
     queries = docs[picks] + np.float32(QUERY_SPREAD) * lengths * draw(np.random.default_rng([SEED, 3]), n_queries)
     return docs, queries if corpus.data == "scaled" else _unit(queries)
+
+
+def load_tokens(corpus: TokenCorpus, n_queries: int) -> tuple[Ragged, Ragged]:
+    """Documents and queries of unit token vectors: a token lies near the topic of its document and near the centre of
+    a word, a query's tokens near some of one document's. The first queries are the same however many are asked for.
+    "scifact" is real: what the demo searches."""
+    if corpus.data == "scifact":
+        real = demo_maxsim.load()
+        return real.docs, real.queries.take(np.arange(n_queries))
+    if corpus.data != "clustered":
+        raise ValueError(f"data of tokens must be 'clustered' or 'scifact'; got {corpus.data!r}")
+    lengths = corpus.lengths.of(corpus.n_docs)
+    words = Corpus(corpus.n_tokens, corpus.dim, corpus.data)
+    draw = _directions(words)
+    values = _documents(words, draw)
+    topics = np.float32(TOPIC) * draw(np.random.default_rng([SEED, 6]), corpus.n_docs)
+    topic_of = np.repeat(np.arange(corpus.n_docs), lengths)
+    for start in range(0, len(values), CHUNK):
+        part = slice(start, start + CHUNK)
+        values[part] = _unit(values[part] + topics[topic_of[part]])
+    docs = Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
+    rows = [_query(docs, draw, corpus.query_tokens, number) for number in range(n_queries)]
+    return docs, Ragged.of(rows)
+
+
+def _query(docs: Ragged, draw: Draw, n_tokens: int, number: int) -> F32:
+    """float32 [Lq, D]"""
+    rng = np.random.default_rng([SEED, 7, number])
+    doc = docs[int(rng.integers(len(docs)))]
+    return _unit(doc[rng.integers(len(doc), size=n_tokens)] + np.float32(QUERY_SPREAD) * draw(rng, n_tokens))
 
 
 def _documents(corpus: Corpus, draw: Draw) -> F32:

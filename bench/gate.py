@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contestants import Answer
-from pyengine import reference
+from pyengine import reference, reference_maxsim
+from pyengine.ragged import Ragged
 from pyengine.types import F32, I64, Bool
 
-MANY_DOCS = 1 << 19  # where the specification takes seconds per query
+TOKENS = 1 << 16  # that the specification takes at once
+MANY_VECTORS = 1 << 19  # where the specification takes seconds per query
 
 
 class Verdict(NamedTuple):
@@ -31,27 +34,58 @@ class Rows(Protocol):
     def __getitem__(self, part: slice) -> F32: ...
 
 
-class Specification:
-    """The specification's top k of single queries over one corpus, each computed once. The answer for a smaller k is
-    its beginning. ``mask`` bool [N] says which documents may be returned."""
+class Truth(ABC):
+    """A specification's top k of single queries over one corpus, each computed once. The answer for a smaller k is
+    its beginning."""
 
-    def __init__(self, docs: Rows, queries: F32, metric: str, mask: Bool | None = None) -> None:
-        self.docs, self.queries, self.metric, self.mask = docs, queries, metric, mask
+    def __init__(self, n_vectors: int) -> None:
+        self.n_vectors = n_vectors
         self._known: dict[int, Answer] = {}
 
     def row(self, query: int, k: int) -> tuple[F32, I64]:
         """Scores [k] and ids [k] of one query."""
         if query not in self._known or len(self._known[query][0]) < k:
-            one = self.queries[query : query + 1]
-            found = reference.topk(one, self.docs, k, self.metric, mask=self.mask)  # type: ignore[arg-type]
-            self._known[query] = found.scores[0], found.ids[0]
+            self._known[query] = self.find(query, k)
         scores, ids = self._known[query]
         return scores[:k], ids[:k]
 
+    @abstractmethod
+    def find(self, query: int, k: int) -> tuple[F32, I64]:
+        """What `row` returns, computed."""
+
     def sample(self, n_queries: int) -> list[int]:
         """Up to four queries, spread over the batch; up to two of a large corpus."""
-        inner = [] if len(self.docs) > MANY_DOCS else [n_queries // 3, 2 * n_queries // 3]
+        inner = [] if self.n_vectors > MANY_VECTORS else [n_queries // 3, 2 * n_queries // 3]
         return sorted({0, *inner, n_queries - 1})
+
+
+class Specification(Truth):
+    """Of dense search: `pyengine.reference`. ``mask`` bool [N] says which documents may be returned."""
+
+    def __init__(self, docs: Rows, queries: F32, metric: str, mask: Bool | None = None) -> None:
+        super().__init__(len(docs))
+        self.docs, self.queries, self.metric, self.mask = docs, queries, metric, mask
+
+    def find(self, query: int, k: int) -> tuple[F32, I64]:
+        one = self.queries[query : query + 1]
+        found = reference.topk(one, self.docs, k, self.metric, mask=self.mask)  # type: ignore[arg-type]
+        return found.scores[0], found.ids[0]
+
+
+class TokenSpecification(Truth):
+    """Of late interaction: `pyengine.reference_maxsim`, some documents at a time."""
+
+    def __init__(self, docs: Ragged, queries: Ragged, reduce: str) -> None:
+        super().__init__(len(docs.values))
+        self.docs, self.queries, self.reduce = docs, queries, reduce
+
+    def find(self, query: int, k: int) -> tuple[F32, I64]:
+        one = self.queries.take(np.array([query]))
+        parts = np.array_split(np.arange(len(self.docs)), 1 + len(self.docs.values) // TOKENS)
+        found = [reference_maxsim.scores(one, self.docs.take(part), reduce=self.reduce)[0] for part in parts]
+        scores = np.concatenate(found)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return scores[best], best
 
 
 def disagreements(answers: Sequence[Answer], limit: int = 4) -> list[int]:
@@ -61,7 +95,7 @@ def disagreements(answers: Sequence[Answer], limit: int = 4) -> list[int]:
     return [int(query) for query in np.flatnonzero(np.any(differs, axis=0))[:limit]] if differs else []
 
 
-def judge(answer: Answer, truth: Specification, queries: Sequence[int], k: int) -> Verdict:
+def judge(answer: Answer, truth: Truth, queries: Sequence[int], k: int) -> Verdict:
     """Compare rows of an answer (scores float32 [Q, k], ids int64 [Q, k]) with the specification. For the recall, a
     document that ties with the k-th score is as good as the one which the specification chose."""
     scores, ids = answer

@@ -105,7 +105,7 @@ def copy(arena: Arena) -> Job:
 
 def _moved(arena: Arena) -> int:
     """Bytes read and written to build an int8 index."""
-    return 2 * arena.docs.nbytes + arena.docs.size
+    return int(2 * arena.docs.nbytes + arena.docs.size)
 
 
 def build_faiss(make: Callable[[Any, int], Any]) -> Callable[[Arena], Job]:

@@ -15,8 +15,11 @@ from pathlib import Path
 import pyengine
 from pyengine import exact
 
-PACKAGES = ("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers", "scalable-vs", "scann")
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PACKAGES = (
+    *("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers", "scalable-vs", "scann"),
+    *("colbert-ai", "maxsim-cpu", "pylate", "late-interaction-kernels", "fast-plaid"),
+)
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 HANDICAPS = (  # settings that can keep a library from the best code it has for this machine
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",

@@ -49,6 +49,9 @@ TITLES = {
     "k": "k: ratio to the first",
     "filters": "Filters: ratio to none",
     "threads": "Threads: ratio to two",
+    "maxsim": "MaxSim: the best documents by late interaction",
+    "training": "MaxSim: a contrastive step, forward and backward",
+    "codecs": "MaxSim over compressed documents, without originals; recall of the float32 truth",
 }
 
 
@@ -72,6 +75,8 @@ class Row:
     floor: float | None = None  # seconds, by the ceilings of the machine
     extra_bytes: int | None = None
     bytes_per_vector: float | None = None
+    version: str = ""
+    exactness: str = ""  # what the contestant promises
     note: str = ""
     failed: bool = False
 
@@ -90,6 +95,8 @@ class Row:
             "contestant": self.contestant,
             "role": self.role,
             "threads": self.threads,
+            "version": self.version,
+            "exactness": self.exactness,
             "exact": None if self.verdict is None else self.verdict.exact,
             "recall": None if self.verdict is None else round(self.verdict.recall, 4),
             **self._speeds(),
@@ -202,14 +209,8 @@ def _section(title: str, rows: Sequence[Row]) -> str:
         timed = {row.contestant: row for row in rows if row.workload == workload and row.samples}
         fastest = min((row for row in timed.values() if row.role != "yardstick"), key=_median, default=None)
         cells = [_markdown_cell(timed.get(name), fastest) for name in names]
-        lines.append(f"| {_title(workload)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {workload.title} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
-
-
-def _title(workload: Workload) -> str:
-    searched = f", {workload.n_queries:,}, {workload.k:,}" if workload.n_queries else ""
-    extras = "".join(f", {word}" for word in workload.name.split("-")[4:])
-    return f"{workload.n_docs:,} x {workload.dim}{searched}{extras}"
 
 
 def _median(row: Row) -> float:

@@ -36,7 +36,7 @@ def _judged(heat: Heat, workload: Workload, arena: Arena, contestants: Sequence[
 def _tried(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> tuple[Entry, Answer | None]:
     """An entry and its first answer; a contestant that cannot has none."""
     row = _row(heat, workload, arena, who)
-    queries, kept = arena.queries[: workload.n_queries], arena.filter(workload.keep)
+    queries, kept = arena.asked(workload), arena.filter(workload.keep)
     try:
         arena.foretell(who, workload)
         search = arena.search(who, workload)
@@ -51,7 +51,7 @@ def _tried(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> tup
 
 def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
     """What is known before the call. The machine's ceilings are those of the command's number of threads."""
-    n_bytes = round(workload.n_docs * workload.dim * who.value_bytes * (workload.keep or 1))
+    n_bytes = round(workload.n_values * who.value_bytes)
     threads, ceilings = arena.threads(workload), arena.settings.ceilings
     floor = ceilings.floor(n_bytes, workload.operations, who.arithmetic, who.isa)
     return Row(
@@ -63,4 +63,6 @@ def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
         n_bytes=n_bytes,
         operations=workload.operations,
         floor=floor if threads == ceilings.threads else None,
+        version=who.version,
+        exactness=who.exactness,
     )

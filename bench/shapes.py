@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCIFACT_DOCS, SCIFACT_QUERIES, SCIFACT_DIM = 5_183, 300, 384
 MILLION = 1_000_000
@@ -15,6 +15,14 @@ class Corpus(NamedTuple):
     n_docs: int
     dim: int
     data: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Of its documents, in float32."""
+        return 4 * self.n_docs * self.dim
+
+    def describe(self) -> str:
+        return f"{self.data} {self.n_docs} x {self.dim}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Workload:
 
     @property
     def name(self) -> str:
-        words = [f"n{_count(self.n_docs)}", f"d{self.dim}"]
+        words = [f"n{count_of(self.n_docs)}", f"d{self.dim}"]
         words += [f"q{self.n_queries}", f"k{self.k}"] * (self.n_queries > 0)
         words += [self.metric] * (self.metric != "cosine") + [self.data] * (self.data != "clustered")
         words += [f"keep{self.keep:.0%}"] * (self.keep > 0) + [f"t{self.threads}"] * (self.threads > 0)
@@ -46,16 +54,28 @@ class Workload:
         return set(self.name.split("-"))
 
     @property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> Any:
+        """A `Corpus`, or what another family has in its place: hashable, with ``n_bytes`` and ``describe()``."""
         return Corpus(self.n_docs, self.dim, self.data)
+
+    @property
+    def n_values(self) -> float:
+        """How many numbers there are in the documents that may be returned: all are read."""
+        return self.n_docs * self.dim * (self.keep or 1)
 
     @property
     def operations(self) -> int:
         """Multiplications and additions of the whole score matrix, or of what the filter leaves of it."""
-        return round(2 * self.n_docs * self.dim * self.n_queries * (self.keep or 1))
+        return round(2 * self.n_values * self.n_queries)
+
+    @property
+    def title(self) -> str:
+        """For a table: "N x D, Q, k", and what is unusual."""
+        searched = f", {self.n_queries:,}, {self.k:,}" if self.n_queries else ""
+        return f"{self.n_docs:,} x {self.dim}{searched}" + "".join(f", {word}" for word in self.name.split("-")[4:])
 
 
-def _count(number: int) -> str:
+def count_of(number: int) -> str:
     for unit, letter in ((MILLION, "m"), (1000, "k")):
         if number % unit == 0:
             return f"{number // unit}{letter}"
@@ -74,11 +94,11 @@ class Heat(NamedTuple):
     once: bool = False
 
     @property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> Any:
         return self.workloads[0].corpus
 
 
-def _each(table: str, *workloads: Workload) -> tuple[Heat, ...]:
+def heats(table: str, *workloads: Workload) -> tuple[Heat, ...]:
     return tuple(Heat(table, (each,)) for each in workloads)
 
 
@@ -91,18 +111,18 @@ FAST = ("pyengine-int8", "pyengine-topk", "faiss", "torch", "sentence-transforme
 DENSE: tuple[Heat, ...] = (
     Heat("search", (replace(LARGE, n_queries=1),)),
     Heat("memory", (replace(LARGE, n_queries=1000),), racing=FAST, once=True),
-    *_each("binary", replace(LARGE, n_queries=1), replace(LARGE, n_queries=32)),
+    *heats("binary", replace(LARGE, n_queries=1), replace(LARGE, n_queries=32)),
     *(Heat(table, (replace(LARGE, n_queries=0),)) for table in ("build", "save", "load")),
-    *_each("search", *(replace(BASE, n_queries=count) for count in (1, 32, 1024))),
+    *heats("search", *(replace(BASE, n_queries=count) for count in (1, 32, 1024))),
     Heat("batches", tuple(replace(BASE, n_queries=count) for count in BATCHES), "previous"),
     Heat("k", tuple(replace(BASE, k=k) for k in (10, 100, 1000)), "first"),
     Heat("filters", tuple(replace(BASE, n_queries=256, keep=keep) for keep in (0, 0.5, 0.1, 0.01)), "first"),
     *(Heat("threads", tuple(replace(BASE, n_queries=q, threads=t) for t in (2, 1)), "first") for q in (1, 32, 1024)),
     Heat("residual", (replace(BASE, n_queries=64, k=10),)),
-    *_each("search", replace(BASE, dim=128), replace(BASE, dim=384)),
-    *_each("search", replace(BASE, metric="dot", data="scaled"), replace(BASE, metric="l2", data="scaled")),
-    *_each("search", replace(BASE, data="gaussian")),
-    *_each("search", Workload(SCIFACT_DOCS, SCIFACT_DIM, SCIFACT_QUERIES, k=10, data="scifact")),
+    *heats("search", replace(BASE, dim=128), replace(BASE, dim=384)),
+    *heats("search", replace(BASE, metric="dot", data="scaled"), replace(BASE, metric="l2", data="scaled")),
+    *heats("search", replace(BASE, data="gaussian")),
+    *heats("search", Workload(SCIFACT_DOCS, SCIFACT_DIM, SCIFACT_QUERIES, k=10, data="scifact")),
 )
 
 

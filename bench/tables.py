@@ -8,25 +8,27 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from bench import compress, life, report, searches
+from bench import compress, life, report, searches, token_contestants, token_peers, training
 from bench.arena import Arena
 from bench.contestants import FORCED, OURS, Unavailable
 from bench.filters import FILTERING
 from bench.peers import PEERS
 from bench.race import Entry, Settings, race
 from bench.report import Row
-from bench.shapes import Corpus, Heat
+from bench.shapes import Heat
+from bench.token_arena import TokenArena
 
 Key = TypeVar("Key")
 
 
 class Table(NamedTuple):
     """``entries(heat, arena, contestants)`` makes those of the contestants who are to be raced; ``extra`` are only
-    where they are named."""
+    where they are named. ``arena`` is of the family."""
 
     contestants: tuple[Any, ...]
-    entries: Callable[[Heat, Arena, Sequence[Any]], list[Entry]]
+    entries: Callable[[Heat, Any, Sequence[Any]], list[Entry]]
     extra: tuple[Any, ...] = ()
+    arena: type[Arena] = Arena
 
 
 SEARCHES = Table((*OURS, *PEERS), searches.entries, FORCED)
@@ -42,6 +44,9 @@ TABLES = {
     "k": SEARCHES,
     "filters": Table(FILTERING, searches.entries),
     "threads": Table(OURS[:1], searches.entries, FORCED),
+    "maxsim": Table((*token_contestants.OURS, *token_peers.PEERS), searches.entries, arena=TokenArena),
+    "training": Table(training.TRAINERS, training.entries, arena=TokenArena),
+    "codecs": Table(token_contestants.CODECS, compress.residual_entries, arena=TokenArena),
 }
 
 
@@ -69,7 +74,7 @@ def measure(
     heats = [heat for heat in heats if racing(heat, wanted)]
     with tqdm(total=len(heats), unit="heat", disable=None) as bar:
         for corpus, same in _grouped(heats):
-            bar.set_postfix_str(f"making {corpus.data} {corpus.n_docs} x {corpus.dim}")
+            bar.set_postfix_str(f"making {corpus.describe()}")
             for found in _over(corpus, same, settings, wanted, bar.set_postfix_str):
                 rows += found
                 for part in _by_workload(found):
@@ -80,11 +85,13 @@ def measure(
 
 
 def _over(
-    corpus: Corpus, heats: Sequence[Heat], settings: Settings, wanted: Collection[str], say: Callable[[str], None]
+    corpus: Any, heats: Sequence[Heat], settings: Settings, wanted: Collection[str], say: Callable[[str], None]
 ) -> Iterable[list[Row]]:
     """The rows of each heat over one corpus."""
     try:
-        made = Arena(corpus, max(each.n_queries for heat in heats for each in heat.workloads), settings)
+        made = TABLES[heats[0].table].arena(
+            corpus, max(each.n_queries for heat in heats for each in heat.workloads), settings
+        )
     except (FileNotFoundError, Unavailable, MemoryError) as error:
         yield from (_nobody(heat, settings, str(error)) for heat in heats)
         return
@@ -94,6 +101,8 @@ def _over(
             try:
                 entries = TABLES[heat.table].entries(heat, arena, racing(heat, wanted))
                 yield race(heat, entries, settings)
+            except Unavailable as error:
+                yield _nobody(heat, settings, str(error))
             except (ArithmeticError, MemoryError) as error:
                 yield _nobody(heat, settings, str(error) or "out of memory", failed=True)
 
@@ -108,9 +117,9 @@ def _by_workload(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in rows if row.workload == each] for each in dict.fromkeys(row.workload for row in rows)]
 
 
-def _grouped(heats: Iterable[Heat]) -> list[tuple[Corpus, list[Heat]]]:
+def _grouped(heats: Iterable[Heat]) -> list[tuple[Any, list[Heat]]]:
     """Heats by corpus, in the order in which the corpora first occur."""
-    groups: dict[Corpus, list[Heat]] = {}
+    groups: dict[Any, list[Heat]] = {}
     for heat in heats:
         groups.setdefault(heat.corpus, []).append(heat)
     return list(groups.items())

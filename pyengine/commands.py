@@ -82,9 +82,13 @@ def info() -> None:
 
 
 @app.command()
-def demo() -> None:
-    """Search SciFact's 5,183 abstracts for 300 claims, on every backend present, and compare the bits."""
-    if not demonstration.run(console):
+def demo(
+    heatmap: Annotated[
+        Path, typer.Option(help="Where to draw an alignment, if matplotlib is installed.")
+    ] = demonstration.PICTURE,
+) -> None:
+    """Search SciFact's abstracts by dense vectors and token by token, on every backend, and compare the bits."""
+    if not demonstration.run(console, heatmap):
         raise typer.Exit(1)
 
 

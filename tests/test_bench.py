@@ -14,7 +14,21 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import ceilings, data, dense, gate, life, machine, memory, report, shapes, tables, timing
+from bench import (
+    ceilings,
+    command,
+    data,
+    dense,
+    gate,
+    life,
+    machine,
+    memory,
+    report,
+    shapes,
+    tables,
+    timing,
+    token_shapes,
+)
 from bench.arena import Arena
 from bench.ceilings import Ceilings
 from bench.compress import BINARY, Signs
@@ -338,7 +352,7 @@ def test_memory_of_a_call() -> None:
 
 
 def test_only_names_tables_workloads_and_contestants() -> None:
-    heats, wanted = dense.select(["search", "faiss", "q1", "d128-q32"], shapes.DENSE)
+    heats, wanted = command.select(["search", "faiss", "q1", "d128-q32"], shapes.DENSE)
     assert [each.name for heat in heats for each in heat.workloads] == [
         "n1m-d768-q1-k100",
         "n200k-d768-q1-k100",
@@ -348,15 +362,15 @@ def test_only_names_tables_workloads_and_contestants() -> None:
     assert [who.name for who in tables.racing(heats[0], wanted)] == ["faiss"]
     forced = tables.racing(heats[0], {"pyengine-int8@avx2"})
     assert [who.name for who in forced] == ["pyengine-int8@avx2"]
-    assert dense.select([], shapes.DENSE) == (list(shapes.DENSE), set())
-    (batches,), _ = dense.select(["batches", "q64"], shapes.DENSE)
+    assert command.select([], shapes.DENSE) == (list(shapes.DENSE), set())
+    (batches,), _ = command.select(["batches", "q64"], shapes.DENSE)
     assert len(batches.workloads) == len(shapes.BATCHES)  # they are compared with one another
     with pytest.raises(SystemExit, match="'nobody'"):
-        dense.select(["nobody"], shapes.DENSE)
+        command.select(["nobody"], shapes.DENSE)
 
 
 def test_every_table_has_a_heat_and_a_title() -> None:
-    for heats in (shapes.DENSE, shapes.QUICK):
+    for heats in (shapes.DENSE + token_shapes.MAXSIM, shapes.QUICK + token_shapes.QUICK):
         assert {heat.table for heat in heats} == set(tables.TABLES) == set(report.TITLES)
         assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)
         assert all(tables.racing(heat) for heat in heats)
@@ -381,13 +395,13 @@ def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(shapes, "QUICK", HEATS)
-    monkeypatch.setattr(dense, "RESULTS", tmp_path)
+    family = dense.FAMILY._replace(quick=HEATS)
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
     monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: CEILINGS)
     monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(EXACT, NUMPY)))
-    options = dense.parse(["--quick", "--save", "--rounds", "2", "--only", EXACT.name, "numpy"])
-    assert dense.run(options) == 0
+    options = command.parse(family, ["--quick", "--save", "--rounds", "2", "--only", EXACT.name, "numpy"])
+    assert command.run(family, options) == 0
     assert TINY[0].name in capsys.readouterr().out
     assert len(list(tmp_path.glob("*-dense-quick-part.*"))) == 2
     monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(WRONG,)))
-    assert dense.run(dense.parse(["--quick", "--rounds", "2", "--only", "wrong"])) == 1
+    assert command.run(family, command.parse(family, ["--quick", "--rounds", "2", "--only", "wrong"])) == 1

@@ -166,8 +166,8 @@ def maxsim_topk(
     The other arguments, and the errors, are those of `maxsim`; the result is that of `pyengine.topk`.
     """
     problem = _prepared(
-        queries, docs, k, mask=mask, reduce=reduce, normalize=normalize, query_weights=query_weights,
-        doc_weights=doc_weights, bias=bias, num_threads=num_threads,
+        queries, docs, k, scan=candidates is None, mask=mask, reduce=reduce, normalize=normalize,
+        query_weights=query_weights, doc_weights=doc_weights, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     like = kind(queries)
     if candidates is None:
@@ -196,10 +196,14 @@ def maxsim_align(query: Any, doc: Any, *, normalize: bool = False) -> Alignment:
     return Alignment(as_input(reference_maxsim.winners(products), query), as_input(best, query))
 
 
-def _prepared(queries: Any, docs: Any, k: int = 1, **arguments: Any) -> MaxSimProblem:
-    """The problem of a function that is given its documents."""
+def _prepared(queries: Any, docs: Any, k: int = 1, scan: bool = False, **arguments: Any) -> MaxSimProblem:
+    """The problem of a function that is given its documents. Where they are not to be scanned, which may find NaN or
+    inf on the way, they are looked through at once."""
     checked, rows = ragged.both(queries, docs)
-    return prepare(checked, TokenDocuments(Documents(rows.values), rows.offsets), k, **arguments)
+    if not scan:
+        ragged.finite(rows.values, rows.offsets, "docs")
+    documents = TokenDocuments(Documents(rows.values, checked=not scan), rows.offsets)
+    return prepare(checked, documents, k, **arguments)
 
 
 def _score_matrix(problem: MaxSimProblem, backend: Proposer[MaxSimProblem]) -> F32:

@@ -100,3 +100,18 @@ def test_inputs_are_not_changed() -> None:
     pe.maxsim_topk(QUERIES, DOCS, 2, normalize=True)
     np.testing.assert_array_equal(QUERIES.values, before[0])
     np.testing.assert_array_equal(DOCS.values, before[1])
+
+
+@pytest.mark.parametrize("mask", [None, [True, False], [[True, False], [False, True]]], ids=str)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_tokens", [0, 3])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "symmetric"])
+def test_a_search_finds_what_is_not_finite_wherever_it_is(mask: Any, value: float, n_tokens: int, reduce: str) -> None:
+    docs = np.ones((2, 50, 4), np.float32)
+    docs[1, 17, 3] = value
+    for backend in ("auto", "numpy"):
+        with pytest.raises(ValueError, match="docs must be finite in float32; token 17 of row 1 holds NaN, inf"):
+            pe.maxsim_topk(
+                np.ones((2, n_tokens, 4)), docs, 1, reduce=reduce, backend=backend,
+                mask=None if mask is None else np.array(mask),
+            )  # fmt: skip

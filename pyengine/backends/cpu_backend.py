@@ -154,7 +154,9 @@ class CpuMaxSim(MaxSimBackend):
         return super().refusals(problem) + _beyond(problem.docs.dim, len(problem.docs))
 
     def checks_finite(self, problem: MaxSimProblem) -> bool:
-        return False
+        """Where every token is read: of a mask for all queries, no others are."""
+        everything = problem.mask is None or len(problem.mask) != 1
+        return everything and problem.reduce in self.scanned and len(problem.queries.values) > 0
 
     def first_width(self, problem: MaxSimProblem) -> int:
         return 8 * problem.k + (4096 if problem.ceiling is None else 16384)

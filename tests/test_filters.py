@@ -322,3 +322,26 @@ def test_the_plan_says_what_is_filtered() -> None:
     said = "exclude (up to 2 per query), groups (at most 1 of each), threshold: top 16 proposed at first"
     assert plan.facts["filters"].startswith(said)
     assert "filters" not in index.explain(np.eye(2, 4), 2).facts
+
+
+# --- Sets of ids ------------------------------------------------------------------------------------------------------
+
+
+def test_ids_may_be_sets() -> None:
+    rng = np.random.default_rng(0)
+    queries, docs = (rng.standard_normal((n, 6)).astype(np.float32) for n in (2, 40))
+    sets: list[dict[str, Any]] = [
+        {"allow": {3, 9, 30}}, {"deny": frozenset({1, 2})}, {"exclude": [{3, 4}, set()]}, {"deny": set()},
+    ]  # fmt: skip
+    for filters in sets:
+        as_lists: dict[str, Any] = {
+            name: [list(ids) for ids in value] if name == "exclude" else np.array(list(value), np.int64)
+            for name, value in filters.items()
+        }
+        conformance.same(topk(queries, docs, 40, **filters), topk(queries, docs, 40, **as_lists), str(filters))
+    index = DenseIndex(6)
+    index.add(docs)
+    index.remove({5, 7})
+    assert sorted(set(range(40)) - set(index.ids.tolist())) == [5, 7]
+    with pytest.raises(TypeError, match="ids must be integers"):
+        index.add(docs[:2], ids={41, 42})  # a set has no order

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance
+from pyengine import conformance, maxsim_request
 from pyengine import reference_maxsim as spec
 from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
+from pyengine.explain import explain
+from pyengine.problem import Documents
+from pyengine.problem_maxsim import TokenDocuments
 from pyengine.ragged import Ragged
 from pyengine.types import F32
 
@@ -144,3 +147,13 @@ def test_every_form_of_the_input_gives_the_same() -> None:
     weights = [W[QUERIES.offsets[q] : QUERIES.offsets[q + 1]] for q in range(4)]
     listed, flat = (pe.maxsim(QUERIES, DOCS, query_weights=each) for each in (weights, W))
     np.testing.assert_array_equal(bits(listed), bits(flat))
+
+
+@pytest.mark.parametrize("reduce", spec.REDUCTIONS)
+def test_explain_says_what_would_run(backend: str, reduce: str) -> None:
+    docs = TokenDocuments(Documents(DOCS.values), DOCS.offsets)
+    plan = explain(maxsim_request.prepare(QUERIES, docs, 3, reduce=reduce), backend)
+    assert f"maxsim top-3, {reduce} of dot, queries float32 [4] of 14 tokens" in plan.problem
+    assert plan.backend in registry.FAMILIES["maxsim"]
+    assert plan.rejected["backend faiss"] == "it has nothing for maxsim"
+    assert "reads" in plan.facts

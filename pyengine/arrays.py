@@ -83,6 +83,8 @@ class GrowingArray:
         self._buffer = grown
 
     def append(self, rows: NDArray[Any]) -> None:
+        if not len(rows):  # where the buffer is a file's, even that would be a write
+            return
         self.reserve(len(rows))
         self._write(rows, self._size)
         self._size += len(rows)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.indexes import live
+from tests.fuzz.indexes import Life, live
 from tests.fuzz.searches import Tally, Wrong, search_once
+from tests.fuzz.tokens import TokenLife, maxsim_once
 
 ROOT = Path(__file__).parents[2]
 HANG = 120  # seconds that no case takes, even under sanitizers
@@ -31,7 +32,8 @@ ENOUGH = 20  # failures after which nobody reads on
 def run_case(seed: int) -> Tally:
     """One case, the same for the same seed. Raises `Wrong`."""
     rng, tally = np.random.default_rng(seed), Tally()
-    (search_once if seed % 2 else live)(rng, tally)
+    cases = (lambda: live(Life(rng, tally)), lambda: search_once(rng, tally), lambda: live(TokenLife(rng, tally)))
+    (*cases, lambda: maxsim_once(rng, tally))[seed % 4]()
     return tally
 
 

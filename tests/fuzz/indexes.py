@@ -12,6 +12,7 @@ import numpy as np
 import pyengine as pe
 from pyengine import reference
 from pyengine.stores import STORES
+from pyengine.types import I64
 from tests.fuzz import files, values
 from tests.fuzz.searches import Corpus, Tally, Wrong, draw, function_of
 from tests.fuzz.values import HOSTILE, Argument, Rng, bad, pick
@@ -26,24 +27,28 @@ class Life:
         self.rng, self.tally = rng, tally
         self.dim = int(pick(rng, (1, 3, 16, 65, 130)))
         self.metric: str = pick(rng, reference.METRICS)
-        self.index = pe.DenseIndex(self.dim, self.metric, pick(rng, EXACT_STORES))
+        self.index: Any = pe.DenseIndex(self.dim, self.metric, pick(rng, EXACT_STORES))
         self.held: dict[int, Any] = {}
         self.largest = -1
 
-    def corpus(self) -> Corpus:
-        """What the index must hold, in the order that it gives."""
-        ids = np.array(self.index.ids)
+    def known(self) -> I64:
+        """The ids that the index must hold, in the order that it gives."""
+        ids: I64 = np.array(self.index.ids)
         if sorted(ids.tolist()) != sorted(self.held) or len(self.index) != len(ids):
             raise Wrong(f"holds ids {ids}, length {len(self.index)}; must hold {sorted(self.held)}")
-        rows = np.array([self.held[each] for each in ids.tolist()], np.float32).reshape(-1, self.dim)
-        return Corpus(rows, ids, self.metric)
+        return ids
+
+    def good(self, n: int) -> Argument:
+        """So many that may be added."""
+        return values.vectors(self.rng, n, self.dim)
+
+    def spoiled(self, n: int) -> Argument:
+        return values.spoiled(self.rng, n, self.dim)
 
     def add(self) -> None:
         rng, known = self.rng, np.array(list(self.held), np.int64)
         n = int(pick(rng, (0, 1, 2, 40, 150)))
-        rows = values.vectors(rng, n, self.dim)
-        if rng.random() < 2 * HOSTILE:
-            rows = values.spoiled(rng, n, self.dim)
+        rows = self.spoiled(n) if rng.random() < 2 * HOSTILE else self.good(n)
         ids = Argument(None, self.largest + 1 + np.arange(n)) if self.largest < 1 << 62 else values.ids(rng, n, known)
         if rng.random() < 0.5:
             ids = values.no_ids(rng, n, known) if n and rng.random() < 3 * HOSTILE else values.ids(rng, n, known)
@@ -67,11 +72,17 @@ class Life:
             self.held = {each: row for each, row in self.held.items() if each not in set(gone.tolist())}
 
     def search(self) -> None:
-        search = draw(self.rng, self.corpus(), self.index)
+        ids = self.known()
+        rows = np.array([self.held[each] for each in ids.tolist()], np.float32).reshape(-1, self.dim)
+        search = draw(self.rng, Corpus(rows, ids, self.metric), self.index)
         function = function_of(self.index, search.name)
         found = self.tally.call(search.name, search.good, lambda: search.of(function))
         if found is not None:
             search.check(found, repr(self.index))
+
+    def queries(self) -> Any:
+        """Three that the index must take."""
+        return np.ones((3, self.dim), np.float32)
 
     def compact(self) -> None:
         self.tally.call("compact", True, lambda: self.index.compact())
@@ -91,7 +102,7 @@ class Life:
             self.index = loaded
             self.search()
 
-    def survive(self, altered: pe.DenseIndex, same: bool) -> None:
+    def survive(self, altered: Any, same: bool) -> None:
         """An altered index that was loaded is what was saved, where all of it was read (``same``); where files are only
         mapped their contents are not verified, and it may only not crash."""
         ours, self.index = self.index, altered
@@ -99,19 +110,15 @@ class Life:
             if same:
                 self.search()
             else:
-                queries = np.ones((3, altered.dim), np.float32)
-                self.tally.call("search altered", None, lambda: altered.search(queries, 5))
+                self.tally.call("search altered", None, lambda: altered.search(self.queries(), 5))
         finally:
             self.index = ours
 
 
-def live(rng: Rng, tally: Tally) -> None:
+def live(life: Life) -> None:
     """A few steps in the life of an index."""
-    life = Life(rng, tally)
-    steps = [life.add, life.add, life.remove, life.search, life.search]
-    steps += [getattr(life, name) for name in ("compact",) if hasattr(life.index, name)]
-    if hasattr(pe, "load"):
-        steps += [life.save_and_load]
+    rng = life.rng
+    steps = [life.add, life.add, life.remove, life.search, life.search, life.compact, life.save_and_load]
     life.add()
     for _ in range(int(rng.integers(2, 7))):
         pick(rng, steps)()

@@ -53,7 +53,7 @@ def plan_dense(
     depth = -(-dims // DEPTH_STEP) * DEPTH_STEP
     tile, rejected = _tile(depth, n_docs)
     sample = max(SAMPLE, 4 * k if sure else k * n_queries)
-    if n_docs < SAMPLE_SHARE * SAMPLE:
+    if n_docs < SAMPLE_SHARE * SAMPLE and (sure or k * n_queries < SAMPLE):
         rejected[f"sample {sample}"] = f"{n_docs} documents are too few for a sample to save work"
         sample = 0
     sample = min(sample, n_docs // SAMPLE_SHARE)

@@ -241,9 +241,10 @@ def _mark(value: Any, n_queries: int, sign: float) -> Mark | None:
     if value is None:
         return None
     if isinstance(value, TopK):
-        if len(value.ids.shape) != 2:
-            raise ValueError(f"after must be a TopK of ids [Q, K]; got shape {tuple(value.ids.shape)}")
-        scores, ids = value.scores[:, -1], value.ids[:, -1]
+        scores, ids = checks.host_array(value.scores, "after"), checks.host_array(value.ids, "after")
+        if ids.ndim != 2 or not ids.shape[1] or scores.shape != ids.shape:
+            raise ValueError(f"after must be a TopK of scores and ids [Q, K]; got shapes {scores.shape}, {ids.shape}")
+        scores, ids = scores[:, -1], ids[:, -1]
     elif isinstance(value, (tuple, list)) and len(value) == 2:
         scores, ids = value
     else:

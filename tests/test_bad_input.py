@@ -210,6 +210,8 @@ BAD_ARGUMENTS: list[tuple[str, Any, type[Exception], tuple[str, ...]]] = [
     ("after", (np.ones(Q), np.ones((Q, 1), int)), ValueError, (f"({Q},)", f"({Q}, 1)")),
     ("after", (np.array([1, np.nan]), np.ones(Q, int)), ValueError, ("NaN", "1 such")),
     ("after", TopK(np.ones(Q), np.ones(Q, int), None), ValueError, ("[Q, K]", f"({Q},)")),
+    ("after", TopK(None, None, None), ValueError, ("[Q, K]", "()")),
+    ("after", TopK(np.ones((Q, 0)), np.ones((Q, 0), int), None), ValueError, ("[Q, K]", f"({Q}, 0)")),
     ("threshold", np.nan, ValueError, ("NaN", "1 such")),
     ("threshold", np.ones(Q + 1), ValueError, (f"({Q},)", f"({Q + 1},)")),
     ("threshold", "high", TypeError, ("real numbers", "<U4")),

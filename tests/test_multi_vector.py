@@ -273,3 +273,10 @@ def test_half_a_token_beyond_float16_is_refused() -> None:
         ValueError, match="docs must stay finite in float16; token 1 of row 1 holds a value beyond its range"
     ):
         MultiVectorIndex(D, "float16").add([DOCS[1], np.array([[0.0] * D, [1e6] * D])])
+
+
+def test_empty_documents_are_added_to_a_mapped_index(tmp_path: Path) -> None:
+    made().save(tmp_path)
+    index = pe.load(tmp_path, mmap=True)
+    index.add([np.empty((0, D))])  # an offset, and no tokens: the mapped ones are not written
+    holds(index, range(41))

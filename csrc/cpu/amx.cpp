@@ -164,14 +164,17 @@ constexpr int TILE_WORDS = LINE / 4;
 
 int token_words(int dim) { return (dim + 2 * TILE_WORDS - 1) / (2 * TILE_WORDS) * TILE_WORDS; }
 
+#ifdef PYENGINE_SOFTWARE_TILES
+INLINE H16 upper_half(F v) {
+  const I bits = as_bits(v);
+  return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, H16);
+}
+#endif
+
 // Two vectors of floats as one of bfloat16, to nearest even.
 inline __attribute__((always_inline)) I round_floats(F low, F high) {
 #ifdef PYENGINE_SOFTWARE_TILES
-  auto upper = [](F v) __attribute__((always_inline)) {
-    const I bits = as_bits(v);
-    return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, H16);
-  };
-  const H16 halves[2] = {upper(low), upper(high)};
+  const H16 halves[2] = {upper_half(low), upper_half(high)};
   return load_i(halves);
 #else
   return (I)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);

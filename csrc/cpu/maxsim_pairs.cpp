@@ -54,6 +54,7 @@ class PairScorer {
     const int rows = std::min(rows_for(widest), rows_for(pairs_.docs.dim));
     estimates_.resize(static_cast<size_t>(rows) * widest);
     window_.resize(estimates_.size());
+    row_least_.resize(rows);
     for (int64_t row = begin; row < end; row += rows) {
       block_.read(row, static_cast<int>(std::min<int64_t>(rows, end - row)));
       for (Running& pair : running_)
@@ -79,7 +80,8 @@ class PairScorer {
     const int words = table_.token_words(pairs_.docs.dim), count = block_.count();
     table_.estimate_tokens(block_.words(), words, count, query.panels.data(), query.width / PANEL, words, estimates_.data());
     const TokenWindow window{estimates_.data(), count, query.width, block_.scale(), block_.weight(), query.error.data(),
-                             query.sought.data(), query.present.data(), symmetric_, least_.data() + pair.at};
+                             query.sought.data(), query.present.data(), least_.data() + pair.at,
+                             symmetric_ ? row_least_.data() : nullptr};
     const size_t listed = table_.window_pairs(window, window_.data());
     column_best_.assign(symmetric_ ? count : 0, -INF);
     column_winner_.assign(symmetric_ ? count : 0, -1);
@@ -150,7 +152,7 @@ class PairScorer {
   const bool symmetric_;
   TokenBlock block_;
   std::vector<Running> running_;
-  AlignedVector<float> estimates_, least_;
+  AlignedVector<float> estimates_, least_, row_least_;
   std::vector<TokenPair> window_;
   std::vector<double> best_, column_best_;
   std::vector<int32_t> winner_, column_winner_;

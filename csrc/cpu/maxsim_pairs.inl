@@ -75,40 +75,63 @@ static void estimate_tokens(const void* tokens, size_t stride, int count, const 
 
 #endif
 
-// NaN is greater than nothing, and below nothing: it raises no bound, and passes.
-INLINE F greater(F a, F b) { return a > b ? a : b; }
+// What the best products of `VECTORS * W` query tokens, and of each row among them, reach for sure. NaN raises nothing.
+template <int VECTORS>
+INLINE void raise_least(const TokenWindow& window, int column) {
+  F error[VECTORS], least[VECTORS];
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v) error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  for (int r = 0; r < window.count; ++r) {
+    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width + column;
+    F of_row = splat(-__builtin_inff());
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; ++v) {
+      const F reached = fma(-error[v], splat(window.weight[r]), load_f(estimates + v * W) * window.scale[r]);
+      least[v] = greater(reached, least[v]);
+      of_row = greater(reached, of_row);
+    }
+    if (!window.row_least) continue;
+    const float best = largest_lane(of_row);
+    if (column == 0 || best > window.row_least[r]) window.row_least[r] = best;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v) __builtin_memcpy(window.least + column + v * W, &least[v], sizeof(F));
+}
 
-INLINE float largest_lane(F v) {
-  float largest = v[0];
-  for (int lane = 1; lane < W; ++lane) largest = v[lane] > largest ? v[lane] : largest;
-  return largest;
+// The pairs that may reach as much. NaN passes.
+template <int VECTORS>
+INLINE TokenPair* list_pairs(const TokenWindow& window, int column, TokenPair* out) {
+  F error[VECTORS], least[VECTORS];
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v) error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  uint32_t sought = window.sought[column / PANEL], present = window.present[column / PANEL];
+  if (VECTORS * W > PANEL)
+    sought |= static_cast<uint32_t>(window.sought[column / PANEL + 1]) << PANEL,
+    present |= static_cast<uint32_t>(window.present[column / PANEL + 1]) << PANEL;
+  for (int r = 0; r < window.count; ++r) {
+    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width + column;
+    const F row_least = splat(window.row_least ? window.row_least[r] : 0);
+    uint32_t of_query = 0, of_row = 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; ++v) {
+      const F most = fma(error[v], splat(window.weight[r]), load_f(estimates + v * W) * window.scale[r]);
+      of_query |= not_below(most, least[v]) << v * W;
+      if (window.row_least) of_row |= not_below(most, row_least) << v * W;
+    }
+    for (uint32_t passed = (of_query & sought) | (of_row & present); passed; passed &= passed - 1)
+      *out++ = TokenPair{r, column + __builtin_ctz(passed)};
+  }
+  return out;
 }
 
 static size_t window_pairs(const TokenWindow& window, TokenPair* out) {
+  constexpr int VECTORS = PANEL / W;
   TokenPair* const first = out;
-  for (int v = 0; v < window.width; v += W) {
-    const F error = load_f(window.error + v);
-    F least = load_f(window.least + v);
-    for (int r = 0; r < window.count; ++r) {
-      const F estimate = load_f(window.estimates + static_cast<size_t>(r) * window.width + v) * window.scale[r];
-      least = greater(fma(-error, splat(window.weight[r]), estimate), least);
-    }
-    __builtin_memcpy(window.least + v, &least, sizeof least);
-  }
-  for (int r = 0; r < window.count; ++r) {
-    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width;
-    const F scale = splat(window.scale[r]), weight = splat(window.weight[r]);
-    F of_row = splat(-__builtin_inff());
-    for (int v = 0; window.columns && v < window.width; v += W)
-      of_row = greater(fma(-load_f(window.error + v), weight, load_f(estimates + v) * scale), of_row);
-    const F row_least = splat(largest_lane(of_row));
-    for (int v = 0; v < window.width; v += W) {
-      const F most = fma(load_f(window.error + v), weight, load_f(estimates + v) * scale);
-      const int shift = v % PANEL;
-      unsigned passed = not_below(most, load_f(window.least + v)) & window.sought[v / PANEL] >> shift;
-      if (window.columns) passed |= not_below(most, row_least) & window.present[v / PANEL] >> shift;
-      for (; passed; passed &= passed - 1) *out++ = TokenPair{r, v + __builtin_ctz(passed)};
-    }
-  }
+  int column = 0;
+  for (; column + 2 * PANEL <= window.width; column += 2 * PANEL) raise_least<2 * VECTORS>(window, column);
+  if (column < window.width) raise_least<VECTORS>(window, column);
+  for (column = 0; column + 2 * PANEL <= window.width; column += 2 * PANEL)
+    out = list_pairs<2 * VECTORS>(window, column, out);
+  if (column < window.width) out = list_pairs<VECTORS>(window, column, out);
   return out - first;
 }

@@ -190,9 +190,9 @@ void round_token(const float* row, int n, uint32_t* words) {
 }
 
 // One or two groups of 16 document tokens against one or two panels.
-inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, size_t stride, const uint8_t* panel, int words,
-                                                          float* out, size_t out_stride, const bool two_groups,
-                                                          const bool two_panels) {
+inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, size_t stride, const uint8_t* panel,
+                                                          int words, float* out, size_t out_stride,
+                                                          const bool two_groups, const bool two_panels) {
   const uint8_t* const other_panel = panel + words * LINE;
   _tile_zero(0);
   if (two_panels) _tile_zero(1);
@@ -219,7 +219,8 @@ inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, s
   if (two_groups && two_panels) _tile_stored(3, far + PANEL, out_stride);
 }
 
-void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out) {
+void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words,
+                     float* out) {
   const size_t out_stride = sizeof(float) * n_panels * PANEL;
   configure(TileConfig(TILE_DOCS));
   for (int panel = 0; panel < n_panels; panel += 2) {

@@ -4,7 +4,10 @@ static float square_f32(const float* row, int n) {
   F sums[2] = {};
   int i = 0;
   for (; i + 2 * W <= n; i += 2 * W)
-    for (int s = 0; s < 2; ++s) sums[s] = fma(load_f(row + i + s * W), load_f(row + i + s * W), sums[s]);
+    for (int s = 0; s < 2; ++s) {
+      __builtin_prefetch(row + i + s * W + 8 * n);  // rows mostly follow one another
+      sums[s] = fma(load_f(row + i + s * W), load_f(row + i + s * W), sums[s]);
+    }
   for (; i < n; i += W) {
     const F x = n - i < W ? load_tail(row + i, n - i) : load_f(row + i);
     sums[0] = fma(x, x, sums[0]);
@@ -43,12 +46,14 @@ INLINE void estimate_block(const float* rows, size_t stride, const float* panels
 #pragma GCC unroll 16
   for (int r = 0; r < n_rows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) __builtin_memcpy(out + static_cast<size_t>(r) * width + v * W, &sums[r][v], sizeof(F));
+    for (int v = 0; v < vectors; ++v)
+      __builtin_memcpy(out + static_cast<size_t>(r) * width + v * W, &sums[r][v], sizeof(F));
 }
 
 // Blocks of `n_rows`, the last one moved back so that it is whole: some rows are then done twice.
 template <int N_ROWS, int N_PANELS>
-static void estimate_rows(const float* rows, size_t stride, int count, const float* panels, int dim, float* out, int width) {
+static void estimate_rows(const float* rows, size_t stride, int count, const float* panels, int dim, float* out,
+                          int width) {
   for (int done = 0; done < count; done += N_ROWS) {
     const size_t row = done + N_ROWS <= count ? done : count - N_ROWS;
     estimate_block(rows + row * stride, stride, panels, dim, out + row * width, width, N_ROWS, N_PANELS);
@@ -56,13 +61,15 @@ static void estimate_rows(const float* rows, size_t stride, int count, const flo
 }
 
 template <int N_PANELS>
-INLINE void estimate_panels(const float* rows, size_t stride, int count, const float* panels, int dim, float* out, int width) {
+INLINE void estimate_panels(const float* rows, size_t stride, int count, const float* panels, int dim, float* out,
+                            int width) {
   if (count >= BLOCK_DOCS) return estimate_rows<BLOCK_DOCS, N_PANELS>(rows, stride, count, panels, dim, out, width);
   if (BLOCK_DOCS > 4 && count >= 4) return estimate_rows<4, N_PANELS>(rows, stride, count, panels, dim, out, width);
   estimate_rows<1, N_PANELS>(rows, stride, count, panels, dim, out, width);
 }
 
-static void estimate_tokens(const void* tokens, size_t stride, int count, const void* query, int n_panels, int words, float* out) {
+static void estimate_tokens(const void* tokens, size_t stride, int count, const void* query, int n_panels, int words,
+                            float* out) {
   const float *rows = static_cast<const float*>(tokens), *panels = static_cast<const float*>(query);
   const size_t panel_floats = static_cast<size_t>(words) * PANEL;
   const int width = n_panels * PANEL;
@@ -80,7 +87,8 @@ template <int VECTORS>
 INLINE void raise_least(const TokenWindow& window, int column) {
   F error[VECTORS], least[VECTORS];
 #pragma GCC unroll 8
-  for (int v = 0; v < VECTORS; ++v) error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  for (int v = 0; v < VECTORS; ++v)
+    error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
   for (int r = 0; r < window.count; ++r) {
     const float* estimates = window.estimates + static_cast<size_t>(r) * window.width + column;
     F of_row = splat(-__builtin_inff());
@@ -103,7 +111,8 @@ template <int VECTORS>
 INLINE TokenPair* list_pairs(const TokenWindow& window, int column, TokenPair* out) {
   F error[VECTORS], least[VECTORS];
 #pragma GCC unroll 8
-  for (int v = 0; v < VECTORS; ++v) error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  for (int v = 0; v < VECTORS; ++v)
+    error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
   uint32_t sought = window.sought[column / PANEL], present = window.present[column / PANEL];
   if (VECTORS * W > PANEL)
     sought |= static_cast<uint32_t>(window.sought[column / PANEL + 1]) << PANEL,

@@ -51,12 +51,13 @@ double token_norm(const KernelTable& table, const float* row, int dim) {
 PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, const KernelTable& table)
     : rows(reinterpret_cast<const float*>(queries.rows.at(queries.offsets[query]))),
       count(static_cast<int>(queries.count(query))), width((count + PANEL - 1) / PANEL * PANEL),
-      panels(static_cast<size_t>(width) * table.token_words(queries.dim)), error(width, INF), sought(width / PANEL), present(width / PANEL),
-      norms(count) {
+      panels(static_cast<size_t>(width) * table.token_words(queries.dim)), error(width, INF), sought(width / PANEL),
+      present(width / PANEL), norms(count) {
   const int dim = queries.dim, n_words = table.token_words(dim);
   std::vector<float> scaled(dim);
   std::vector<uint32_t> words(n_words);
-  const double gamma = estimate_error(dim), r = table.token_rounding, power = power_for(rows, static_cast<int64_t>(count) * dim);
+  const double gamma = estimate_error(dim), r = table.token_rounding, relative = gamma * (1 + r) + r;
+  const double power = power_for(rows, static_cast<int64_t>(count) * dim);
   for (int i = 0; i < count; ++i) {
     const float* row = rows + static_cast<size_t>(i) * dim;
     norms[i] = token_norm(table, row, dim);
@@ -66,7 +67,7 @@ PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, c
     const double factor = !normalize ? power : norms[i] > 0 ? 1 / norms[i] : 0;
     for (int k = 0; k < dim; ++k) scaled[k] = static_cast<float>(row[k] * factor);
     const double m = form_words(table, scaled, words), size = norms[i] * factor + m;
-    error[i] = norms[i] > 0 ? static_cast<float>((size * (gamma * (1 + r) + r) + m + FLOOR_QUERY) * (1 + 0x1p-20)) : 0.0f;
+    error[i] = norms[i] > 0 ? static_cast<float>((size * relative + m + FLOOR_QUERY) * (1 + 0x1p-20)) : 0.0f;
     uint32_t* panel = panels.data() + static_cast<size_t>(i / PANEL) * n_words * PANEL + i % PANEL;
     for (int k = 0; k < n_words; ++k) panel[static_cast<size_t>(k) * PANEL] = words[k];
   }
@@ -74,7 +75,8 @@ PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, c
 
 TokenBlock::TokenBlock(const Tokens& docs, bool normalize, int most, const KernelTable& table)
     : docs_(docs), normalize_(normalize), table_(table), reader_(docs.rows, docs.dim, table, most),
-      n_words_(table.token_words(docs.dim)), slack_((1 + estimate_error(docs.dim)) * (1 + 0x1p-20)), scale_(most, 1.0f), weight_(most), norms_(most) {
+      n_words_(table.token_words(docs.dim)), slack_((1 + estimate_error(docs.dim)) * (1 + 0x1p-20)),
+      scale_(most, 1.0f), weight_(most), norms_(most) {
   if (table.round_token) words_.resize(static_cast<size_t>(most + TOKEN_ROWS - 1) / TOKEN_ROWS * TOKEN_ROWS * n_words_);
 }
 

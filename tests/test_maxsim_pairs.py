@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.skipif(NATIVE is None, reason="not built")
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("maxsim_*.npz"))
 REDUCTIONS = ("sum", "mean", "symmetric")
 
 
@@ -55,9 +57,7 @@ KINDS: dict[str, Any] = {
     "normal": lambda rng, shape: rng.standard_normal(shape).astype(np.float32),
     "ties": lambda rng, shape: rng.integers(-1, 2, shape).astype(np.float32),
     "duplicates": lambda rng, shape: np.tile(rng.standard_normal((1, shape[1])), (shape[0], 1)).astype(np.float32),
-    "near": lambda rng, shape: (rng.standard_normal((1, shape[1])) + 1e-6 * rng.integers(-1, 2, shape)).astype(
-        np.float32
-    ),
+    "near": lambda rng, shape: np.float32(1) + np.float32(1e-6) * rng.integers(-1, 2, shape).astype(np.float32),
     "negative": lambda rng, shape: -np.abs(rng.standard_normal(shape)).astype(np.float32),
     "zeros": lambda rng, shape: (rng.standard_normal(shape) * rng.integers(0, 2, (shape[0], 1))).astype(np.float32),
     "huge": lambda rng, shape: _scaled(rng, shape, 36, 38.4),
@@ -83,35 +83,34 @@ def in_order(maxima: NDArray[np.float64], weights: F32 | None) -> float:
 
 
 def specified(
-    s: NDArray[np.float64], reduce: str, weights: tuple[F32 | None, F32 | None], bias: float
-) -> np.float32:
+    s: NDArray[np.float64], reduce: str, row_weights: F32 | None, column_weights: F32 | None, bias: float
+) -> float:
     """The score of one pair with the products s [Lq, Ld]: DESIGN.md, "The specification"."""
     n_query, n_doc = s.shape
     if n_query == 0:
         score = 0.0
     elif n_doc == 0:
-        return np.float32(-np.inf)
+        return -np.inf
     else:
-        score = in_order(s.max(axis=1), weights[0])
+        score = in_order(s.max(axis=1), row_weights)
         if reduce == "mean":
             score /= n_query
         if reduce == "symmetric":
-            columns = in_order(s.max(axis=0), weights[1])
-            score = (score + columns) / 2 if weights[0] is not None else (score / n_query + columns / n_doc) / 2
-    return np.float32(reference.round_score(np.asarray(score + bias)))
+            columns = in_order(s.max(axis=0), column_weights)
+            score = (score + columns) / 2 if row_weights is not None else (score / n_query + columns / n_doc) / 2
+    return float(reference.round_score(np.asarray(score + bias)))
 
 
 def check(
-    queries: Sets, docs: Sets, pairs: I64, normalize: bool, reduce: str, *, weighted: bool = False, biased: bool = False,
-    native_docs: Any = None, norms: bool = False, argmax: bool = True, threads: int = 1,
+    queries: Sets, docs: Sets, pairs: I64, normalize: bool, reduce: str, *, weighted: bool = False,
+    biased: bool = False, native_docs: Any = None, norms: bool = False, argmax: bool = True, threads: int = 1,
 ) -> None:  # fmt: skip
     """Score the pairs, and compare every score and winner with the specification."""
     assert NATIVE is not None
     rng = np.random.default_rng(len(pairs))
     query_weights = rng.standard_normal(len(queries.values)).astype(np.float32) if weighted else None
-    doc_weights = (
-        rng.standard_normal(len(docs.values)).astype(np.float32) if weighted and reduce == "symmetric" else None
-    )
+    both = weighted and reduce == "symmetric"
+    doc_weights = rng.standard_normal(len(docs.values)).astype(np.float32) if both else None
     bias = rng.standard_normal(len(docs)) if biased else None
     scores, winners, columns = NATIVE.maxsim_pairs(
         queries.native(), native_docs or docs.native(norms),
@@ -122,15 +121,14 @@ def check(
     expected, rows, others = [], [], []
     for q, d in pairs.tolist():
         s = truth[queries.offsets[q] : queries.offsets[q + 1], docs.offsets[d] : docs.offsets[d + 1]]
-        weights = tuple(
-            None if w is None else w[each.offsets[i] : each.offsets[i + 1]]
-            for w, each, i in ((query_weights, queries, q), (doc_weights, docs, d))
-        )
-        expected.append(specified(s, reduce, weights, 0.0 if bias is None else bias[d]))
+        own = None if query_weights is None else query_weights[queries.offsets[q] :]
+        its = None if doc_weights is None else doc_weights[docs.offsets[d] :]
+        expected.append(specified(s, reduce, own, its, 0.0 if bias is None else bias[d]))
         rows += [s.argmax(axis=1) if s.shape[1] else np.full(s.shape[0], -1)]
         others += [s.argmax(axis=0) if s.shape[0] else np.full(s.shape[1], -1)]
     assert scores.view(np.int32).tolist() == np.array(expected, np.float32).view(np.int32).tolist()
-    assert (winners is not None) == argmax and (columns is not None) == (argmax and reduce == "symmetric")
+    assert (winners is not None) == argmax
+    assert (columns is not None) == (argmax and reduce == "symmetric")
     if winners is not None:
         assert winners.tolist() == np.concatenate([*rows, []]).astype(int).tolist()
     if columns is not None:
@@ -138,9 +136,7 @@ def check(
 
 
 def all_pairs(queries: Sets, docs: Sets) -> I64:
-    return (
-        np.stack(np.meshgrid(range(len(queries)), range(len(docs)), indexing="ij"), -1).reshape(-1, 2).astype(np.int64)
-    )
+    return np.array([(q, d) for q in range(len(queries)) for d in range(len(docs))], np.int64)
 
 
 LENGTHS = ((32, 1, 0, 7, 33, 50), (20, 0, 1, 12, 123, 13, 300, 3, 4))
@@ -175,6 +171,65 @@ def test_many_wide_queries_in_groups(isa: str) -> None:
     check(queries, docs, all_pairs(queries, docs), False, "sum", biased=True, threads=2)
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "codes", "planes"])
+def test_stored_rows_are_decoded(isa: str, kind: str) -> None:
+    assert NATIVE is not None
+    queries, floats = sets((32, 5), 100, "normal", 1), sets((70, 0, 300, 1), 100, "normal", 2)
+    values = floats.values
+    if kind == "float16":
+        rows = NATIVE.Rows(values.astype(np.float16).view(np.uint16), kind, 100)
+    elif kind == "bfloat16":
+        rows = NATIVE.Rows((values.view(np.uint32) >> 16).astype(np.uint16), kind, 100)
+    elif kind == "codes":
+        codes, step, _ = NATIVE.quantize(values)
+        rows = NATIVE.Rows(codes, kind, 100, step=step)
+    else:
+        bits, step, _, _ = NATIVE.pack_planes(values, 2)
+        rows = NATIVE.Rows(bits, kind, 100, 2, step)
+    docs = Sets(NATIVE.decode(rows), floats.offsets)
+    for reduce in REDUCTIONS:
+        native_docs = NATIVE.Tokens(rows, docs.offsets)
+        check(queries, docs, all_pairs(queries, docs), reduce == "mean", reduce, native_docs=native_docs)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden(isa: str, path: Path) -> None:
+    assert NATIVE is not None
+    with np.load(path) as file:
+        golden = dict(file)
+    queries, docs = (Sets(golden[f"{name}_values"], golden[f"{name}_offsets"]) for name in ("query", "doc"))
+    pairs = all_pairs(queries, docs)
+    scores, _, _ = NATIVE.maxsim_pairs(
+        queries.native(), docs.native(), pairs[:, 0].copy(), pairs[:, 1].copy(), normalize=False, reduce="sum",
+        query_weights=None, doc_weights=None, bias=None, argmax=False, num_threads=2,
+    )  # fmt: skip
+    assert scores.tolist() == golden["scores_sum"].ravel().tolist()
+
+
+def test_bad_arguments_are_refused() -> None:
+    assert NATIVE is not None
+    queries, docs = sets((2, 3), 8, "normal", 1), sets((4,), 8, "normal", 2)
+    good: dict[str, Any] = {"normalize": False, "reduce": "sum", "argmax": True, "num_threads": 1}
+    good |= dict.fromkeys(("query_weights", "doc_weights", "bias"))
+    first, both, three = np.zeros(1, np.int64), np.arange(2), np.ones(3, np.float32)
+    cases: list[tuple[Any, Any, dict[str, Any], str]] = [
+        (both, first, {}, "two equal columns"),
+        (first + 2, first, {}, "0 .. Q-1"),
+        (first, first - 1, {}, "0 .. N-1"),
+        (first, first, {"reduce": "max"}, "reduce must be"),
+        (first, first, {"query_weights": three}, r"shape \[Tq\]"),
+        (first, first, {"query_weights": np.ones(5, np.float32), "reduce": "mean"}, "weights go with"),
+        (first, first, {"query_weights": np.ones(5, np.float32), "reduce": "symmetric"}, "weights go with"),
+        (first, first, {"bias": np.zeros(2)}, r"shape \[N\]"),
+    ]
+    for pair_queries, pair_docs, changed, message in cases:
+        with pytest.raises(ValueError, match=message):
+            NATIVE.maxsim_pairs(queries.native(), docs.native(), pair_queries, pair_docs, **(good | changed))
+    for offsets in ([1, 5], [0, 4], [0, 6], [0, 3, 2, 5], []):
+        with pytest.raises(ValueError, match="offsets"):
+            NATIVE.Tokens(NATIVE.Rows(queries.values, "float32", 8), np.array(offsets, np.int64))
+
+
 small = st.lists(st.integers(0, 40), min_size=1, max_size=5).map(tuple)
 
 
@@ -183,8 +238,8 @@ small = st.lists(st.integers(0, 40), min_size=1, max_size=5).map(tuple)
     st.sampled_from(REDUCTIONS), st.tuples(*[st.booleans()] * 5), st.integers(1, 3), st.integers(0, 2**31),
 )  # fmt: skip
 def test_any_pairs(
-    isa: str, of_queries: tuple[int, ...], of_docs: tuple[int, ...], dim: int, query_kind: str, doc_kind: str, reduce: str,
-    flags: tuple[bool, ...], threads: int, seed: int,
+    isa: str, of_queries: tuple[int, ...], of_docs: tuple[int, ...], dim: int, query_kind: str, doc_kind: str,
+    reduce: str, flags: tuple[bool, ...], threads: int, seed: int,
 ) -> None:  # fmt: skip
     normalize, weighted, biased, norms, argmax = flags
     queries, docs = sets(of_queries, dim, query_kind, seed), sets(of_docs, dim, doc_kind, seed + 1)

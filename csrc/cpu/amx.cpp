@@ -164,14 +164,17 @@ constexpr int TILE_WORDS = LINE / 4;
 
 int token_words(int dim) { return (dim + 2 * TILE_WORDS - 1) / (2 * TILE_WORDS) * TILE_WORDS; }
 
+#ifdef PYENGINE_SOFTWARE_TILES
+INLINE H16 upper_half(F v) {
+  const I bits = as_bits(v);
+  return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, H16);
+}
+#endif
+
 // Two vectors of floats as one of bfloat16, to nearest even.
 inline __attribute__((always_inline)) I round_floats(F low, F high) {
 #ifdef PYENGINE_SOFTWARE_TILES
-  auto upper = [](F v) __attribute__((always_inline)) {
-    const I bits = as_bits(v);
-    return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, H16);
-  };
-  const H16 halves[2] = {upper(low), upper(high)};
+  const H16 halves[2] = {upper_half(low), upper_half(high)};
   return load_i(halves);
 #else
   return (I)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
@@ -187,9 +190,9 @@ void round_token(const float* row, int n, uint32_t* words) {
 }
 
 // One or two groups of 16 document tokens against one or two panels.
-inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, size_t stride, const uint8_t* panel, int words,
-                                                          float* out, size_t out_stride, const bool two_groups,
-                                                          const bool two_panels) {
+inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, size_t stride, const uint8_t* panel,
+                                                          int words, float* out, size_t out_stride,
+                                                          const bool two_groups, const bool two_panels) {
   const uint8_t* const other_panel = panel + words * LINE;
   _tile_zero(0);
   if (two_panels) _tile_zero(1);
@@ -216,7 +219,8 @@ inline __attribute__((always_inline)) void estimate_tiles(const uint8_t* rows, s
   if (two_groups && two_panels) _tile_stored(3, far + PANEL, out_stride);
 }
 
-void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out) {
+void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words,
+                     float* out) {
   const size_t out_stride = sizeof(float) * n_panels * PANEL;
   configure(TileConfig(TILE_DOCS));
   for (int panel = 0; panel < n_panels; panel += 2) {

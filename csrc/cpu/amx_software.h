@@ -1,5 +1,5 @@
-// Tiles in software, after the Intel SDM's pseudocode of LDTILECFG, TILELOADD, TILEZERO, TDPBUSD, TDPBF16PS, TILESTORED and
-// TILERELEASE.
+// Tiles in software, after the Intel SDM's pseudocode of LDTILECFG, TILELOADD, TILEZERO, TDPBUSD, TDPBF16PS,
+// TILESTORED and TILERELEASE.
 #pragma once
 
 #include <cmath>

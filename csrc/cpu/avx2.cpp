@@ -18,6 +18,12 @@ static inline __attribute__((always_inline)) F maximum(F a, F b) { return (F)_mm
 static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
   return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLT_UQ));
 }
+static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline __attribute__((always_inline)) float largest_lane(F v) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, (__m256i)query);
   return sum + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));

@@ -10,6 +10,8 @@ static inline __attribute__((always_inline)) F maximum(F a, F b) { return (F)_mm
 static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLT_UQ);
 }
+static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
+static inline __attribute__((always_inline)) float largest_lane(F v) { return _mm512_reduce_max_ps((__m512)v); }
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
 }

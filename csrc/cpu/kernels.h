@@ -81,8 +81,8 @@ struct TokenWindow {
   const float* error;       // [width]; infinite where there is no token
   const uint16_t* sought;   // [width / PANEL] bit i: the token whose best document tokens are wanted
   const uint16_t* present;  // [width / PANEL] bit i: there is a token
-  bool columns;             // the best query tokens of each document token are wanted, too
   float* least;             // [width] what the best of each query token reaches for sure: raised by this block
+  float* row_least;         // [count] the same of each document token, to be written; null where it is not wanted
 };
 
 struct TokenPair {
@@ -121,15 +121,17 @@ struct KernelTable {
   void (*add_scaled)(const float* row, float factor, int n, float* sums);
   // The sum of a row's squares, to a relative (n / 4 + 32) * 2^-24 and an absolute n * 2^-126.
   float (*square_f32)(const float* row, int n);
-  // Token vectors for estimates are rows of words, `token_words(dim)` each: floats as they are, or (where round_token is not
-  // null) pairs of bfloat16, each within `token_rounding` of its float; what is denormal may vanish.
+  // Token vectors for estimates are rows of words, `token_words(dim)` each: floats as they are, or (where round_token is
+  // not null) pairs of bfloat16, each within a relative `token_rounding` of its float; what is denormal may vanish.
   double token_rounding;
   int (*token_words)(int dim);
   void (*round_token)(const float* row, int n, uint32_t* words);
   // Products of document tokens [count, stride in words] with a query's in panels [n_panels][words][PANEL], as
   // [count, n_panels * PANEL]. Rows that are rounded, and `out`, have room for `count` padded to TOKEN_ROWS.
-  void (*estimate_tokens)(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out);
-  // Every pair that can be a maximum, in the order of the rows; `out` has room for all. Returns how many.
+  void (*estimate_tokens)(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words,
+                          float* out);
+  // Every pair that can be a maximum; `out` has room for all. Returns how many. Those of one token, on either side, are
+  // in the order of the others.
   size_t (*window_pairs)(const TokenWindow& window, TokenPair* out);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);

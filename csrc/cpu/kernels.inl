@@ -2,6 +2,8 @@
 // its target region and defined
 //   constexpr int W                        lanes of float32 and int32 in a register
 //   F fma(F a, F b, F c)                   a * b + c
+//   F greater(F a, F b)                     a where a > b, else b (where either is NaN, b)
+//   float largest_lane(F v)                 of lanes that are not NaN
 //   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
 //   F maximum(F a, F b)                    the larger, lane by lane
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)

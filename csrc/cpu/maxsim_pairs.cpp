@@ -38,9 +38,9 @@ class PairScorer {
       : pairs_(pairs), answers_(answers), table_(table), symmetric_(pairs.reduce == Reduction::symmetric),
         block_(pairs.docs, pairs.normalize, rows_for(pairs.docs.dim), table) {}
 
-  // query_of(place) gives the packed query.
+  // query_of(place) gives the packed query; the document `next` will be wanted soon.
   template <class QueryOf>
-  void operator()(const Place* first, const Place* last, const QueryOf& query_of) {
+  void operator()(const Place* first, const Place* last, int64_t next, const QueryOf& query_of) {
     const int64_t doc = first->row, begin = pairs_.docs.offsets[doc], end = pairs_.docs.offsets[doc + 1];
     running_.clear();
     int widest = 0;
@@ -54,7 +54,10 @@ class PairScorer {
     const int rows = std::min(rows_for(widest), rows_for(pairs_.docs.dim));
     estimates_.resize(static_cast<size_t>(rows) * widest);
     window_.resize(estimates_.size());
+    row_least_.resize(rows);
     for (int64_t row = begin; row < end; row += rows) {
+      const bool more = row + rows < end || next == doc;
+      soon_ = more ? row + rows : pairs_.docs.offsets[next], soon_end_ = more ? end : pairs_.docs.offsets[next + 1];
       block_.read(row, static_cast<int>(std::min<int64_t>(rows, end - row)));
       for (Running& pair : running_)
         if (pair.query->count) meet(pair, row - begin);
@@ -77,9 +80,11 @@ class PairScorer {
   void meet(Running& pair, int64_t before) {
     const PackedQuery& query = *pair.query;
     const int words = table_.token_words(pairs_.docs.dim), count = block_.count();
-    table_.estimate_tokens(block_.words(), words, count, query.panels.data(), query.width / PANEL, words, estimates_.data());
+    table_.estimate_tokens(block_.words(), words, count, query.panels.data(), query.width / PANEL, words,
+                           estimates_.data());
     const TokenWindow window{estimates_.data(), count, query.width, block_.scale(), block_.weight(), query.error.data(),
-                             query.sought.data(), query.present.data(), symmetric_, least_.data() + pair.at};
+                             query.sought.data(), query.present.data(), least_.data() + pair.at,
+                             symmetric_ ? row_least_.data() : nullptr};
     const size_t listed = table_.window_pairs(window, window_.data());
     column_best_.assign(symmetric_ ? count : 0, -INF);
     column_winner_.assign(symmetric_ ? count : 0, -1);
@@ -90,13 +95,14 @@ class PairScorer {
 
   // Listed in ascending order of both tokens: the first to reach a maximum is the one that counts.
   void multiply(const TokenPair* listed, int count, const Running& pair, int64_t before) {
-    const float *queries[PAIR_BLOCK], *rows[PAIR_BLOCK];
+    const float *queries[PAIR_BLOCK], *rows[PAIR_BLOCK], *next[PAIR_BLOCK];
     double products[PAIR_BLOCK];
     for (int i = 0; i < count; ++i) {
       queries[i] = pair.query->rows + static_cast<size_t>(listed[i].query) * pairs_.docs.dim;
       rows[i] = block_.row(listed[i].doc);
+      next[i] = soon_ < soon_end_ ? block_.soon(soon_++) : rows[i];
     }
-    table_.dot_f64(queries, rows, rows, count, pairs_.docs.dim, products);
+    table_.dot_f64(queries, rows, next, count, pairs_.docs.dim, products);
     for (int i = 0; i < count; ++i) {
       const int q = listed[i].query, d = listed[i].doc;
       double score = products[i];
@@ -104,7 +110,8 @@ class PairScorer {
         const double norms = pair.query->norms[q] * block_.norm(d);
         score = norms > 0 ? score / norms : 0.0;
       }
-      if (score > best_[pair.at + q]) best_[pair.at + q] = score, winner_[pair.at + q] = static_cast<int32_t>(before + d);
+      const size_t at = pair.at + q;
+      if (score > best_[at]) best_[at] = score, winner_[at] = static_cast<int32_t>(before + d);
       if (symmetric_ && score > column_best_[d]) column_best_[d] = score, column_winner_[d] = q;
     }
   }
@@ -112,9 +119,11 @@ class PairScorer {
   void add_columns(Running& pair, int64_t before) {
     const float* weights = pairs_.doc_weights;
     if (weights) weights += pairs_.docs.offsets[pair.place->row] + before;
-    for (size_t j = 0; j < column_best_.size(); ++j) pair.columns += weights ? weights[j] * column_best_[j] : column_best_[j];
-    if (answers_.columns)
-      std::copy(column_winner_.begin(), column_winner_.end(), answers_.columns + answers_.columns_at[pair.place->at] + before);
+    for (size_t j = 0; j < column_best_.size(); ++j)
+      pair.columns += weights ? weights[j] * column_best_[j] : column_best_[j];
+    if (!answers_.columns) return;
+    std::copy(column_winner_.begin(), column_winner_.end(),
+              answers_.columns + answers_.columns_at[pair.place->at] + before);
   }
 
   void finish(const Running& pair, int64_t doc_tokens) {
@@ -149,8 +158,9 @@ class PairScorer {
   const KernelTable& table_;
   const bool symmetric_;
   TokenBlock block_;
+  int64_t soon_ = 0, soon_end_ = 0;  // tokens of the next block, prefetched one with each product
   std::vector<Running> running_;
-  AlignedVector<float> estimates_, least_;
+  AlignedVector<float> estimates_, least_, row_least_;
   std::vector<TokenPair> window_;
   std::vector<double> best_, column_best_;
   std::vector<int32_t> winner_, column_winner_;
@@ -187,7 +197,8 @@ void score_group(const TokenPairs& pairs, std::vector<Place> places, std::vector
     return *packed[std::lower_bound(queries.begin(), queries.end(), place.query) - queries.begin()];
   };
   parallel_for(static_cast<int64_t>(runs.size()) - 1, threads, interrupt, [&](int64_t run, int thread) {
-    (*scorers[thread])(places.data() + runs[run], places.data() + runs[run + 1], query_of);
+    const size_t first = runs[run], end = runs[run + 1], next = end < places.size() ? end : first;
+    (*scorers[thread])(places.data() + first, places.data() + end, places[next].row, query_of);
   });
 }
 
@@ -203,7 +214,8 @@ void maxsim_pairs(const TokenPairs& pairs, const PairAnswers& answers, int threa
     std::vector<Place> places;
     for (int64_t at = start; at < std::min(pairs.n, start + SORTED); ++at)
       places.push_back({pairs.doc_of[at], pairs.query_of[at], at});
-    if (!std::is_sorted(places.begin(), places.end(), by_query)) std::stable_sort(places.begin(), places.end(), by_query);
+    if (!std::is_sorted(places.begin(), places.end(), by_query))
+      std::stable_sort(places.begin(), places.end(), by_query);
     for (size_t first = 0, end; first < places.size(); first = end) {
       end = group_end(places, first, pairs.queries);
       score_group(pairs, {places.begin() + first, places.begin() + end}, scorers, table, threads, interrupt);

@@ -4,7 +4,10 @@ static float square_f32(const float* row, int n) {
   F sums[2] = {};
   int i = 0;
   for (; i + 2 * W <= n; i += 2 * W)
-    for (int s = 0; s < 2; ++s) sums[s] = fma(load_f(row + i + s * W), load_f(row + i + s * W), sums[s]);
+    for (int s = 0; s < 2; ++s) {
+      __builtin_prefetch(row + i + s * W + 8 * n);  // rows mostly follow one another
+      sums[s] = fma(load_f(row + i + s * W), load_f(row + i + s * W), sums[s]);
+    }
   for (; i < n; i += W) {
     const F x = n - i < W ? load_tail(row + i, n - i) : load_f(row + i);
     sums[0] = fma(x, x, sums[0]);
@@ -43,12 +46,14 @@ INLINE void estimate_block(const float* rows, size_t stride, const float* panels
 #pragma GCC unroll 16
   for (int r = 0; r < n_rows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) __builtin_memcpy(out + static_cast<size_t>(r) * width + v * W, &sums[r][v], sizeof(F));
+    for (int v = 0; v < vectors; ++v)
+      __builtin_memcpy(out + static_cast<size_t>(r) * width + v * W, &sums[r][v], sizeof(F));
 }
 
 // Blocks of `n_rows`, the last one moved back so that it is whole: some rows are then done twice.
 template <int N_ROWS, int N_PANELS>
-static void estimate_rows(const float* rows, size_t stride, int count, const float* panels, int dim, float* out, int width) {
+static void estimate_rows(const float* rows, size_t stride, int count, const float* panels, int dim, float* out,
+                          int width) {
   for (int done = 0; done < count; done += N_ROWS) {
     const size_t row = done + N_ROWS <= count ? done : count - N_ROWS;
     estimate_block(rows + row * stride, stride, panels, dim, out + row * width, width, N_ROWS, N_PANELS);
@@ -56,13 +61,15 @@ static void estimate_rows(const float* rows, size_t stride, int count, const flo
 }
 
 template <int N_PANELS>
-INLINE void estimate_panels(const float* rows, size_t stride, int count, const float* panels, int dim, float* out, int width) {
+INLINE void estimate_panels(const float* rows, size_t stride, int count, const float* panels, int dim, float* out,
+                            int width) {
   if (count >= BLOCK_DOCS) return estimate_rows<BLOCK_DOCS, N_PANELS>(rows, stride, count, panels, dim, out, width);
   if (BLOCK_DOCS > 4 && count >= 4) return estimate_rows<4, N_PANELS>(rows, stride, count, panels, dim, out, width);
   estimate_rows<1, N_PANELS>(rows, stride, count, panels, dim, out, width);
 }
 
-static void estimate_tokens(const void* tokens, size_t stride, int count, const void* query, int n_panels, int words, float* out) {
+static void estimate_tokens(const void* tokens, size_t stride, int count, const void* query, int n_panels, int words,
+                            float* out) {
   const float *rows = static_cast<const float*>(tokens), *panels = static_cast<const float*>(query);
   const size_t panel_floats = static_cast<size_t>(words) * PANEL;
   const int width = n_panels * PANEL;
@@ -75,40 +82,65 @@ static void estimate_tokens(const void* tokens, size_t stride, int count, const 
 
 #endif
 
-// NaN is greater than nothing, and below nothing: it raises no bound, and passes.
-INLINE F greater(F a, F b) { return a > b ? a : b; }
+// What the best products of `VECTORS * W` query tokens, and of each row among them, reach for sure. NaN raises nothing.
+template <int VECTORS>
+INLINE void raise_least(const TokenWindow& window, int column) {
+  F error[VECTORS], least[VECTORS];
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v)
+    error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  for (int r = 0; r < window.count; ++r) {
+    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width + column;
+    F of_row = splat(-__builtin_inff());
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; ++v) {
+      const F reached = fma(-error[v], splat(window.weight[r]), load_f(estimates + v * W) * window.scale[r]);
+      least[v] = greater(reached, least[v]);
+      of_row = greater(reached, of_row);
+    }
+    if (!window.row_least) continue;
+    const float best = largest_lane(of_row);
+    if (column == 0 || best > window.row_least[r]) window.row_least[r] = best;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v) __builtin_memcpy(window.least + column + v * W, &least[v], sizeof(F));
+}
 
-INLINE float largest_lane(F v) {
-  float largest = v[0];
-  for (int lane = 1; lane < W; ++lane) largest = v[lane] > largest ? v[lane] : largest;
-  return largest;
+// The pairs that may reach as much. NaN passes.
+template <int VECTORS>
+INLINE TokenPair* list_pairs(const TokenWindow& window, int column, TokenPair* out) {
+  F error[VECTORS], least[VECTORS];
+#pragma GCC unroll 8
+  for (int v = 0; v < VECTORS; ++v)
+    error[v] = load_f(window.error + column + v * W), least[v] = load_f(window.least + column + v * W);
+  uint32_t sought = window.sought[column / PANEL], present = window.present[column / PANEL];
+  if (VECTORS * W > PANEL)
+    sought |= static_cast<uint32_t>(window.sought[column / PANEL + 1]) << PANEL,
+    present |= static_cast<uint32_t>(window.present[column / PANEL + 1]) << PANEL;
+  for (int r = 0; r < window.count; ++r) {
+    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width + column;
+    const F row_least = splat(window.row_least ? window.row_least[r] : 0);
+    uint32_t of_query = 0, of_row = 0;
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; ++v) {
+      const F most = fma(error[v], splat(window.weight[r]), load_f(estimates + v * W) * window.scale[r]);
+      of_query |= not_below(most, least[v]) << v * W;
+      if (window.row_least) of_row |= not_below(most, row_least) << v * W;
+    }
+    for (uint32_t passed = (of_query & sought) | (of_row & present); passed; passed &= passed - 1)
+      *out++ = TokenPair{r, column + __builtin_ctz(passed)};
+  }
+  return out;
 }
 
 static size_t window_pairs(const TokenWindow& window, TokenPair* out) {
+  constexpr int VECTORS = PANEL / W;
   TokenPair* const first = out;
-  for (int v = 0; v < window.width; v += W) {
-    const F error = load_f(window.error + v);
-    F least = load_f(window.least + v);
-    for (int r = 0; r < window.count; ++r) {
-      const F estimate = load_f(window.estimates + static_cast<size_t>(r) * window.width + v) * window.scale[r];
-      least = greater(fma(-error, splat(window.weight[r]), estimate), least);
-    }
-    __builtin_memcpy(window.least + v, &least, sizeof least);
-  }
-  for (int r = 0; r < window.count; ++r) {
-    const float* estimates = window.estimates + static_cast<size_t>(r) * window.width;
-    const F scale = splat(window.scale[r]), weight = splat(window.weight[r]);
-    F of_row = splat(-__builtin_inff());
-    for (int v = 0; window.columns && v < window.width; v += W)
-      of_row = greater(fma(-load_f(window.error + v), weight, load_f(estimates + v) * scale), of_row);
-    const F row_least = splat(largest_lane(of_row));
-    for (int v = 0; v < window.width; v += W) {
-      const F most = fma(load_f(window.error + v), weight, load_f(estimates + v) * scale);
-      const int shift = v % PANEL;
-      unsigned passed = not_below(most, load_f(window.least + v)) & window.sought[v / PANEL] >> shift;
-      if (window.columns) passed |= not_below(most, row_least) & window.present[v / PANEL] >> shift;
-      for (; passed; passed &= passed - 1) *out++ = TokenPair{r, v + __builtin_ctz(passed)};
-    }
-  }
+  int column = 0;
+  for (; column + 2 * PANEL <= window.width; column += 2 * PANEL) raise_least<2 * VECTORS>(window, column);
+  if (column < window.width) raise_least<VECTORS>(window, column);
+  for (column = 0; column + 2 * PANEL <= window.width; column += 2 * PANEL)
+    out = list_pairs<2 * VECTORS>(window, column, out);
+  if (column < window.width) out = list_pairs<VECTORS>(window, column, out);
   return out - first;
 }

@@ -1,5 +1,12 @@
 // What an instruction set has no instructions for, over the vectors of vectors.inl.
 
+static inline F greater(F a, F b) { return a > b ? a : b; }
+
+static inline float largest_lane(F v) {
+  const float even = v[0] > v[2] ? v[0] : v[2], odd = v[1] > v[3] ? v[1] : v[3];
+  return even > odd ? even : odd;
+}
+
 static inline F half_to_float(const uint16_t* p) {
   typedef uint16_t H16 __attribute__((vector_size(2 * W)));
   H16 half;

@@ -18,11 +18,28 @@ double power_for(const float* values, int64_t n) {
   return largest > 0 ? std::ldexp(1.0, -std::ilogb(largest)) : 1.0;
 }
 
+// A row as words, for the kernels; returns by how much (Euclidean norm) that changes it.
+double form_words(const KernelTable& table, const std::vector<float>& row, std::vector<uint32_t>& words) {
+  if (!table.round_token) {
+    std::memcpy(words.data(), row.data(), row.size() * sizeof(float));
+    return 0;
+  }
+  table.round_token(row.data(), static_cast<int>(row.size()), words.data());
+  double squared = 0;
+  for (size_t k = 0; k < row.size(); ++k) {
+    const uint32_t bits = words[k / 2] >> 16 * (k % 2) << 16;
+    float rounded;
+    std::memcpy(&rounded, &bits, sizeof rounded);
+    squared += (static_cast<double>(row[k]) - rounded) * (static_cast<double>(row[k]) - rounded);
+  }
+  return std::sqrt(squared);
+}
+
 }  // namespace
 
-double estimate_error(int dim, const KernelTable& table) {
-  const double sums = (3.0 * dim + 128) * 0x1p-24, rounding = 1 + table.token_rounding;
-  return sums < 0.5 ? (1 + sums / (1 - sums)) * rounding * rounding - 1 : INF;
+double estimate_error(int dim) {
+  const double sums = (3.0 * dim + 128) * 0x1p-24;
+  return sums < 0.5 ? sums / (1 - sums) : INF;
 }
 
 double token_norm(const KernelTable& table, const float* row, int dim) {
@@ -34,12 +51,13 @@ double token_norm(const KernelTable& table, const float* row, int dim) {
 PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, const KernelTable& table)
     : rows(reinterpret_cast<const float*>(queries.rows.at(queries.offsets[query]))),
       count(static_cast<int>(queries.count(query))), width((count + PANEL - 1) / PANEL * PANEL),
-      panels(static_cast<size_t>(width) * table.token_words(queries.dim)), error(width, INF), sought(width / PANEL), present(width / PANEL),
-      norms(count) {
+      panels(static_cast<size_t>(width) * table.token_words(queries.dim)), error(width, INF), sought(width / PANEL),
+      present(width / PANEL), norms(count) {
   const int dim = queries.dim, n_words = table.token_words(dim);
   std::vector<float> scaled(dim);
   std::vector<uint32_t> words(n_words);
-  const double gamma = estimate_error(dim, table), power = power_for(rows, static_cast<int64_t>(count) * dim);
+  const double gamma = estimate_error(dim), r = table.token_rounding, relative = gamma * (1 + r) + r;
+  const double power = power_for(rows, static_cast<int64_t>(count) * dim);
   for (int i = 0; i < count; ++i) {
     const float* row = rows + static_cast<size_t>(i) * dim;
     norms[i] = token_norm(table, row, dim);
@@ -47,10 +65,9 @@ PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, c
     present[i / PANEL] |= bit;
     if (norms[i] > 0) sought[i / PANEL] |= bit;
     const double factor = !normalize ? power : norms[i] > 0 ? 1 / norms[i] : 0;
-    error[i] = norms[i] > 0 ? static_cast<float>((gamma * norms[i] * factor + FLOOR_QUERY) * (1 + 0x1p-20)) : 0.0f;
     for (int k = 0; k < dim; ++k) scaled[k] = static_cast<float>(row[k] * factor);
-    if (table.round_token) table.round_token(scaled.data(), dim, words.data());
-    else std::memcpy(words.data(), scaled.data(), dim * sizeof(float));
+    const double m = form_words(table, scaled, words), size = norms[i] * factor + m;
+    error[i] = norms[i] > 0 ? static_cast<float>((size * relative + m + FLOOR_QUERY) * (1 + 0x1p-20)) : 0.0f;
     uint32_t* panel = panels.data() + static_cast<size_t>(i / PANEL) * n_words * PANEL + i % PANEL;
     for (int k = 0; k < n_words; ++k) panel[static_cast<size_t>(k) * PANEL] = words[k];
   }
@@ -58,7 +75,8 @@ PackedQuery::PackedQuery(const Tokens& queries, int64_t query, bool normalize, c
 
 TokenBlock::TokenBlock(const Tokens& docs, bool normalize, int most, const KernelTable& table)
     : docs_(docs), normalize_(normalize), table_(table), reader_(docs.rows, docs.dim, table, most),
-      n_words_(table.token_words(docs.dim)), slack_((1 + estimate_error(docs.dim, table)) * (1 + 0x1p-20)), scale_(most, 1.0f), weight_(most), norms_(most) {
+      n_words_(table.token_words(docs.dim)), slack_((1 + estimate_error(docs.dim)) * (1 + 0x1p-20)),
+      scale_(most, 1.0f), weight_(most), norms_(most) {
   if (table.round_token) words_.resize(static_cast<size_t>(most + TOKEN_ROWS - 1) / TOKEN_ROWS * TOKEN_ROWS * n_words_);
 }
 

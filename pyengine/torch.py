@@ -22,9 +22,9 @@ REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-# Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. The results are scores [P],
-# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]: places in the padded rows of the other side, -1
-# where a token is masked or has nothing to choose from. Where winners are not needed, they have no columns.
+# Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. Results: scores [P],
+# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]. Winners are places in padded rows of the other
+# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns.
 maxsim_operator = torch.library.custom_op(
     "pyengine::maxsim",
     torch_maxsim.forward,
@@ -84,8 +84,7 @@ def maxsim(
     Raises ValueError or TypeError naming the argument; tokens that hold NaN or inf are a ValueError.
     """
     checks.choice(reduce, "reduce", REDUCTIONS)
-    if (reduce == "softmax") != (temperature is not None) or (temperature is not None and not temperature > 0):
-        raise ValueError(f"temperature must be above 0 with reduce='softmax', and None otherwise; got {temperature!r}")
+    _check_temperature(temperature, reduce)
     _check_tokens(queries, "queries", (3,))
     _check_tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
     if docs.shape[-1] != queries.shape[-1] or docs.device != queries.device:
@@ -102,6 +101,13 @@ def maxsim(
         0.0 if temperature is None else float(temperature),
     )  # fmt: skip
     return scores.view(shape)  # type: ignore[no-any-return]
+
+
+def _check_temperature(temperature: Any, reduce: str) -> None:
+    if temperature is not None and not isinstance(temperature, (int, float)):
+        raise TypeError(f"temperature must be a number; got {temperature!r}")
+    if (reduce == "softmax") != (temperature is not None) or (temperature is not None and not temperature > 0):
+        raise ValueError(f"temperature must be above 0 with reduce='softmax', and None otherwise; got {temperature!r}")
 
 
 def _check_tokens(tokens: Any, name: str, dims: tuple[int, ...]) -> None:

@@ -221,8 +221,9 @@ def _add_choices(
         return _native_choices(kernels, choosers, chosen, chooser_of, chosen_of, winners, factors)
     rows = choosers.flatten(0, 1), chosen.flatten(0, 1)
     gradients = [each.new_zeros(each.shape, dtype=torch.float64) for each in rows]
-    for some in (winners >= 0).nonzero().split(CHOICES):
-        pair, token = some.unbind(1)
+    pairs, tokens = (winners >= 0).nonzero(as_tuple=True)
+    for start in range(0, len(pairs), CHOICES):
+        pair, token = pairs[start : start + CHOICES], tokens[start : start + CHOICES]
         first = chooser_of[pair] * choosers.shape[1] + token
         second = chosen_of[pair] * chosen.shape[1] + winners[pair, token]
         for own, other, side in ((first, second, 0), (second, first, 1)):

@@ -58,9 +58,9 @@ KINDS: dict[str, Any] = {
     "normal": lambda rng, shape: rng.standard_normal(shape).astype(np.float32),
     "ties": lambda rng, shape: rng.integers(-1, 2, shape).astype(np.float32),
     "duplicates": lambda rng, shape: np.tile(rng.standard_normal((1, shape[1])), (shape[0], 1)).astype(np.float32),
-    "near": lambda rng, shape: (
-        rng.standard_normal((1, shape[1])) + 1e-6 * rng.integers(-1, 2, shape)
-    ).astype(np.float32),
+    "near": lambda rng, shape: (rng.standard_normal((1, shape[1])) + 1e-6 * rng.integers(-1, 2, shape)).astype(
+        np.float32
+    ),
     "negative": lambda rng, shape: -np.abs(rng.standard_normal(shape)).astype(np.float32),
     "zeros": lambda rng, shape: (rng.standard_normal(shape) * rng.integers(0, 2, (shape[0], 1))).astype(np.float32),
     "huge": lambda rng, shape: _scaled(rng, shape, 36, 38.4),
@@ -109,7 +109,9 @@ def check(
     assert NATIVE is not None
     rng = np.random.default_rng(len(pairs))
     query_weights = rng.standard_normal(len(queries.values)).astype(np.float32) if weighted else None
-    doc_weights = rng.standard_normal(len(docs.values)).astype(np.float32) if weighted and reduce == "symmetric" else None
+    doc_weights = (
+        rng.standard_normal(len(docs.values)).astype(np.float32) if weighted and reduce == "symmetric" else None
+    )
     bias = rng.standard_normal(len(docs)) if biased else None
     scores, winners, columns = NATIVE.maxsim_pairs(
         queries.native(), native_docs or docs.native(norms),
@@ -136,7 +138,9 @@ def check(
 
 
 def all_pairs(queries: Sets, docs: Sets) -> I64:
-    return np.stack(np.meshgrid(range(len(queries)), range(len(docs)), indexing="ij"), -1).reshape(-1, 2).astype(np.int64)
+    return (
+        np.stack(np.meshgrid(range(len(queries)), range(len(docs)), indexing="ij"), -1).reshape(-1, 2).astype(np.int64)
+    )
 
 
 LENGTHS = ([32, 1, 0, 7, 16, 33, 70], [20, 0, 1, 12, 123, 13, 300, 3, 4])

@@ -37,7 +37,7 @@ backward_operator = torch.library.custom_op(
     torch_maxsim.backward,
     mutates_args=(),
     schema="(Tensor gradient, Tensor queries, Tensor docs, Tensor queries_mask, Tensor docs_mask, Tensor pairs,"
-    " Tensor winners, Tensor doc_winners, str reduce, float temperature) -> (Tensor, Tensor)",
+    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature) -> (Tensor, Tensor)",
 )
 
 
@@ -173,19 +173,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _backward(ctx: Any, gradient: Tensor, *_of_winners: Any) -> tuple[Tensor | None, ...]:
-    """Cosines are products of unit vectors u = x / |x|; a gradient g at u is (g - (g u) u) / |x| at x."""
-    *tokens, queries_mask, docs_mask, pairs, winners, doc_winners = ctx.saved_tensors
-    dtype = torch.float64 if ctx.reduce == "softmax" else torch_maxsim.wide(tokens[0])
-    vectors, scales = tokens, (None, None)
-    if ctx.normalize:
-        vectors, scales = zip(*map(torch_maxsim.unit, tokens, (queries_mask, docs_mask)))
-    gradients = backward_operator(
-        gradient, *(each.to(dtype) for each in vectors), queries_mask, docs_mask, pairs, winners, doc_winners,
-        ctx.reduce, ctx.temperature,
-    )  # fmt: skip
-    if ctx.normalize:
-        gradients = [(g - (g * u).sum(-1, keepdim=True) * u) * scale for g, u, scale in zip(gradients, vectors, scales)]
-    return *(g.to(each.dtype) for g, each in zip(gradients, tokens)), *[None] * 6
+    *tensors, winners, doc_winners = ctx.saved_tensors
+    gradients = backward_operator(gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature)
+    return *gradients, *[None] * 6
 
 
 maxsim_operator.register_autograd(_backward, setup_context=_save)

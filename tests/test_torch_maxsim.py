@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ from pyengine.types import F32
 torch = pytest.importorskip("torch")
 from pyengine import torch_maxsim  # noqa: E402
 
-Tensor = torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAXIMA = ("sum", "mean", "symmetric")
 PATHS = ("native", "torch")
 

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_maxsim
+from pyengine import checks, torch_blocks, torch_maxsim
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -159,7 +159,7 @@ def _(
     n_pairs = pairs.shape[0]
     widths = (0 if reduce == "softmax" else queries.shape[1], docs.shape[1] if reduce == "symmetric" else 0)
     winners, doc_winners = (pairs.new_empty((n_pairs, width), dtype=torch.int32) for width in widths)
-    return queries.new_empty(n_pairs, dtype=torch_maxsim.wide(queries)), winners, doc_winners
+    return queries.new_empty(n_pairs, dtype=torch_blocks.wide(queries)), winners, doc_winners
 
 
 @backward_operator.register_fake

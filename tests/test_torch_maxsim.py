@@ -18,7 +18,7 @@ from pyengine.ragged import Ragged
 from pyengine.types import F32
 
 torch = pytest.importorskip("torch")
-from pyengine import torch_maxsim  # noqa: E402
+from pyengine import torch_blocks, torch_maxsim  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,9 +88,9 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """The extension, and what other devices and float64 take, in small blocks."""
     if request.param == "torch":
         monkeypatch.setattr(torch_maxsim, "_native", lambda tokens: None)
-        monkeypatch.setattr(torch_maxsim, "LANE_PRODUCTS", 300)
-        monkeypatch.setattr(torch_maxsim, "CHOICES", 50)
-    monkeypatch.setattr(torch_maxsim, "PRODUCTS", 300)
+        monkeypatch.setattr(torch_blocks, "LANE_PRODUCTS", 300)
+        monkeypatch.setattr(torch_blocks, "CHOICES", 50)
+    monkeypatch.setattr(torch_blocks, "PRODUCTS", 300)
     return str(request.param)
 
 
@@ -129,7 +129,8 @@ def einsum(case: Batch) -> Tensor:
             back = maxima(products.mT, case.docs_mask[None], case.queries_mask[:, None], True)
             score = (score + back) / 2
     usable = case.queries_mask.any(1)[:, None] & case.docs_mask.any(1)[None]
-    return torch.where(usable, score, 0.0)
+    result: Tensor = torch.where(usable, score, 0.0)
+    return result
 
 
 def maxima(products: Tensor, choosers: Tensor, chosen: Tensor, mean: bool) -> Tensor:
@@ -142,7 +143,7 @@ def counts(mask: Tensor) -> Tensor:
     return mask.sum(-1).clamp(min=1)
 
 
-def unit(tokens: Tensor) -> Tensor:
+def unit(tokens: Tensor) -> Any:
     square = (tokens * tokens).sum(-1, keepdim=True)
     return tokens * torch.where(square > 0, square.clamp(min=1e-300).rsqrt(), 0.0)
 
@@ -260,7 +261,7 @@ def test_softmax_has_its_limits(temperature: float, limit: str) -> None:
     want = (products.amax(3) if limit == "max" else products.mean(3)).mean(2)
     torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-9)
     both = [torch.autograd.grad(each.sum(), (queries, docs)) for each in (got, want)]
-    assert_close(*both, 1e-6)
+    assert_close(both[0], both[1], 1e-6)
 
 
 # Which of equal cosines is the greatest is decided by their last bits, and in another formulation otherwise.
@@ -308,12 +309,13 @@ def test_the_first_of_equal_maxima_gets_the_gradient(dtype: Any, normalize: bool
 def test_gradcheck(reduce: str, normalize: bool) -> None:
     queries_mask, docs_mask = torch.ones(2, 3).bool(), torch.ones(3, 4).bool()
     queries_mask[1, 1] = docs_mask[0, 0] = docs_mask[1] = False
-    tokens = (torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True) for shape in ((2, 3), (3, 4)))
-    case = Batch(*tokens, queries_mask, docs_mask, reduce, normalize)
+    queries, docs = (torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True) for shape in ((2, 3), (3, 4)))
+    case = Batch(queries, docs, queries_mask, docs_mask, reduce, normalize)
 
     def finite(queries: Tensor, docs: Tensor) -> Tensor:
         scores = replace(case, queries=queries, docs=docs).scores()
-        return torch.where(scores > -torch.inf, scores, 0.0)
+        result: Tensor = torch.where(scores > -torch.inf, scores, 0.0)
+        return result
 
     assert torch.autograd.gradcheck(finite, (case.queries, case.docs))
 
@@ -333,7 +335,7 @@ def test_gradients_do_not_depend_on_threads(reduce: str, threads: Callable[[int]
 def test_only_one_side_needs_a_gradient() -> None:
     case = batch()
     scores = replace(case, docs=case.docs.detach()).scores()
-    scores[:, 0].sum().backward()
+    torch.autograd.backward(scores[:, 0].sum())
     assert torch.equal(case.queries.grad, torch.autograd.grad(case.scores()[:, 0].sum(), case.queries)[0])
     assert not replace(case, queries=case.queries.detach(), docs=case.docs.detach()).scores().requires_grad
 
@@ -343,7 +345,7 @@ def test_a_gradient_has_none_itself() -> None:
     scores = case.scores()[:, 0].sum()
     (gradient,) = torch.autograd.grad(scores, case.queries, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
-        gradient.sum().backward()
+        torch.autograd.backward(gradient.sum())
 
 
 # --- What torch asks of an operator -----------------------------------------------------------------------------------
@@ -367,7 +369,8 @@ def test_compiles_whole(reduce: str) -> None:
 
     def loss(queries: Tensor, docs: Tensor) -> Tensor:
         scores = replace(case, queries=2 * queries, docs=docs).scores()[:, :3]
-        return torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0]))
+        result: Tensor = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0]))
+        return result
 
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -388,7 +391,7 @@ def test_autocast_changes_nothing() -> None:
         half = replace(case, queries=out)
         scores = half.scores()
         assert_bits(scores, half.specified())
-    scores[:, 0].sum().backward()
+    torch.autograd.backward(scores[:, 0].sum())
     assert layer.weight.grad is not None
     assert layer.weight.grad.isfinite().all()
 

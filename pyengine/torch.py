@@ -16,15 +16,15 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_maxsim
+from pyengine import checks, torch_blocks, torch_maxsim
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-# Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. The results are scores [P],
-# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]: places in the padded rows of the other side, -1
-# where a token is masked or has nothing to choose from. Where winners are not needed, they have no columns.
+# Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. Results: scores [P],
+# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]. Winners are places in padded rows of the other
+# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns.
 maxsim_operator = torch.library.custom_op(
     "pyengine::maxsim",
     torch_maxsim.forward,
@@ -37,7 +37,7 @@ backward_operator = torch.library.custom_op(
     torch_maxsim.backward,
     mutates_args=(),
     schema="(Tensor gradient, Tensor queries, Tensor docs, Tensor queries_mask, Tensor docs_mask, Tensor pairs,"
-    " Tensor winners, Tensor doc_winners, str reduce, float temperature) -> (Tensor, Tensor)",
+    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature) -> (Tensor, Tensor)",
 )
 
 
@@ -84,8 +84,7 @@ def maxsim(
     Raises ValueError or TypeError naming the argument; tokens that hold NaN or inf are a ValueError.
     """
     checks.choice(reduce, "reduce", REDUCTIONS)
-    if (reduce == "softmax") != (temperature is not None) or (temperature is not None and not temperature > 0):
-        raise ValueError(f"temperature must be above 0 with reduce='softmax', and None otherwise; got {temperature!r}")
+    _check_temperature(temperature, reduce)
     _check_tokens(queries, "queries", (3,))
     _check_tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
     if docs.shape[-1] != queries.shape[-1] or docs.device != queries.device:
@@ -102,6 +101,13 @@ def maxsim(
         0.0 if temperature is None else float(temperature),
     )  # fmt: skip
     return scores.view(shape)  # type: ignore[no-any-return]
+
+
+def _check_temperature(temperature: Any, reduce: str) -> None:
+    if temperature is not None and not isinstance(temperature, (int, float)):
+        raise TypeError(f"temperature must be a number; got {temperature!r}")
+    if (reduce == "softmax") != (temperature is not None) or (temperature is not None and not temperature > 0):
+        raise ValueError(f"temperature must be above 0 with reduce='softmax', and None otherwise; got {temperature!r}")
 
 
 def _check_tokens(tokens: Any, name: str, dims: tuple[int, ...]) -> None:
@@ -153,7 +159,7 @@ def _(
     n_pairs = pairs.shape[0]
     widths = (0 if reduce == "softmax" else queries.shape[1], docs.shape[1] if reduce == "symmetric" else 0)
     winners, doc_winners = (pairs.new_empty((n_pairs, width), dtype=torch.int32) for width in widths)
-    return queries.new_empty(n_pairs, dtype=torch_maxsim.wide(queries)), winners, doc_winners
+    return queries.new_empty(n_pairs, dtype=torch_blocks.wide(queries)), winners, doc_winners
 
 
 @backward_operator.register_fake
@@ -167,19 +173,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _backward(ctx: Any, gradient: Tensor, *_of_winners: Any) -> tuple[Tensor | None, ...]:
-    """Cosines are products of unit vectors u = x / |x|; a gradient g at u is (g - (g u) u) / |x| at x."""
-    *tokens, queries_mask, docs_mask, pairs, winners, doc_winners = ctx.saved_tensors
-    dtype = torch.float64 if ctx.reduce == "softmax" else torch_maxsim.wide(tokens[0])
-    vectors, scales = tokens, (None, None)
-    if ctx.normalize:
-        vectors, scales = zip(*map(torch_maxsim.unit, tokens, (queries_mask, docs_mask)))
-    gradients = backward_operator(
-        gradient, *(each.to(dtype) for each in vectors), queries_mask, docs_mask, pairs, winners, doc_winners,
-        ctx.reduce, ctx.temperature,
-    )  # fmt: skip
-    if ctx.normalize:
-        gradients = [(g - (g * u).sum(-1, keepdim=True) * u) * scale for g, u, scale in zip(gradients, vectors, scales)]
-    return *(g.to(each.dtype) for g, each in zip(gradients, tokens)), *[None] * 6
+    *tensors, winners, doc_winners = ctx.saved_tensors
+    gradients = backward_operator(gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature)
+    return *gradients, *[None] * 6
 
 
 maxsim_operator.register_autograd(_backward, setup_context=_save)

@@ -105,7 +105,6 @@ TOKEN_SHARE = 4096  # document tokens that a thread takes at a time, about
 QUERY_PANEL_BYTES = 512 << 10  # of query tokens scanned together: they stay in the L2 cache
 TOKEN_SAMPLE = 256  # documents sampled
 TOKEN_LAUNCH = ("tile", "share", "sample", "sample_rank", "width", "query_tokens", "deviations", "num_threads")
-TOKEN_DEVIATIONS = 4.0  # of what rounding errors do to a sum of maxima
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def plan_maxsim(
         sample_rank=max(1, min(k, sample) if sure else _sample_rank(k, sample, n_docs)),
         width=max(width, 4 * k),
         query_tokens=together,
-        deviations=inf if sure else TOKEN_DEVIATIONS,
+        deviations=inf if sure else DEVIATIONS,
         num_threads=max(1, min(num_threads, operations // THREAD_OPERATIONS)),
         bytes_read=blocks * doc_tokens * row_bytes,
         operations=operations,

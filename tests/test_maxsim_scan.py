@@ -162,7 +162,7 @@ launches = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(
     kind=st.sampled_from(KINDS),
     query_kind=st.sampled_from([*KINDS, "same", "same", "same"]),

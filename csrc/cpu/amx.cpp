@@ -114,29 +114,40 @@ size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels,
   return hits - first;
 }
 
-// Document tokens [first, last) and `PANELS` panels. Groups of 32 tokens, or fewer than 16 at the end.
+// Groups of 32 document tokens, or fewer than 16 at the end, and `PANELS` panels. The tiles work on a group while the
+// maxima of the one before it are taken.
 template <int PANELS>
-void panel_maxima(const TokenTile& docs, int first, int last, const int8_t* panel, const int32_t* start, int depth,
-                  float* maxima, size_t stride) {
-  alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
-  Maxima<PANELS> best(docs, maxima, stride, first);
-  for (int token = first; token < last;) {
-    const uint8_t* codes = docs.codes + token * docs.stride;
-    const bool two = token + 2 * TILE_DOCS <= last;
-    const int count = two ? 2 * TILE_DOCS : last - token < TILE_DOCS ? last - token : TILE_DOCS;
-    const uint8_t* next = docs.cold ? codes + count * docs.stride : nullptr;
-    if (two)
-      multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums, true, PANELS == 2);
-    else
-      multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums, false, PANELS == 2);
-    for (int d = 0; d < count; ++d) {
-      I products[PANELS];
-      for (int p = 0; p < PANELS; ++p) products[p] = load_i(sums[d] + p * PANEL);
-      best.add(products, token + d);
+struct PanelMaxima {
+  const TokenTile& docs;
+  const int8_t* panel;
+  const int32_t* start;
+  int depth;
+  bool fetch;
+  Maxima<PANELS> best;
+
+  void run(int first, int last) {
+    alignas(64) int32_t sums[2][2 * TILE_DOCS][2 * PANEL];
+    int waiting = 0, turn = 0;  // tokens before `first` whose products are in sums[turn]
+    while (first < last) {
+      const int count = last - first >= 2 * TILE_DOCS ? 2 * TILE_DOCS : last - first < TILE_DOCS ? last - first : TILE_DOCS;
+      const uint8_t* codes = docs.codes + first * docs.stride;
+      const uint8_t* next = fetch ? codes + 2 * count * docs.stride : nullptr;
+      if (count == 2 * TILE_DOCS)
+        multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums[turn ^ 1], true, PANELS == 2);
+      else
+        multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums[turn ^ 1], false, PANELS == 2);
+      if (waiting) best.add_rows(sums[turn][0], first - waiting, waiting);
+      turn ^= 1, first += count, waiting = count;
     }
-    token += count;
+    best.add_rows(sums[turn][0], last - waiting, waiting);
+    best.save();
   }
-  best.save();
+};
+
+template <int PANELS>
+void panel_maxima(const TokenTile& docs, int first, int last, const int8_t* panel, const int32_t* start, int depth, bool fetch,
+                  float* maxima, size_t stride) {
+  PanelMaxima<PANELS>{docs, panel, start, depth, fetch, Maxima<PANELS>(docs, maxima, stride, first)}.run(first, last);
 }
 
 void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth, float* maxima,
@@ -147,10 +158,11 @@ void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* st
     configure(TileConfig(first < whole ? TILE_DOCS : last - first));
     for (int p = 0; p < n_panels; p += 2) {
       const int8_t* panel = panels + p * (size_t)depth * PANEL;
+      const bool fetch = docs.cold && p == 0;
       if (p + 1 < n_panels)
-        panel_maxima<2>(docs, first, last, panel, start + p * PANEL, depth, maxima + p * PANEL, stride);
+        panel_maxima<2>(docs, first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
       else
-        panel_maxima<1>(docs, first, last, panel, start + p * PANEL, depth, maxima + p * PANEL, stride);
+        panel_maxima<1>(docs, first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
     }
     first = last;
   }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/term_range.h"
+
 namespace pyengine {
 namespace {
 
@@ -130,6 +132,9 @@ void DocTiles::quantize(const RowSequence& rows, int count) {
 // Codes describe d/|d| of the whole vector; the weight makes of its product the score (cosine renormalises a prefix).
 void DocTiles::weigh(const RowSequence& rows, int count) {
   const bool stored = corpus_.codes != nullptr, prefix = stored && corpus_.dims < corpus_.dim;
+  if (corpus_.metric == Metric::dot && stored && !tile_.offset && !rows.list && rows.step == 1 &&
+      weigh_plainly(corpus_.norms + rows.first, count))
+    return;
   for (int i = 0; i < count; ++i) {
     const int64_t row = rows[i];
     const double norm = stored ? corpus_.norms[row] : norm_[i];
@@ -145,6 +150,17 @@ void DocTiles::weigh(const RowSequence& rows, int count) {
     else
       set_offset(i, 0, bias);
   }
+}
+
+// The same for norms of ordinary size alone, by whole registers; false, with nothing done, where one is not.
+bool DocTiles::weigh_plainly(const double* norms, int count) {
+  const double factor = 1 / norm_unit_;
+  for (int i = 0; i < count; ++i) weight_[i] = static_cast<float>(norms[i] * factor);
+  const TermRange range(weight_.data(), count);
+  if (range.least < SMALLEST_WEIGHT || range.largest > LARGEST_WEIGHT) return false;
+  for (int i = 0; i < count; ++i) residual_[i] *= weight_[i] * (1 + 0x1p-22f);
+  for (int i = 0; i < count; ++i) scale_[i] *= weight_[i];
+  return true;
 }
 
 void DocTiles::set_weight(int doc, double weight) {

@@ -39,6 +39,32 @@ struct Maxima {
 #pragma GCC unroll 8
     for (int v = 0; v < WIDTH; ++v) best[v] = maximum(__builtin_convertvector(products[v], F) * factor, best[v]);
   }
+
+  // Rows of MAX_PANELS panels of products, of tokens of one document: as a tree, so that few maxima wait for one another.
+  INLINE_MEMBER void add_four(const int32_t* products, int token) {
+#pragma GCC unroll 8
+    for (int v = 0; v < WIDTH; ++v)
+      best[v] = maximum(maximum(maximum(scaled(products, 0, v, token), scaled(products, 1, v, token)),
+                                maximum(scaled(products, 2, v, token), scaled(products, 3, v, token))), best[v]);
+  }
+
+  INLINE_MEMBER void add_rows(const int32_t* products, int token, int count) {
+    for (int i = 0; i < count;) {
+      if (token + i == *end) next_doc();
+      const int until = *end - token < count ? *end - token : count;
+      for (; i + 4 <= until; i += 4) add_four(products + i * ROW, token + i);
+      for (; i < until; ++i)
+#pragma GCC unroll 8
+        for (int v = 0; v < WIDTH; ++v) best[v] = maximum(scaled(products, i, v, token), best[v]);
+    }
+  }
+
+ private:
+  static constexpr int ROW = MAX_PANELS * PANEL;
+
+  INLINE_MEMBER F scaled(const int32_t* products, int row, int v, int token) const {
+    return __builtin_convertvector(load_i(products + row * ROW + v * W), F) * splat(scale[token + row]);
+  }
 };
 
 static float dot_f32(const float* a, const float* b, int n) {

@@ -7,12 +7,13 @@
 #include "cpu/dispatch.h"
 #include "cpu/doc_tiles.h"
 #include "cpu/selection.h"
+#include "cpu/term_range.h"
 #include "cpu/token_queries.h"
 
 namespace pyengine {
 namespace {
 
-constexpr int64_t MAXIMA_BYTES = 1 << 20;  // that a thread holds, unless the queries have more tokens
+constexpr int64_t MAXIMA_BYTES = 64 << 10;  // that a thread holds, unless the queries have more tokens
 
 // Documents by place: all of them, or those of a list.
 struct Considered {
@@ -48,13 +49,6 @@ double offset_unit(const TokenSearch& search) {
   double largest = 0;
   if (search.bias)
     for (int64_t i = 0; i < search.docs.n; ++i) largest = std::max(largest, std::fabs(search.bias[i]));
-  return largest;
-}
-
-// The largest of terms that are never negative.
-float largest_of(const float* terms, int n) {
-  float largest = 0;
-  for (int i = 0; i < n; ++i) largest = terms[i] > largest ? terms[i] : largest;
   return largest;
 }
 
@@ -141,8 +135,8 @@ class TokenScan {
       for (int d = 0, start = 0; d < n; start = worker.ends[d++]) {
         worker.ends[d] = n == 1 ? count : static_cast<int32_t>(docs.offsets[worker.docs[d] + 1] - first);
         const int size = worker.ends[d] - start;
-        worker.weight[d] = tile.weight ? std::max(worker.weight[d], largest_of(tile.weight + start, size)) : 1;
-        worker.residual[d] = std::max(worker.residual[d], largest_of(tile.residual + start, size));
+        worker.weight[d] = tile.weight ? std::max(worker.weight[d], TermRange(tile.weight + start, size).largest) : 1;
+        worker.residual[d] = std::max(worker.residual[d], TermRange(tile.residual + start, size).largest);
       }
       queries_.maxima({tile.codes, tile.stride, count, tile.scale, worker.ends.data(), tile.cold}, worker.maxima.data());
     }

@@ -6,6 +6,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/sign_kernels.h"
+#include "cpu/term_range.h"
 
 namespace pyengine {
 namespace {
@@ -22,29 +23,14 @@ double excess(const DocTile& tile, int doc, const QueryBlock& block, int query, 
          block.threshold[query];
 }
 
-// Terms that are never negative have the order of their bits, in which compilers find an extreme by whole registers.
-struct Range {
-  float least, largest;
-
-  Range(const float* terms, int n) {
-    int32_t low = INT32_MAX, high = 0;
-    for (int i = 0; i < n; ++i) {
-      int32_t bits;
-      std::memcpy(&bits, terms + i, sizeof bits);
-      low = std::min(low, bits), high = std::max(high, bits);
-    }
-    std::memcpy(&least, &low, sizeof low), std::memcpy(&largest, &high, sizeof high);
-  }
-};
-
 // The extremes of a tile's terms: what its best document could have.
 struct Extremes {
   float least_scale, scale, weight, residual, offset;
 
   explicit Extremes(const DocTile& tile) {
-    const Range scales(tile.scale, tile.count);
+    const TermRange scales(tile.scale, tile.count);
     least_scale = scales.least, scale = scales.largest;
-    weight = tile.weight ? Range(tile.weight, tile.count).largest : 0, residual = Range(tile.residual, tile.count).largest;
+    weight = tile.weight ? TermRange(tile.weight, tile.count).largest : 0, residual = TermRange(tile.residual, tile.count).largest;
     offset = tile.offset ? *std::max_element(tile.offset, tile.offset + tile.count) : 0;
   }
 

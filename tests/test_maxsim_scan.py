@@ -109,8 +109,10 @@ def reference_products(query: F32, docs: F32, metric: str) -> F64:
 def check(search: Search, k: int, **launch: Any) -> Candidates:
     """What is dropped stays below the bound, nothing is listed that may not be, and estimates are sane."""
     found, scores, allowed = search.propose(k, **launch), search.scores(), search.allowed()
-    assert found.offsets[0] == 0 and found.offsets[-1] == len(found.rows) == len(found.estimates)
-    assert not np.isnan(found.dropped).any() and not np.isnan(found.estimates).any()
+    assert found.offsets[0] == 0
+    assert found.offsets[-1] == len(found.rows) == len(found.estimates)
+    assert not np.isnan(found.dropped).any()
+    assert not np.isnan(found.estimates).any()
     for q in range(len(scores)):
         rows = found.rows[found.offsets[q] : found.offsets[q + 1]]
         assert len(set(rows.tolist())) == len(rows)
@@ -203,10 +205,11 @@ def test_dropped_is_a_bound(
     mask = np.packbits(
         rng.random((1 if masked == "all" else len(query_lengths), len(lengths))) < 0.7, axis=1, bitorder="little"
     )
+    bias = biased * rng.choice([-1.0, 0.0, 1.0], len(lengths))
     check(
         Search(
             queries, query_offsets, docs, offsets, normalize, reduce, weights if weighted else None,
-            None if masked == "none" else mask, biased * rng.choice([-1.0, 0.0, 1.0], len(lengths)) if biased else None, coding,
+            None if masked == "none" else mask, bias if biased else None, coding,
         ),
         k, **launch,
     )  # fmt: skip
@@ -231,7 +234,8 @@ def test_few_are_listed_and_they_hold_the_best(isa: str) -> None:
     for q in (0, 3, 4):
         rows = found.rows[found.offsets[q] : found.offsets[q + 1]]
         best = np.argsort(-scores[q], kind="stable")[:10]
-        assert set(best) <= set(rows.tolist()) and len(rows) < 200
+        assert set(best) <= set(rows.tolist())
+        assert len(rows) < 200
         assert found.dropped[q] < scores[q, best[-1]]
         error = np.abs(found.estimates[found.offsets[q] : found.offsets[q + 1]] - scores[q, rows])
         assert error.max() < 0.01 * 32  # far inside the bound
@@ -256,7 +260,8 @@ def test_empty_queries_are_ranked_by_bias_alone(isa: str) -> None:
     search = corpus(bias=np.arange(400.0))
     found = check(search, 10, width=400, deviations=float("inf"))
     rows = found.rows[found.offsets[1] : found.offsets[2]]
-    assert set(range(390, 400)) <= set(rows.tolist()) and len(rows) < 20
+    assert set(range(390, 400)) <= set(rows.tolist())
+    assert len(rows) < 20
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def _units(tokens: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
     """The tokens / |tokens|, 0 where the norm is 0 or there is no token."""
     units = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
     for part, real, unit in _rows(tokens, mask[..., None], units):
-        values = part.double().masked_fill_(~real, 0.0)
+        values = part.double().masked_fill(~real, 0.0)  # a copy: float64 tokens are not converted
         unit.copy_(values.mul_(_scale(values)))
     return units
 

@@ -332,6 +332,18 @@ def test_gradients_do_not_depend_on_threads(reduce: str, threads: Callable[[int]
         assert all(torch.equal(one, other) for one, other in zip(again, found[0]))
 
 
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("reduce", pe.torch.REDUCTIONS)
+def test_the_inputs_stay_as_they_are(reduce: str, dtype: Any) -> None:
+    case = batch(reduce=reduce, normalize=True).to(dtype)
+    before = [each.detach().clone() for each in (case.queries, case.docs)]
+    gradients(case.scores(), case, torch.ones(4, 7))
+    for each, copy in zip((case.queries, case.docs), before):
+        assert torch.equal(each.detach().nan_to_num(), copy.nan_to_num())
+        assert torch.equal(each.isnan(), copy.isnan())
+
+
 def test_only_one_side_needs_a_gradient() -> None:
     case = batch()
     scores = replace(case, docs=case.docs.detach()).scores()

@@ -104,9 +104,9 @@ class MultiVectorIndex(Index[TokenStore]):
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
-        """The k best documents of each query; queries, ``reduce``, weights and temperature as for `pyengine.maxsim_topk`, filters as
-        for `pyengine.topk`. ``ids`` of the result are those given to `add`, and ties go to the smaller of them.
-        ``mask``, ``bias`` and ``groups`` follow the order of `ids`."""
+        """The k best documents of each query; queries, ``reduce``, weights and temperature as for
+        `pyengine.maxsim_topk`, filters as for `pyengine.topk`. ``ids`` of the result are those given to `add`, and ties
+        go to the smaller of them. ``mask``, ``bias`` and ``groups`` follow the order of `ids`."""
         filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
         problem = self._problem(
             queries, k, mask=mask, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,

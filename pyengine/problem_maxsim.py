@@ -90,6 +90,13 @@ class MaxSimProblem(Problem):
             "bias": self.bias,
         }
 
+    def upper(self) -> MaxSimProblem:
+        """A search by maxima alone whose scores are at least these, rounding included: "mean" for "softmax". Otherwise
+        the same."""
+        if self.reduce != "softmax":
+            return self
+        return replace(self, reduce="mean", temperature=None, ceiling=None)  # what is above it may score below
+
     def row_numbers(self, k: int) -> MaxSimProblem:
         """The same search for the k best, by row number, of those that the mask allows."""
         return replace(self, k=k, ids=None, filters=None)

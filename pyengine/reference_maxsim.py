@@ -11,11 +11,11 @@ starts at +0.0 and takes its terms in order; a weight times its maximum is round
     with query weights w:  sum_i w_i M_i                      (of "sum")
     with w and document weights v:  (sum_i w_i M_i + sum_j v_j C_j) / 2    of "symmetric" (arXiv 2203.07111)
     softmax    (sum_i f_i) / L_q, f_i = sum_j p_ij s_ij and p_i = softmax(s_i / t)
-    pooled     cos(q, sum_j p_j d_j) of queries of one token q                 X-Pool's parameter-free form (arXiv 2203.15086)
+    pooled     cos(q, sum_j p_j d_j) of queries of one token q         X-Pool, without parameters (arXiv 2203.15086)
     aligned    sum_k cos(q_k, d_k), or sum_k w_k cos(q_k, d_k), of sets of one length
 
-The softmax is `pyengine.reference_softmax`: its operations are part of the specification, which makes it exact to the bit
-like all else. With ``normalize`` tokens are compared, and pooled, as unit vectors.
+The softmax is `pyengine.reference_softmax`: its operations are part of the specification, so that it is exact to the
+bit like all else. With ``normalize`` tokens are compared, and pooled, as unit vectors.
 
 A bias is added in float64, and the whole is rounded to float32 once. A query without tokens scores 0, before its bias,
 against every document; a document without tokens scores -inf against all other queries, which no top k returns.

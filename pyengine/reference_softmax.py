@@ -34,7 +34,7 @@ def exp(x: F64) -> F64:
 
 def softened(products: F64, temperature: float) -> tuple[F64, F64]:
     """Of products [Lq, Ld], Ld >= 1: powers e^((s_ij - M_i) / t) [Lq, Ld], M_i the maximum, and the means [Lq] of the
-    products under these weights, M_i + sum_j power_ij (s_ij - M_i) / sum_j power_ij. Not above M_i, rounding included."""
+    products under these weights, M_i + sum_j power_ij (s_ij - M_i) / sum_j power_ij: at most M_i, however rounded."""
     largest = products.max(axis=1, keepdims=True)
     below = products - largest
     with np.errstate(over="ignore"):

@@ -131,7 +131,8 @@ struct KernelTable {
   void (*estimate_tokens)(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out);
   // Every pair that can be a maximum, in the order of the rows; `out` has room for all. Returns how many.
   size_t (*window_pairs)(const TokenWindow& window, TokenPair* out);
-  // float64, for rows of n doubles, n a multiple of 8. The specification's dot products, as [n_queries, stride].
+  // float64, for rows of n doubles, n a multiple of 8. The specification's dot products of what
+  // float32 holds, as [n_queries, stride].
   void (*products_f64)(const double* queries, int n_queries, const double* rows, int n_rows, int n, double* out, size_t stride);
   // Turns products into e^((product - largest) / temperature), and returns the mean of the products under these weights.
   // What is added to make n a multiple of 8 is -inf.

@@ -1,7 +1,7 @@
 // The kernels, once, over an instruction set's vectors. The including file has opened an anonymous namespace inside
 // its target region and defined
 //   constexpr int W                        lanes of float32 and int32 in a register
-//   F fma(F a, F b, F c)                   a * b + c
+//   F fma(F a, F b, F c)                   a * b + c; D likewise, of products that float64 holds exactly
 //   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
 //   F maximum(F a, F b)                    the larger, lane by lane
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)

@@ -1,5 +1,5 @@
 // Softmax over document tokens in float64, part of kernels.inl: no operation but those of the specification, so that the
-// bits are the same everywhere. Rows of doubles are padded with zeros to LANES, which changes no lane.
+// bits are the same everywhere. (Products of two float32 are exact in float64, and fma then rounds as the sum would.) Rows of doubles are padded with zeros to LANES, which changes no lane.
 
 typedef uint64_t L __attribute__((vector_size(4 * W)));
 
@@ -20,7 +20,7 @@ INLINE void multiply_tile(const double* queries, const double* rows, int n, doub
       for (int q = 0; q < N_QUERIES; ++q) {
         const D query = load_d(queries + q * static_cast<size_t>(n) + k + p * (W / 2));
 #pragma GCC unroll 4
-        for (int r = 0; r < N_ROWS; ++r) lanes[q][r][p] += query * row[r];
+        for (int r = 0; r < N_ROWS; ++r) lanes[q][r][p] = fma(query, row[r], lanes[q][r][p]);
       }
     }
 #pragma GCC unroll 4
@@ -66,8 +66,17 @@ INLINE D exp_d(D x) {
 }
 
 static double soften(double* products, int64_t n, double temperature) {
-  double largest = products[0];
-  for (int64_t j = 1; j < n; ++j) largest = products[j] > largest ? products[j] : largest;
+  double largest = -__builtin_inf();
+  D most[PARTS];
+  for (int p = 0; p < PARTS; ++p) most[p] = largest + D{};
+  for (int64_t j = 0; j < n; j += LANES)
+#pragma GCC unroll 4
+    for (int p = 0; p < PARTS; ++p) {
+      const D some = load_d(products + j + p * (W / 2));
+      most[p] = some > most[p] ? some : most[p];
+    }
+  for (int p = 0; p < PARTS; ++p)
+    for (int lane = 0; lane < W / 2; ++lane) largest = most[p][lane] > largest ? most[p][lane] : largest;
   D powers[PARTS] = {}, weighted[PARTS] = {};
   for (int64_t j = 0; j < n; j += LANES)
 #pragma GCC unroll 4

@@ -1,11 +1,13 @@
 // Late interaction's part of pyengine._native.
 #include <algorithm>
+#include <map>
 
 #include "arrays.h"
 
 #include "cpu/maxsim_backward.h"
 #include "cpu/maxsim_pairs.h"
 #include "cpu/maxsim_scan.h"
+#include "cpu/maxsim_soft.h"
 
 namespace pyengine {
 namespace {
@@ -56,10 +58,11 @@ class TokenArrays {
 };
 
 Reduction reduction_of(const std::string& name) {
-  if (name == "sum") return Reduction::sum;
-  if (name == "mean") return Reduction::mean;
-  require(name == "symmetric", "reduce must be 'sum', 'mean' or 'symmetric'; got '" + name + "'");
-  return Reduction::symmetric;
+  const std::map<std::string, Reduction> known{{"sum", Reduction::sum}, {"mean", Reduction::mean}, {"symmetric", Reduction::symmetric},
+                                               {"softmax", Reduction::softmax}, {"pooled", Reduction::pooled}, {"aligned", Reduction::aligned}};
+  const auto found = known.find(name);
+  require(found != known.end(), "reduce must be 'sum', 'mean', 'symmetric', 'softmax', 'pooled' or 'aligned'; got '" + name + "'");
+  return found->second;
 }
 
 template <class T>
@@ -85,7 +88,7 @@ void require_in_range(const Array<int64_t>& sets, int64_t n, const char* message
 py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_tokens, const Array<int64_t>& pair_queries,
                       const Array<int64_t>& pair_docs, bool normalize, const std::string& reduce,
                       const Optional<float>& query_weights, const Optional<float>& doc_weights,
-                      const Optional<double>& bias, bool argmax, int threads) {
+                      const Optional<double>& bias, bool argmax, const std::optional<double>& temperature, int threads) {
   const Tokens &queries = query_tokens.view(), &docs = doc_tokens.view();
   const Reduction reduction = reduction_of(reduce);
   const bool symmetric = reduction == Reduction::symmetric;
@@ -94,9 +97,12 @@ py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_to
   require_in_range(pair_docs, docs.n, "pair_docs must be in 0 .. N-1");
   require(pair_queries.size() == pair_docs.size() && threads >= 1, "pairs must have two equal columns, num_threads be positive");
   require(symmetric ? query_weights.has_value() == doc_weights.has_value()
-                    : !doc_weights && (!query_weights || reduction == Reduction::sum),
-          "weights go with 'sum' (the query's) and 'symmetric' (both)");
-  const TokenPairs pairs{queries, docs, pair_queries.data(), pair_docs.data(), pair_docs.size(), normalize, reduction,
+                    : !doc_weights && (!query_weights || reduction == Reduction::sum || reduction == Reduction::aligned),
+          "weights go with 'sum' and 'aligned' (the query's) and 'symmetric' (both)");
+  require((reduction == Reduction::softmax || reduction == Reduction::pooled) == temperature.has_value() && temperature.value_or(1) > 0,
+          "temperature must be above 0 with 'softmax' and 'pooled', and None otherwise");
+  require(!argmax || !takes_all(reduction), "argmax goes with maxima");
+  const TokenPairs pairs{queries, docs, pair_queries.data(), pair_docs.data(), pair_docs.size(), normalize, reduction, temperature.value_or(0),
                          vector_of(query_weights, queries.total(), "query_weights must have shape [Tq]"),
                          vector_of(doc_weights, docs.total(), "doc_weights must have shape [Td]"),
                          vector_of(bias, docs.n, "bias must have shape [N]")};
@@ -116,7 +122,8 @@ py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_to
   }
   {
     py::gil_scoped_release release;
-    maxsim_pairs(pairs, answers, threads, check_signals);
+    if (takes_all(reduction)) soft_pairs(pairs, answers.scores, threads, check_signals);
+    else maxsim_pairs(pairs, answers, threads, check_signals);
   }
   return py::make_tuple(scores, winners, columns);
 }
@@ -160,7 +167,7 @@ py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, in
   require(search.queries.rows.kind == RowKind::float32 && search.queries.dim == search.docs.dim,
           "queries must be float32, of the documents' dim");
   search.reduce = reduction_of(reduce);
-  require(search.reduce != Reduction::symmetric, "reduce must be 'sum' or 'mean'");
+  require(search.reduce == Reduction::sum || search.reduce == Reduction::mean, "reduce must be 'sum' or 'mean'");
   search.query_weights = vector_of(query_weights, search.queries.total(), "query_weights must have one entry per query token");
   search.bias = vector_of(bias, n_docs, "bias must have shape [N]");
   search.floor = vector_of(floor, n_queries, "floor must have shape [Q]");
@@ -197,7 +204,7 @@ void bind_maxsim(py::module_& m) {
   m.def("maxsim_pairs", &score_pairs, py::arg("queries"), py::arg("docs"), py::arg("pair_queries").noconvert(),
         py::arg("pair_docs").noconvert(), py::kw_only(), py::arg("normalize"), py::arg("reduce"),
         py::arg("query_weights").noconvert(), py::arg("doc_weights").noconvert(), py::arg("bias").noconvert(),
-        py::arg("argmax"), py::arg("num_threads"));
+        py::arg("argmax"), py::arg("temperature") = py::none(), py::arg("num_threads"));
   m.def("maxsim_backward", &backward, py::arg("choosers"), py::arg("chosen"), py::arg("chooser_sets").noconvert(),
         py::arg("chosen_sets").noconvert(), py::arg("winners").noconvert(), py::arg("factors").noconvert(),
         py::arg("weights").noconvert() = py::none(), py::arg("num_threads") = 1);

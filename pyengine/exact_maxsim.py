@@ -48,13 +48,18 @@ def refine(problem: MaxSimProblem, candidates: Candidates) -> F32:
 
 def _refine(problem: MaxSimProblem, owner: np.ndarray, candidates: Candidates) -> F32:
     """`refine` in NumPy, a pair at a time."""
-    queries, docs, weights = problem.queries, problem.docs, (problem.query_weights, problem.doc_weights)
+    queries, docs = problem.queries, problem.docs
+    options = problem.scoring()
+    bias, weights = options.pop("bias"), [options.pop(name) for name in ("query_weights", "doc_weights")]
     scores = np.empty(len(owner))
     for place, (q, row) in enumerate(zip(owner, candidates.rows)):
         spans = slice(*queries.offsets[q : q + 2]), slice(*docs.offsets[row : row + 2])
-        products = reference_maxsim.similarities(queries[q], docs.tokens.rows[spans[1]], problem.normalize)
-        own = (None if weight is None else weight[span] for weight, span in zip(weights, spans))
-        scores[place] = reference_maxsim.reduced(products, problem.reduce, *own)
-    if problem.bias is not None:
-        scores += problem.bias[candidates.rows]
+        doc = docs.tokens.rows[spans[1]]
+        products = reference_maxsim.similarities(queries[q], doc, problem.normalize)
+        own = [None if weight is None else weight[span] for weight, span in zip(weights, spans)]
+        scores[place] = reference_maxsim.pair_score(
+            queries[q], doc, products, **options, query_weights=own[0], doc_weights=own[1]
+        )
+    if bias is not None:
+        scores += bias[candidates.rows]
     return reference_maxsim.round_score(scores)

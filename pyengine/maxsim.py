@@ -29,28 +29,38 @@ def maxsim(
     normalize: bool = False,
     query_weights: Any = None,
     doc_weights: Any = None,
+    temperature: float | None = None,
     bias: Any = None,
     backend: str = "auto",
     num_threads: int | None = None,
 ) -> Any:
     """The MaxSim score of every query with every document, exact to the bit whatever the backend.
 
-    With s_ij the product of query token i and document token j, ``M_i = max_j s_ij`` and ``C_j = max_i s_ij``.
+    With s_ij the product of query token i and document token j, ``M_i = max_j s_ij`` and ``C_j = max_i s_ij``. The exp
+    of "softmax" and "pooled" is part of the specification (`pyengine.reference_softmax`): they are equal to the
+    bit too. They are within 1e-6 of the real numbers that their formulas give for these s_ij, relatively; where terms
+    cancel, within 1e-12 of ``max |s_ij|``, and with a pooled vector that is off by 1e-12 of ``sum_j p_j |d_j|``.
 
     Parameters
     ----------
     queries, docs : Ragged, list of arrays [L, D], or array [n, L, D], of real numbers
         Q queries and N documents. What is padded comes as ``Ragged.padded(array, mask)``: masked tokens take part in
         nothing. What is not float32 is converted to it once. Any row may be without tokens.
-    reduce : "sum", "mean" or "symmetric"
-        ``sum_i M_i`` (ColBERT, arXiv 2004.12832); that divided by the number of query tokens; or
-        ``(mean_i M_i + mean_j C_j) / 2`` (FILIP, arXiv 2111.07783).
+    reduce : "sum", "mean", "symmetric", "softmax", "pooled" or "aligned"
+        - sum: ``sum_i M_i`` (ColBERT, arXiv 2004.12832); mean: that divided by the number of query tokens.
+        - symmetric: ``(mean_i M_i + mean_j C_j) / 2`` (FILIP, arXiv 2111.07783).
+        - softmax: ``mean_i sum_j p_ij s_ij`` with ``p_i = softmax(s_i / temperature)``; `mean` as the temperature goes
+          to 0, and the mean of all s_ij as it grows.
+        - pooled: ``cos(q, sum_j p_j d_j)`` of queries of one token (or none), X-Pool's parameter-free form (arXiv
+          2203.15086).
+        - aligned: ``sum_k cos(q_k, d_k)``; all queries and documents that have tokens have as many.
     normalize : bool
-        Whether s_ij is the cosine, 0 where a norm is 0, or the dot product.
+        Whether s_ij is the cosine, 0 where a norm is 0, or the dot product; `pooled` then pools unit vectors.
     query_weights : real [Tq], one per query token in their order, or list of Q arrays [L]
-        With ``sum``: ``sum_i w_i M_i``.
+        With ``sum``: ``sum_i w_i M_i``; with ``aligned``: ``sum_k w_k cos(q_k, d_k)``.
     doc_weights : real [Td], one per document token in their order, or list of N arrays [L]
         With ``symmetric``, both or none: ``(sum_i w_i M_i + sum_j v_j C_j) / 2`` (arXiv 2203.07111).
+    temperature : float above 0, with "softmax" and "pooled" only, and always
     bias : real [N]
         Added to the score of each document in float64, before the one rounding to float32.
     backend : "auto" or a name of `pyengine.backends`
@@ -71,7 +81,7 @@ def maxsim(
     """
     problem = _prepared(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
-        bias=bias, num_threads=num_threads,
+        temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     return as_input(answer(problem, backend, _score_matrix), kind(queries))
 
@@ -86,6 +96,7 @@ def maxsim_pairs(
     normalize: bool = False,
     query_weights: Any = None,
     doc_weights: Any = None,
+    temperature: float | None = None,
     bias: Any = None,
     backend: str = "auto",
     num_threads: int | None = None,
@@ -94,7 +105,7 @@ def maxsim_pairs(
     arguments, and the errors, are those of `maxsim`."""
     problem = _prepared(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
-        bias=bias, num_threads=num_threads,
+        temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     chosen = integers(pairs, "pairs")
     chosen = chosen.reshape(0, 2) if not chosen.size else chosen
@@ -116,6 +127,7 @@ def maxsim_candidates(
     normalize: bool = False,
     query_weights: Any = None,
     doc_weights: Any = None,
+    temperature: float | None = None,
     bias: Any = None,
     backend: str = "auto",
     num_threads: int | None = None,
@@ -127,7 +139,7 @@ def maxsim_candidates(
     """
     problem = _prepared(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
-        bias=bias, num_threads=num_threads,
+        temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     each = lists_of(lists, "lists", problem.n_queries)
     owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
@@ -150,6 +162,7 @@ def maxsim_topk(
     normalize: bool = False,
     query_weights: Any = None,
     doc_weights: Any = None,
+    temperature: float | None = None,
     precision: str = "exact",
     backend: str = "auto",
     num_threads: int | None = None,
@@ -167,7 +180,8 @@ def maxsim_topk(
     """
     problem = _prepared(
         queries, docs, k, scan=candidates is None, mask=mask, reduce=reduce, normalize=normalize,
-        query_weights=query_weights, doc_weights=doc_weights, bias=bias, num_threads=num_threads,
+        query_weights=query_weights, doc_weights=doc_weights, temperature=temperature, bias=bias,
+        num_threads=num_threads,
     )  # fmt: skip
     like = kind(queries)
     if candidates is None:

@@ -11,7 +11,8 @@ from pyengine.backends.base import Proposer
 from pyengine.filters import FilterArguments, as_ids, integers
 from pyengine.lists import RowLists, from_pairs
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.reference_maxsim import REDUCTIONS
+from pyengine.ragged import Ragged
+from pyengine.reference_maxsim import REDUCTIONS, SOFT, WEIGHTED
 from pyengine.request import UNFILTERED, fields
 from pyengine.types import I64, Candidates, TopK
 
@@ -25,6 +26,7 @@ def prepare(
     normalize: bool = False,
     query_weights: Any = None,
     doc_weights: Any = None,
+    temperature: Any = None,
     mask: Any = None,
     filters: FilterArguments = UNFILTERED,
     bias: Any = None,
@@ -34,11 +36,14 @@ def prepare(
     """Check everything but the documents' values, and make the problem."""
     checks.choice(reduce, "reduce", REDUCTIONS)
     _check_weights(reduce, query_weights, doc_weights)
+    temperature = _temperature(temperature, reduce)
     rows = ragged.tokens(queries, "queries", docs.dim)
     ragged.finite(rows.values, rows.offsets, "queries")
+    _check_lengths(reduce, rows, docs)
+    cosine = checks.flag(normalize, "normalize") or reduce == "aligned"
     shared = fields(
-        docs, len(rows), k, metric="cosine" if checks.flag(normalize, "normalize") else "dot", mask=mask,
-        filters=filters, bias=bias, ids=ids, num_threads=num_threads,
+        docs, len(rows), k, metric="cosine" if cosine else "dot", mask=mask, filters=filters, bias=bias, ids=ids,
+        num_threads=num_threads,
     )  # fmt: skip
     return MaxSimProblem(
         docs=docs,
@@ -46,18 +51,51 @@ def prepare(
         reduce=reduce,
         query_weights=ragged.per_token(query_weights, "query_weights", rows.offsets),
         doc_weights=ragged.per_token(doc_weights, "doc_weights", docs.offsets),
+        temperature=temperature,
         **shared,
     )
 
 
 def _check_weights(reduce: str, query_weights: Any, doc_weights: Any) -> None:
-    if query_weights is not None and reduce == "mean":
-        raise ValueError("query_weights must come with reduce='sum' or 'symmetric'; got reduce='mean'")
+    if query_weights is not None and reduce not in WEIGHTED:
+        raise ValueError(f"query_weights must come with reduce='sum', 'symmetric' or 'aligned'; got reduce={reduce!r}")
     if doc_weights is not None and reduce != "symmetric":
         raise ValueError(f"doc_weights must come with reduce='symmetric'; got reduce={reduce!r}")
     if reduce == "symmetric" and (query_weights is None) != (doc_weights is None):
         alone = "query_weights" if doc_weights is None else "doc_weights"
         raise ValueError(f"query_weights must come with doc_weights where reduce='symmetric'; got {alone} alone")
+
+
+def _temperature(value: Any, reduce: str) -> float | None:
+    if reduce not in SOFT:
+        if value is not None:
+            raise ValueError(f"temperature must come with reduce='softmax' or 'pooled'; got reduce={reduce!r}")
+        return None
+    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
+        raise TypeError(f"temperature must be a number above 0 with reduce={reduce!r}; got {value!r}")
+    temperature = float(value)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature must be finite and above 0; got {value!r}")
+    return temperature
+
+
+def _check_lengths(reduce: str, queries: Ragged, docs: TokenDocuments) -> None:
+    """Of "pooled" and "aligned", which are not of sets of any lengths. Empty ones always are."""
+    asked = queries.lengths
+    if reduce == "pooled" and (asked > 1).any():
+        wrong = int(np.argmax(asked > 1))
+        raise ValueError(f"queries must have one token each with reduce='pooled'; query {wrong} has {asked[wrong]}")
+    if reduce != "aligned":
+        return
+    living = np.arange(len(docs)) if docs.living is None else docs.living.rows
+    lengths = np.concatenate([asked, np.diff(docs.offsets)[living]])
+    odd = np.flatnonzero((lengths > 0) & (lengths != lengths[np.argmax(lengths > 0)]))
+    if odd.size:
+        name, place = ("queries", odd[0]) if odd[0] < len(asked) else ("docs", odd[0] - len(asked))
+        raise ValueError(
+            f"queries and docs must have one number of tokens with reduce='aligned', and the first has "
+            f"{lengths[np.argmax(lengths > 0)]}; row {place} of {name} has {lengths[odd[0]]}"
+        )
 
 
 def candidate_lists(value: Any, problem: MaxSimProblem) -> RowLists:

@@ -98,18 +98,19 @@ class MultiVectorIndex(Index[TokenStore]):
         bias: Any = None,
         reduce: str = "sum",
         query_weights: Any = None,
+        temperature: float | None = None,
         precision: str = "exact",
         rescore: int | None = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
-        """The k best documents of each query; queries, ``reduce`` and weights as for `pyengine.maxsim_topk`, filters as
-        for `pyengine.topk`. ``ids`` of the result are those given to `add`, and ties go to the smaller of them.
-        ``mask``, ``bias`` and ``groups`` follow the order of `ids`."""
+        """The k best documents of each query; queries, ``reduce``, weights and temperature as for
+        `pyengine.maxsim_topk`, filters as for `pyengine.topk`. ``ids`` of the result are those given to `add`, and ties
+        go to the smaller of them. ``mask``, ``bias`` and ``groups`` follow the order of `ids`."""
         filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
         problem = self._problem(
             queries, k, mask=mask, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
-            num_threads=num_threads,
+            temperature=temperature, num_threads=num_threads,
         )  # fmt: skip
         return run(problem, self._backend(backend), precision, like=kind(queries), rescore=rescore)
 
@@ -125,6 +126,7 @@ class MultiVectorIndex(Index[TokenStore]):
         bias: Any = None,
         reduce: str = "sum",
         query_weights: Any = None,
+        temperature: float | None = None,
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
@@ -134,7 +136,7 @@ class MultiVectorIndex(Index[TokenStore]):
         filters = FilterArguments(exclude=exclude, threshold=threshold)
         problem = self._problem(
             queries, k, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
-            num_threads=num_threads,
+            temperature=temperature, num_threads=num_threads,
         )  # fmt: skip
         ranked = partial(rerank, lists=candidate_lists(candidates, problem))
         return TopK(*(as_input(part, kind(queries)) for part in answer(problem, self._backend(backend), ranked)))
@@ -156,6 +158,7 @@ class MultiVectorIndex(Index[TokenStore]):
         bias: Any = None,
         reduce: str = "sum",
         query_weights: Any = None,
+        temperature: float | None = None,
         precision: str = "exact",
         backend: str | None = None,
         num_threads: int | None = None,
@@ -164,7 +167,7 @@ class MultiVectorIndex(Index[TokenStore]):
         filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
         problem = self._problem(
             queries, k, mask=mask, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
-            num_threads=num_threads,
+            temperature=temperature, num_threads=num_threads,
         )  # fmt: skip
         return explain(problem, self._backend(backend), precision)
 

@@ -60,8 +60,8 @@ class TokenDocuments(Corpus):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxSimProblem(Problem):
-    """A MaxSim top-k search (`pyengine.reference_maxsim`). ``metric`` is "cosine" where tokens are normalised, else
-    "dot"; the weights, float32 [Tq] and [Td], lie as the tokens of queries and documents do."""
+    """A MaxSim top-k search (`pyengine.reference_maxsim`). ``metric`` is "cosine" where tokens are normalised (and
+    for "aligned"), else "dot"; the weights, float32 [Tq] and [Td], lie as the tokens of queries and documents do."""
 
     family: ClassVar[str] = "maxsim"
     docs: TokenDocuments
@@ -69,6 +69,7 @@ class MaxSimProblem(Problem):
     reduce: str = "sum"
     query_weights: F32 | None = None
     doc_weights: F32 | None = None
+    temperature: float | None = None
 
     @property
     def n_queries(self) -> int:
@@ -85,8 +86,16 @@ class MaxSimProblem(Problem):
             "normalize": self.normalize,
             "query_weights": self.query_weights,
             "doc_weights": self.doc_weights,
+            "temperature": self.temperature,
             "bias": self.bias,
         }
+
+    def upper(self) -> MaxSimProblem:
+        """A search by maxima alone whose scores are at least these, rounding included: "mean" for "softmax". Otherwise
+        the same."""
+        if self.reduce != "softmax":
+            return self
+        return replace(self, reduce="mean", temperature=None, ceiling=None)  # what is above it may score below
 
     def row_numbers(self, k: int) -> MaxSimProblem:
         """The same search for the k best, by row number, of those that the mask allows."""
@@ -101,4 +110,5 @@ class MaxSimProblem(Problem):
         weighted = " weighted" if self.query_weights is not None else ""
         queries = f"queries float32 [{self.n_queries}] of {len(self.queries.values)} tokens"
         documents = f"documents {self.docs.store} [{len(self.docs)}] of {len(self.docs.tokens)} tokens"
-        return f"{self.reduce}{weighted} of {self.metric}, {queries}, {documents}, dim {self.docs.dim}"
+        at = "" if self.temperature is None else f" at temperature {self.temperature:g}"
+        return f"{self.reduce}{at}{weighted} of {self.metric}, {queries}, {documents}, dim {self.docs.dim}"

@@ -10,6 +10,12 @@ starts at +0.0 and takes its terms in order; a weight times its maximum is round
     symmetric  (mean_i M_i + mean_j C_j) / 2                  FILIP (arXiv 2111.07783)
     with query weights w:  sum_i w_i M_i                      (of "sum")
     with w and document weights v:  (sum_i w_i M_i + sum_j v_j C_j) / 2    of "symmetric" (arXiv 2203.07111)
+    softmax    (sum_i f_i) / L_q, f_i = sum_j p_ij s_ij and p_i = softmax(s_i / t)
+    pooled     cos(q, sum_j p_j d_j) of queries of one token q         X-Pool, without parameters (arXiv 2203.15086)
+    aligned    sum_k cos(q_k, d_k), or sum_k w_k cos(q_k, d_k), of sets of one length
+
+The softmax is `pyengine.reference_softmax`: its operations are part of the specification, so that it is exact to the
+bit like all else. With ``normalize`` tokens are compared, and pooled, as unit vectors.
 
 A bias is added in float64, and the whole is rounded to float32 once. A query without tokens scores 0, before its bias,
 against every document; a document without tokens scores -inf against all other queries, which no top k returns.
@@ -23,11 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import reference
+from pyengine import reference, reference_softmax
 from pyengine.ragged import Ragged
 from pyengine.types import F32, F64, I64, Bool, TopK
 
-REDUCTIONS = ("sum", "mean", "symmetric")
+REDUCTIONS = ("sum", "mean", "symmetric", "softmax", "pooled", "aligned")
+SOFT = ("softmax", "pooled")  # those with a temperature
+WEIGHTED = ("sum", "symmetric", "aligned")  # those that query weights go with
 
 
 def similarities(query: F32, doc: F32, normalize: bool = False) -> F64:
@@ -63,6 +71,29 @@ def reduced(products: F64, reduce: str, query_weights: F32 | None = None, doc_we
     return (forth + back) / 2 if query_weights is not None else (forth / n_query + back / n_doc) / 2
 
 
+def pair_score(
+    query: F32,
+    doc: F32,
+    products: F64,
+    *,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: F32 | None = None,
+    doc_weights: F32 | None = None,
+    temperature: float | None = None,
+) -> float:
+    """The float64 score, without bias, of one query and one document, of any reduction. ``products`` [Lq, Ld] are their
+    `similarities`: cosines for "aligned"."""
+    if not products.size or reduce not in ("softmax", "pooled", "aligned"):
+        return reduced(products, reduce, query_weights, doc_weights)
+    if reduce == "aligned":
+        return weighted_sum(products.diagonal(), query_weights)
+    assert temperature is not None
+    if reduce == "pooled":
+        return reference_softmax.pooled(query[0], doc, products[0], temperature, normalize)
+    return weighted_sum(reference_softmax.softened(products, temperature)[1], None) / len(products)
+
+
 def round_score(score: F64) -> F32:
     """Round once to float32, as `reference.round_score`; -inf stays."""
     rounded: F32 = np.where(score == -np.inf, np.float32(-np.inf), reference.round_score(score))
@@ -85,16 +116,21 @@ def unrounded_scores(
     normalize: bool = False,
     query_weights: F32 | None = None,
     doc_weights: F32 | None = None,
+    temperature: float | None = None,
     bias: F64 | None = None,
 ) -> F64:
     """float64 [Q, N], ``bias`` [N] included. The weights, float32 [Tq] and [Td], lie as the tokens do."""
+    normalize |= reduce == "aligned"
     score = np.empty((len(queries), len(docs)))
     for q, query in enumerate(queries):
         products = similarities(query, docs.values, normalize)
         own = None if query_weights is None else query_weights[slice(*queries.offsets[q : q + 2])]
         for d, (low, high) in enumerate(zip(docs.offsets[:-1], docs.offsets[1:])):
             theirs = None if doc_weights is None else doc_weights[low:high]
-            score[q, d] = reduced(products[:, low:high], reduce, own, theirs)
+            score[q, d] = pair_score(
+                query, docs.values[low:high], products[:, low:high], reduce=reduce, normalize=normalize,
+                query_weights=own, doc_weights=theirs, temperature=temperature,
+            )  # fmt: skip
     return score if bias is None else score + bias
 
 

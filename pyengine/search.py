@@ -45,7 +45,9 @@ def exact_search(problem: P, backend: Proposer[P]) -> TopK:
 
 def fast_search(problem: P, backend: Proposer[P], rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
-    How far the proposer's may be off is the backend's to document."""
+    How far the proposer's may be off is the backend's to document; where they are `only_bounds`, ``rescore`` is 1."""
+    if rescore is None and backend.only_bounds(problem):
+        rescore = 1
     problem = backend.readied(replace(problem, docs=problem.docs.trusting_loose_codes()))
     problem = replace(problem, sure=True)  # nobody would notice a failure
     asked = problem.asking(min(problem.places() * (rescore or 1), ALL))

@@ -14,6 +14,9 @@ constexpr int W = 8;
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {
   return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
+static inline __attribute__((always_inline)) D fma(D a, D b, D c) {
+  return (D)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
 static inline __attribute__((always_inline)) F maximum(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
   return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLT_UQ));

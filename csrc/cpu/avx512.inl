@@ -6,6 +6,9 @@ constexpr int BLOCK_DOCS = 12;  // x 2 panels = 24 accumulators of the 32 regist
 static inline __attribute__((always_inline)) F fma(F a, F b, F c) {
   return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
+static inline __attribute__((always_inline)) D fma(D a, D b, D c) {
+  return (D)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
 static inline __attribute__((always_inline)) F maximum(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
 static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLT_UQ);

@@ -11,6 +11,7 @@ constexpr int W = 4;
 #include "cpu/vectors.inl"
 
 static inline F fma(F a, F b, F c) { return a * b + c; }
+static inline D fma(D a, D b, D c) { return a * b + c; }
 
 #if defined(__SSE2__)
 static inline F maximum(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }

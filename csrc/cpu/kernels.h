@@ -133,6 +133,14 @@ struct KernelTable {
   // Every pair that can be a maximum; `out` has room for all. Returns how many. Those of one token, on either side, are
   // in the order of the others.
   size_t (*window_pairs)(const TokenWindow& window, TokenPair* out);
+  // float64, for rows of n doubles, n a multiple of 8. The specification's dot products of what
+  // float32 holds, as [n_queries, stride].
+  void (*products_f64)(const double* queries, int n_queries, const double* rows, int n_rows, int n, double* out, size_t stride);
+  // Turns products into e^((product - largest) / temperature), and returns the mean of the products under these weights.
+  // What is added to make n a multiple of 8 is -inf.
+  double (*soften)(double* products, int64_t n, double temperature);
+  // sums += factor * row, each product rounded.
+  void (*add_scaled_f64)(const double* row, double factor, int n, double* sums);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

@@ -1,7 +1,7 @@
 // The kernels, once, over an instruction set's vectors. The including file has opened an anonymous namespace inside
 // its target region and defined
 //   constexpr int W                        lanes of float32 and int32 in a register
-//   F fma(F a, F b, F c)                   a * b + c
+//   F fma(F a, F b, F c)                   a * b + c; D likewise, of products that float64 holds exactly
 //   F greater(F a, F b)                     a where a > b, else b (where either is NaN, b)
 //   float largest_lane(F v)                 of lanes that are not NaN
 //   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
@@ -377,6 +377,7 @@ static void add_scaled(const float* row, float factor, int n, float* sums) {
 
 #include "cpu/rows.inl"
 #include "cpu/maxsim_pairs.inl"
+#include "cpu/maxsim_soft.inl"
 
 // ---- ceilings ----
 
@@ -407,5 +408,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
         kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
-        token_words, round_token, estimate_tokens, window_pairs, multiply_in_registers, read_memory      \
+        token_words, round_token, estimate_tokens, window_pairs, products_f64, soften, add_scaled_f64,   \
+        multiply_in_registers, read_memory                                                               \
   }

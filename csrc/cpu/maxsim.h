@@ -1,7 +1,9 @@
 // Late interaction: queries and documents are sets of token vectors. See the specification in DESIGN.md.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "cpu/parallel.h"
 #include "cpu/rows.h"
@@ -25,7 +27,16 @@ struct Tokens {
   int64_t count(int64_t i) const { return offsets[i + 1] - offsets[i]; }
 };
 
-// How the maxima make a score: of the query's tokens summed or averaged, or averaged in both directions.
-enum class Reduction { sum, mean, symmetric };
+// How the maxima make a score: of the query's tokens summed or averaged, or averaged in both directions. The others take
+// what is softer than a maximum, or no maximum (maxsim_soft.h).
+enum class Reduction { sum, mean, symmetric, softmax, pooled, aligned };
+
+// A score with its document's bias, rounded once; -inf stays.
+inline float rounded_score(double score, const double* bias, int64_t doc) {
+  constexpr double MOST = std::numeric_limits<float>::max();
+  if (score == -std::numeric_limits<double>::infinity()) return static_cast<float>(score);
+  if (bias) score += bias[doc];
+  return static_cast<float>(std::min(std::max(score, -MOST), MOST)) + 0.0f;
+}
 
 }  // namespace pyengine

@@ -13,7 +13,7 @@
 namespace pyengine {
 namespace {
 
-constexpr double INF = std::numeric_limits<double>::infinity(), FLOAT_MAX = std::numeric_limits<float>::max();
+constexpr double INF = std::numeric_limits<double>::infinity();
 constexpr int64_t SORTED = 1 << 18;       // pairs brought into order at a time: 12 MiB
 constexpr int64_t PACK_BYTES = 1 << 20;   // of packed queries that stay in the L2 cache
 constexpr int BLOCK_FLOATS = 1 << 16;     // estimates, or floats of document tokens, that are held at a time
@@ -129,7 +129,7 @@ class PairScorer {
   void finish(const Running& pair, int64_t doc_tokens) {
     const int count = pair.query->count;
     const int64_t at = pair.place->at;
-    answers_.scores[at] = rounded(pair, score(pair, count, static_cast<double>(doc_tokens)));
+    answers_.scores[at] = rounded_score(score(pair, count, static_cast<double>(doc_tokens)), pairs_.bias, pair.place->row);
     if (answers_.winners) std::copy_n(winner_.data() + pair.at, count, answers_.winners + answers_.winners_at[at]);
     if (answers_.columns && count == 0)
       std::fill_n(answers_.columns + answers_.columns_at[at], doc_tokens, -1);
@@ -145,12 +145,6 @@ class PairScorer {
     if (pairs_.reduce == Reduction::sum) return sum;
     if (pairs_.reduce == Reduction::mean) return sum / count;
     return weights ? (sum + pair.columns) / 2 : (sum / count + pair.columns / doc_tokens) / 2;
-  }
-
-  float rounded(const Running& pair, double score) const {
-    if (score == -INF) return static_cast<float>(-INF);
-    if (pairs_.bias) score += pairs_.bias[pair.place->row];
-    return static_cast<float>(std::min(std::max(score, -FLOAT_MAX), FLOAT_MAX)) + 0.0f;
   }
 
   const TokenPairs& pairs_;

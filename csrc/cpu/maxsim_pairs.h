@@ -14,6 +14,7 @@ struct TokenPairs {
   int64_t n;
   bool normalize;
   Reduction reduce;
+  double temperature;  // of Reduction::softmax and pooled
   const float* query_weights;
   const float* doc_weights;
   const double* bias;

@@ -10,6 +10,7 @@ constexpr int W = 4;
 #include "cpu/vectors.inl"
 
 static inline F fma(F a, F b, F c) { return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+static inline D fma(D a, D b, D c) { return (D)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b); }
 static inline F maximum(F a, F b) { return (F)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 static inline unsigned not_below(F a, F b) {
   const uint32x4_t bit = {1, 2, 4, 8};

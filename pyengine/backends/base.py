@@ -42,6 +42,10 @@ class Proposer(Generic[P]):
         `propose` does."""
         return problem
 
+    def only_bounds(self, problem: P) -> bool:
+        """Whether its estimates are those of another score, which bounds this one: no answer, however fast."""
+        return False
+
     def first_width(self, problem: P) -> int:
         """How many candidates per query to ask for at first."""
         return problem.k + max(16, problem.k // 4)
@@ -99,6 +103,9 @@ class Backend(Proposer[DenseProblem]):
 
 class MaxSimBackend(Proposer[MaxSimProblem]):
     """A proposer of late interaction. One that has nothing cheaper scores everything by the specification."""
+
+    def only_bounds(self, problem: MaxSimProblem) -> bool:
+        return problem.upper() is not problem
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
         return best_of(self.scan(problem.row_numbers(width)), problem, width)

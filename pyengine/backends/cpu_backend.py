@@ -139,8 +139,12 @@ class CpuBackend(Backend):
 class CpuMaxSim(MaxSimBackend):
     """int8 codes of unit tokens: a product of tokens is off by at most e (1 + r) + r, in units of |q||d|, with e and r
     what rounding leaves of the query's token and of the document's. So is a maximum, and a score by the sum of that
-    (DESIGN.md, "Bounds"), which is how far the estimates of ``precision="fast"`` are off. ``symmetric`` is scored by
-    the specification throughout.
+    (DESIGN.md, "Bounds"), which is how far the estimates of ``precision="fast"`` are off.
+
+    ``softmax`` is at most ``mean``. The documents that are best by that give a k-th score, and a second scan lists what
+    can reach it; ``precision="fast"`` scores the k best by ``mean``. The others are scored by the specification
+    throughout: ``symmetric`` has no scan yet, a pooled vector may lie nearer to the query than all of its frames, and
+    "aligned" takes one product of each token, which is soon made.
     """
 
     name = "cpu"
@@ -158,7 +162,14 @@ class CpuMaxSim(MaxSimBackend):
         everything = problem.mask is None or len(problem.mask) != 1
         return everything and problem.reduce in self.scanned and len(problem.queries.values) > 0
 
+    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
+        return (
+            replace(problem, sure=True) if problem.reduce == "softmax" else problem
+        )  # its second scan presumes nothing
+
     def first_width(self, problem: MaxSimProblem) -> int:
+        if problem.reduce not in self.scanned:
+            return super().first_width(problem)
         return 8 * problem.k + (4096 if problem.ceiling is None else 16384)
 
     def plan(self, problem: MaxSimProblem, width: int) -> MaxSimPlan:
@@ -171,24 +182,40 @@ class CpuMaxSim(MaxSimBackend):
         )  # fmt: skip
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
-        if problem.reduce not in self.scanned:
+        if problem.reduce in self.scanned:
+            return self._scanned(problem, self.plan(problem, width))
+        upper = problem.upper()
+        if upper.reduce not in self.scanned:
             return super().propose(problem, width)
+        likely = replace(upper, k=max(width, problem.k))
+        listed = self._scanned(likely, self.plan(likely, self.first_width(likely)))
+        scores, _ = self.select(problem, listed, self.refine(problem, listed))
+        with np.errstate(over="ignore"):
+            below = np.nextafter(scores[:, -1], np.float32(-np.inf)).astype(np.float64)
+        floor = below if problem.floor is None else np.maximum(below, problem.floor)
+        everything = replace(upper, k=ALL, floor=floor)
+        return self._scanned(everything, replace(self.plan(likely, 4 * ALL), sample=0))
+
+    def _scanned(self, problem: MaxSimProblem, plan: MaxSimPlan) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
         scoring = {name: each for name, each in problem.scoring().items() if name != "doc_weights"}
         *found, _ = kernels.maxsim_propose(
             exact_maxsim.query_tokens(problem, kernels), exact_maxsim.corpus(problem, kernels, scan=True), problem.k,
             mask=problem.mask, floor=problem.floor, ceiling=problem.ceiling, **scoring,
-            **self.plan(problem, width).launch(),
+            **plan.launch(),
         )  # fmt: skip
         return Candidates(*found)
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
         isa, rejected = _isas()
-        if problem.reduce not in self.scanned:
+        upper = problem.upper()
+        if upper.reduce not in self.scanned:
             facts, _ = super().describe(problem)
             rejected["int8 codes"] = f"they bound {' and '.join(self.scanned)}, and {problem.reduce} is asked for"
             return {"isa": isa} | facts, rejected
+        bounded = {} if upper is problem else {"bounded by": f"{upper.reduce}: one scan for a k-th score, one by it"}
+        problem = upper
         plan = self.plan(problem, self.first_width(problem))
         facts = {
             "isa": isa,
@@ -201,7 +228,7 @@ class CpuMaxSim(MaxSimBackend):
             "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.tokens.rows):,} more per token refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
-        return facts, rejected | plan.rejected
+        return facts | bounded, rejected | plan.rejected
 
 
 def _missing() -> str | None:

@@ -59,8 +59,9 @@ class TorchBackend(Backend):
 class TorchMaxSim(MaxSimBackend):
     """Late interaction by float32 products of unit tokens, on the CPU, with the bound that `torch_maxsim` derives.
 
-    With ``precision="fast"`` scores are off by at most that bound. What is said above of threads and of torch's
-    settings holds here too.
+    With ``precision="fast"`` scores are off by at most that bound. "softmax" is bounded by "mean"; "pooled" and
+    "aligned", which no maxima bound, are scored by the specification throughout. What is said above of threads and of
+    torch's settings holds here too.
     """
 
     name = "torch"
@@ -71,8 +72,11 @@ class TorchMaxSim(MaxSimBackend):
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
         from pyengine.backends import torch_maxsim
 
+        upper = problem.upper()
+        if upper.reduce not in torch_maxsim.PROPOSED:
+            return super().propose(problem, width)
         with _settings(problem):
-            return torch_maxsim.propose(problem, width)
+            return torch_maxsim.propose(upper, width)
 
 
 def _missing() -> str | None:

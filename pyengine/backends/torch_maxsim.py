@@ -27,6 +27,7 @@ from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, F64, I64, Candidates
 
 QUERY_TOKENS, DOC_TOKENS = 512, 8192  # in one product; more where one query or eight documents have more
+PROPOSED = ("sum", "mean", "symmetric")
 UNKNOWN = 1e30  # stands for an error of +inf, without the NaN that 0 * inf would be
 
 

@@ -1,0 +1,164 @@
+#include "cpu/maxsim_soft.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "cpu/aligned.h"
+#include "cpu/dispatch.h"
+#include "cpu/token_block.h"
+
+namespace pyengine {
+namespace {
+
+constexpr double INF = std::numeric_limits<double>::infinity();
+constexpr int LANES = 8;         // rows of doubles are padded to these
+constexpr int QUERY_ROWS = 16;   // query tokens whose products with a document are held at a time
+constexpr int DOC_ROWS = 64;     // document tokens held as doubles
+constexpr int64_t PAIRS = 16;    // handed to a thread at a time
+
+int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+// Scores one pair after another. One per thread.
+class SoftScorer {
+ public:
+  SoftScorer(const TokenPairs& pairs, const KernelTable& table)
+      : pairs_(pairs), queries_(pairs.queries), docs_(pairs.docs), table_(table), dim_(pairs.docs.dim),
+        width_(static_cast<int>(padded(dim_))), reader_(docs_.rows, dim_, table, DOC_ROWS), wide_queries_(size_t{QUERY_ROWS} * width_),
+        wide_docs_(size_t{DOC_ROWS} * width_) {}
+
+  double operator()(int64_t query, int64_t doc) {
+    const int64_t count = queries_.count(query), first = docs_.offsets[doc], tokens = docs_.count(doc);
+    if (count == 0) return 0;
+    if (tokens == 0) return -INF;
+    begin(query);
+    if (pairs_.reduce == Reduction::aligned) return aligned(queries_.offsets[query], first, std::min(count, tokens));
+    double sum = 0;
+    for (int64_t i = 0; i < count; i += QUERY_ROWS) {
+      const int some = static_cast<int>(std::min<int64_t>(QUERY_ROWS, count - i));
+      multiply(i, some, first, tokens);
+      for (int q = 0; q < some; ++q) {
+        double* products = products_.data() + q * padded(tokens);
+        const double mean = table_.soften(products, padded(tokens), pairs_.temperature);
+        if (pairs_.reduce == Reduction::pooled) return pooled(products, first, tokens);
+        sum += mean;
+      }
+    }
+    return sum / static_cast<double>(count);
+  }
+
+ private:
+  void begin(int64_t query) {
+    if (query == query_) return;
+    query_ = query;
+    query_norms_.clear();
+    for (int64_t i = 0; cosines() && i < queries_.count(query); ++i)
+      query_norms_.push_back(token_norm(table_, query_row(i), dim_));
+  }
+
+  bool cosines() const { return pairs_.normalize || pairs_.reduce == Reduction::aligned; }
+
+  const float* query_row(int64_t i) const {
+    return reinterpret_cast<const float*>(queries_.rows.at(queries_.offsets[query_] + i));
+  }
+
+  double doc_norm(int64_t token, const float* row) const {
+    return docs_.norms ? docs_.norms[token] : token_norm(table_, row, dim_);
+  }
+
+  void widen(const float* row, double* out) const {
+    for (int k = 0; k < dim_; ++k) out[k] = row[k];
+  }
+
+  // Document tokens as doubles, with their norms where cosines are asked for.
+  const double* read(int64_t first, int count) {
+    for (int r = 0; r < count; ++r) {
+      const float* row = reader_.read(first + r, r);
+      widen(row, wide_docs_.data() + static_cast<size_t>(r) * width_);
+      if (cosines()) doc_norms_[r] = doc_norm(first + r, row);
+    }
+    return wide_docs_.data();
+  }
+
+  // The products, or cosines, of some query tokens from `i` on with all of a document's: rows padded with -inf.
+  void multiply(int64_t i, int some, int64_t first, int64_t tokens) {
+    const int64_t stride = padded(tokens);
+    products_.assign(some * stride, -INF);
+    for (int q = 0; q < some; ++q) widen(query_row(i + q), wide_queries_.data() + static_cast<size_t>(q) * width_);
+    for (int64_t done = 0; done < tokens; done += DOC_ROWS) {
+      const int count = static_cast<int>(std::min<int64_t>(DOC_ROWS, tokens - done));
+      double* out = products_.data() + done;
+      table_.products_f64(wide_queries_.data(), some, read(first + done, count), count, width_, out, stride);
+      for (int q = 0; cosines() && q < some; ++q)
+        for (int r = 0; r < count; ++r) {
+          const double norms = query_norms_[i + q] * doc_norms_[r];
+          out[q * stride + r] = norms > 0 ? out[q * stride + r] / norms : 0.0;
+        }
+    }
+  }
+
+  // The cosine of the one query token with the sum of the document's tokens (or their unit vectors), each times its power.
+  double pooled(const double* powers, int64_t first, int64_t tokens) {
+    pool_.assign(width_, 0.0);
+    for (int64_t done = 0; done < tokens; done += DOC_ROWS) {
+      const int count = static_cast<int>(std::min<int64_t>(DOC_ROWS, tokens - done));
+      const double* rows = tokens > DOC_ROWS ? read(first + done, count) : wide_docs_.data();  // those that were multiplied
+      for (int r = 0; r < count; ++r) {
+        const double factor = !cosines() ? powers[done + r] : doc_norms_[r] > 0 ? powers[done + r] / doc_norms_[r] : 0.0;
+        table_.add_scaled_f64(rows + static_cast<size_t>(r) * width_, factor, width_, pool_.data());
+      }
+    }
+    const double norms = std::sqrt(product(wide_queries_.data(), wide_queries_.data())) * std::sqrt(product(pool_.data(), pool_.data()));
+    return norms > 0 ? product(wide_queries_.data(), pool_.data()) / norms : 0.0;
+  }
+
+  // By the specification, of any doubles.
+  double product(const double* a, const double* b) const {
+    double l[LANES] = {};
+    for (int k = 0; k < width_; k += LANES)
+      for (int lane = 0; lane < LANES; ++lane) l[lane] += a[k + lane] * b[k + lane];
+    return ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
+  }
+
+  double aligned(int64_t first_query, int64_t first_doc, int64_t count) {
+    double sum = 0;
+    for (int64_t k = 0; k < count; k += PAIR_BLOCK) {
+      const int some = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, count - k));
+      const float *queries[PAIR_BLOCK], *rows[PAIR_BLOCK];
+      double products[PAIR_BLOCK];
+      for (int i = 0; i < some; ++i) queries[i] = query_row(k + i), rows[i] = reader_.read(first_doc + k + i, i);
+      table_.dot_f64(queries, rows, rows, some, dim_, products);
+      for (int i = 0; i < some; ++i) {
+        const double norms = query_norms_[k + i] * doc_norm(first_doc + k + i, rows[i]);
+        const double cosine = norms > 0 ? products[i] / norms : 0.0;
+        sum += pairs_.query_weights ? pairs_.query_weights[first_query + k + i] * cosine : cosine;
+      }
+    }
+    return sum;
+  }
+
+  const TokenPairs& pairs_;
+  const Tokens &queries_, &docs_;
+  const KernelTable& table_;
+  const int dim_, width_;
+  RowReader reader_;
+  AlignedVector<double> wide_queries_, wide_docs_, products_, pool_;
+  double doc_norms_[DOC_ROWS];
+  std::vector<double> query_norms_;
+  int64_t query_ = -1;
+};
+
+}  // namespace
+
+void soft_pairs(const TokenPairs& pairs, float* scores, int threads, const Interrupt& interrupt) {
+  const DefaultFloatEnvironment environment;
+  const KernelTable& table = kernels();
+  std::vector<std::optional<SoftScorer>> scorers(threads);
+  for (auto& scorer : scorers) scorer.emplace(pairs, table);
+  parallel_for((pairs.n + PAIRS - 1) / PAIRS, threads, interrupt, [&](int64_t run, int thread) {
+    for (int64_t at = run * PAIRS; at < std::min(pairs.n, (run + 1) * PAIRS); ++at)
+      scores[at] = rounded_score((*scorers[thread])(pairs.query_of[at], pairs.doc_of[at]), pairs.bias, pairs.doc_of[at]);
+  });
+}
+
+}  // namespace pyengine

@@ -52,8 +52,10 @@ Array<T> output(std::vector<py::ssize_t> shape) {
 // Stored rows with the arrays that they borrow from.
 class RowArrays {
  public:
-  RowArrays(py::array data, const std::string& kind, int dim, int planes, Optional<float> step)
-      : data_(std::move(data)), step_(std::move(step)), dim_(dim) {
+  RowArrays(py::array data, const std::string& kind, int dim, int planes, Optional<float> step,
+            Optional<uint16_t> short_step, Optional<uint16_t> centroid, Optional<float> centroids)
+      : data_(std::move(data)), step_(std::move(step)), short_step_(std::move(short_step)),
+        centroid_(std::move(centroid)), centroids_(std::move(centroids)), dim_(dim) {
     require(data_.ndim() == 2 && dim >= 1 && (data_.flags() & py::array::c_style), "rows must have shape [N, ...], C-contiguous");
     const int64_t padded = (dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
     if (kind == "float32") set<float>(RowKind::float32, dim);
@@ -61,14 +63,22 @@ class RowArrays {
     else if (kind == "bfloat16") set<uint16_t>(RowKind::bfloat16, dim);
     else if (kind == "codes") set<uint8_t>(RowKind::codes, padded);
     else {
-      require(kind == "planes" && planes >= 1 && planes <= MAX_PLANES, "kind must be float32, float16, bfloat16, codes or planes");
-      set<uint8_t>(RowKind::planes, planes * padded / 8);
+      const bool residual = kind == "residual";
+      require((residual || kind == "planes") && planes >= 1 && planes <= MAX_PLANES,
+              "kind must be float32, float16, bfloat16, codes, planes or residual");
+      set<uint8_t>(residual ? RowKind::residual : RowKind::planes, planes * padded / 8);
     }
     rows_.planes = planes;
     const bool stepped = rows_.kind == RowKind::codes || rows_.kind == RowKind::planes;
-    require(stepped == step_.has_value() && (!stepped || (step_->ndim() == 1 && step_->size() == n())),
-            "step must have shape [N], for codes and planes only");
-    if (stepped) rows_.step = step_->data();
+    const bool residual = rows_.kind == RowKind::residual;
+    rows_.step = vector(step_, stepped, "step must have shape [N], for codes and planes only");
+    rows_.short_step = vector(short_step_, residual, "short_step must have shape [N], for residuals only");
+    rows_.centroid = vector(centroid_, residual, "centroid must have shape [N], for residuals only");
+    require(residual == centroids_.has_value() &&
+                (!residual || (centroids_->ndim() == 2 && centroids_->shape(1) == dim && (n() == 0 || centroids_->shape(0) > 0))),
+            "centroids must have shape [C, D], for residuals only");
+    if (!residual) return;
+    rows_.centroids = centroids_->data(), rows_.n_centroids = centroids_->shape(0), rows_.width = dim;
   }
 
   int64_t n() const { return data_.shape(0); }
@@ -84,8 +94,16 @@ class RowArrays {
     rows_.stride = static_cast<size_t>(width) * sizeof(T);
   }
 
+  template <class T>
+  const T* vector(const Optional<T>& array, bool wanted, const char* message) const {
+    require(wanted == array.has_value() && (!wanted || (array->ndim() == 1 && array->size() == n())), message);
+    return wanted ? array->data() : nullptr;
+  }
+
   py::array data_;
   Optional<float> step_;
+  Optional<uint16_t> short_step_, centroid_;
+  Optional<float> centroids_;
   int dim_;
   Rows rows_;
 };

@@ -304,8 +304,11 @@ PYBIND11_MODULE(_native, m) {
   }, py::arg("name"));
 
   py::class_<RowArrays>(m, "Rows")
-      .def(py::init<py::array, const std::string&, int, int, Optional<float>>(), py::arg("data"), py::arg("kind"), py::arg("dim"),
-           py::arg("planes") = 0, py::arg("step").noconvert() = py::none());
+      .def(py::init<py::array, const std::string&, int, int, Optional<float>, Optional<uint16_t>, Optional<uint16_t>,
+                    Optional<float>>(),
+           py::arg("data"), py::arg("kind"), py::arg("dim"), py::arg("planes") = 0, py::arg("step").noconvert() = py::none(),
+           py::arg("short_step").noconvert() = py::none(), py::arg("centroid").noconvert() = py::none(),
+           py::arg("centroids").noconvert() = py::none());
 
   py::class_<CorpusArrays>(m, "Corpus")
       .def(py::init<const RowArrays&, int, const std::string&, Optional<uint8_t>, int, Optional<float>, Optional<float>,

@@ -32,6 +32,17 @@ def documents(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
     return _pieces(given, ids, "docs", lambda chunk, chunk_ids: _documents(chunk, chunk_ids, dim))
 
 
+def first_tokens(pieces: Iterator[Piece], count: int) -> list[Piece]:
+    """The first pieces of documents, so many that they have ``count`` tokens together; or all."""
+    taken: list[Piece] = []
+    while sum(len(docs.values) for docs, _ in taken) < count:
+        piece = next(pieces, None)
+        if piece is None:
+            break
+        taken.append(piece)
+    return taken
+
+
 def _pieces(given: Any, ids: Any, name: str, split: Callable[[Any, Any], Iterator[Piece]]) -> Iterator[Piece]:
     if not isinstance(given, Iterator):
         yield from split(given, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic
@@ -62,6 +63,11 @@ class Contents(Generic[S]):
     def reserve(self, count: int) -> None:
         self.store.reserve(count)
         self.row_ids.reserve(count)
+
+    def readied(self, pieces: Iterator[Any]) -> tuple[Contents[S], Iterator[Any]]:
+        """What these first pieces may be added to, and all of them: see `pyengine.stores.Store.readied`."""
+        store, pieces = self.store.readied(pieces)
+        return self if store is self.store else replace(self, store=store, cache={}), pieces
 
     def append(self, rows: Any, ids: I64, first: int) -> None:
         """Rows as the store takes them. Raises ValueError for one with NaN or inf, counting them from ``first``."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from pyengine import checks, reference
 from pyengine.lists import first_rows
-from pyengine.problem import DenseProblem, Problem
+from pyengine.problem import Codes, DenseProblem, Problem
 from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
@@ -51,7 +51,7 @@ def corpus(problem: DenseProblem, scan: bool = False) -> Any:
     docs = problem.docs
     whole = problem.dims == docs.dim
     extra: dict[str, Any] = {"norms": docs.norms} if whole or scan else {}
-    if scan and docs.codes is not None:
+    if scan and isinstance(docs.codes, Codes):
         extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
         extra["code_planes"] = docs.codes.planes
         extra["prefix_norms"] = (
@@ -72,7 +72,10 @@ def native_rows(rows: F32 | Rows) -> Any:
     if not isinstance(rows, Rows):
         return _kernels().Rows(rows, "float32", rows.shape[1])
     data = rows.data.view(np.uint16) if rows.kind == "float16" else rows.data
-    return _kernels().Rows(data, rows.kind, rows.dim, rows.planes, rows.step)
+    if rows.kind != "residual":
+        return _kernels().Rows(data, rows.kind, rows.dim, rows.planes, rows.step)
+    extra = {"short_step": rows.step, "centroid": rows.centroid, "centroids": rows.centroids}
+    return _kernels().Rows(data, rows.kind, rows.dim, rows.planes, **extra)
 
 
 def norms(rows: F32 | Rows, dims: int, num_threads: int) -> F64:

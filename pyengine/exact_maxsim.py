@@ -12,17 +12,21 @@ import numpy as np
 
 from pyengine import exact, reference_maxsim
 from pyengine.lists import first_rows
+from pyengine.problem import Codes
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.rows import Rows
 from pyengine.types import F32, Candidates
 
 
 def corpus(problem: MaxSimProblem, kernels: ModuleType, scan: bool = False) -> Any:
     """The documents as the extension takes them; with what the proposer needs on top where ``scan`` is set."""
-    docs = problem.docs
+    docs, codes = problem.docs, problem.docs.codes
+    if scan and isinstance(codes, Rows):
+        return kernels.Tokens(exact.native_rows(codes), docs.offsets)
     extra: dict[str, Any] = {"norms": docs.tokens.norms}
-    if scan and docs.codes is not None:
-        extra |= {"codes": docs.codes.codes, "scale": docs.codes.scale, "residual": docs.codes.residual}
-        extra["code_planes"] = docs.codes.planes
+    if scan and isinstance(codes, Codes):
+        extra |= {"codes": codes.codes, "scale": codes.scale, "residual": codes.residual}
+        extra["code_planes"] = codes.planes
     return kernels.Tokens(exact.native_rows(docs.tokens.rows), docs.offsets, **extra)
 
 

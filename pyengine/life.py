@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Any, ClassVar, Generic
@@ -60,10 +60,11 @@ class Index(Generic[S]):
             finally:
                 self._changing = False
 
-    def _add(self, pieces: Iterable[tuple[Any, I64 | None]], total: int | None) -> None:
+    def _add(self, pieces: Iterator[tuple[Any, I64 | None]], total: int | None) -> None:
         """Append rows, as the store takes them, with their ids (None: counting on), all or nothing; ``total`` rows if
         that is known."""
         with self._change() as contents:
+            contents, pieces = contents.readied(pieces)
             added, largest = 0, contents.largest_id
             for rows, given in pieces:
                 if added == 0 and total is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pyengine import checks, chunks, exact, stores
+from pyengine import checks, chunks, codecs, exact, kmeans
 from pyengine.explain import Plan, explain
 from pyengine.filters import FilterArguments
 from pyengine.life import Index
@@ -17,6 +18,8 @@ from pyengine.request import answer, as_input, run
 from pyengine.token_store import TokenStore
 from pyengine.types import TopK
 
+TRAIN_SAMPLE = 1 << 20  # tokens that `train` takes at most
+
 
 class MultiVectorIndex(Index[TokenStore]):
     """Exact top-k of documents that are bags of token vectors: ColBERT, ColPali, FILIP and their kin.
@@ -25,10 +28,14 @@ class MultiVectorIndex(Index[TokenStore]):
     ----------
     dim : int
         D, the dimensions of every token.
-    codec : "int8", "float32", "float16", "bfloat16", "binary", "residual2", "residual3" or "residual4"
-        How tokens are kept: the stores of `pyengine.DenseIndex`.
+    codec : "int8", "float32", "float16", "bfloat16", "binary", "residual1", "residual2" or "residual4"
+        How tokens are kept: as `pyengine.DenseIndex` keeps vectors under those names; or, by residuals, as the nearest
+        of some centroids and what is left of it in 1, 2 or 4 bits a dimension, 4 bytes a token more (ColBERTv2, arXiv
+        2112.01488). The first documents added are the sample for the centroids, unless `train` was given another.
     originals : "ram", "disk" or None
-        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do.
+        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. Beside
+        them only int8 codes have a bound tight enough for an exact search, which with the others scans the originals;
+        they rank a search of ``precision="fast"``.
     normalize : bool
         Whether tokens are compared by cosine rather than by inner product.
     backend : "auto" or a name of `pyengine.backends`
@@ -56,9 +63,9 @@ class MultiVectorIndex(Index[TokenStore]):
         directory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
-        self.codec, self.originals = checks.choice(codec, "codec", stores.STORES), originals
+        self.codec, self.originals = checks.choice(codec, "codec", codecs.CODECS), originals
         self.normalize = checks.flag(normalize, "normalize")
-        tokens = stores.make(codec, originals, self.dim, checks.folder(directory, "directory"))
+        tokens = codecs.make(codec, originals, self.dim, checks.folder(directory, "directory"))
         super().__init__(TokenStore(tokens), backend)
 
     def __repr__(self) -> str:
@@ -80,6 +87,26 @@ class MultiVectorIndex(Index[TokenStore]):
         """
         total = chunks.length(docs)
         self._add(chunks.watched(chunks.documents(docs, ids, self.dim), total), total)
+
+    def train(self, docs: Any, centroids: int | None = None) -> None:
+        """Make the centroids of residual codes from these documents (as for `add`), which are not added: from their
+        first 1,048,576 tokens. By default there are as many as ColBERTv2 takes, the power of two below 16 sqrt(tokens),
+        65,536 at most. The same documents give the same bits, on any machine.
+
+        Raises ValueError for another codec, where there are documents already, and for documents without tokens.
+        """
+        if self.codec not in codecs.RESIDUALS:
+            raise ValueError(f"train must be for a codec of residuals; got codec {self.codec!r}")
+        if centroids is not None and checks.positive_int(centroids, "centroids") > kmeans.MOST:
+            raise ValueError(f"centroids must be at most {kmeans.MOST}; got {centroids}")
+        with self._change() as contents:
+            if contents.n_rows:
+                raise ValueError(f"train must come before documents are added; the index holds {contents.n_rows}")
+            sample = chunks.first_tokens(chunks.documents(docs, None, self.dim), TRAIN_SAMPLE)
+            store = contents.store.trained([part for part, _ in sample], TRAIN_SAMPLE, centroids)
+            if store.untrained:
+                raise ValueError("docs must hold at least one token to train on; got none")
+            self._contents = replace(contents, store=store, cache={})
 
     @exact.arithmetic()
     def search(

@@ -40,8 +40,8 @@ class Corpus:
         raise NotImplementedError
 
     @property
-    def codes(self) -> Codes | None:
-        """A cheaper form of their vectors."""
+    def codes(self) -> Codes | Rows | None:
+        """A cheaper form of their vectors; `Rows` are vectors near them, without a bound."""
         raise NotImplementedError
 
     @property
@@ -121,7 +121,7 @@ class Documents(Corpus):
     """
 
     rows: Any
-    codes: Codes | None = None
+    codes: Codes | Rows | None = None
     norms: F64 | None = None
     checked: bool = False
     store: str = "float32"
@@ -146,11 +146,12 @@ class Documents(Corpus):
         return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
 
     def without_loose_codes(self) -> Documents:
-        return self if self.codes is None or self.codes.prunes else replace(self, codes=None)
+        loose = isinstance(self.codes, Rows) or (self.codes is not None and not self.codes.prunes)
+        return replace(self, codes=None) if loose else self
 
     def trusting_loose_codes(self) -> Documents:
         codes = self.codes
-        if codes is None or codes.prunes:
+        if not isinstance(codes, Codes) or codes.prunes:
             return self
         none = self.derived("no residuals", lambda: np.zeros(len(self), np.float32))
         return replace(self, codes=replace(codes, residual=none))

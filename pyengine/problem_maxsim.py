@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pyengine.problem import Codes, Corpus, Documents, Problem
 from pyengine.ragged import Ragged, finite
+from pyengine.rows import Rows
 from pyengine.types import F32, I64
 
 
@@ -33,7 +34,7 @@ class TokenDocuments(Corpus):
         return self.tokens.store
 
     @property
-    def codes(self) -> Codes | None:
+    def codes(self) -> Codes | Rows | None:
         return self.tokens.codes
 
     @property

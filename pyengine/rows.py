@@ -22,17 +22,21 @@ class Rows:
     bfloat16  uint16 [N, D]                               the values, each the upper half of a float32
     codes     uint8 [N, D padded to 64], biased by 128    step * (code - 128), each product rounded to float32
     planes    uint8 [N, u * (D padded to 64) / 8]         step * (2c - (2^u - 1)), each product rounded to float32
+    residual  the same                                    the same + its centroid, each sum rounded to float32
     ========  ==========================================  ==========================================================
 
     c in 0 .. 2^u - 1 is the number whose bits u = ``planes`` planes hold, the lowest first; in a plane, bit i of byte j
-    belongs to dimension 8j + i. ``step`` is float32 [N].
+    belongs to dimension 8j + i. ``step`` is float32 [N]; of residuals it is a bfloat16, uint16 [N] (so that products
+    are exact), and ``centroid`` uint16 [N] are the numbers of their ``centroids`` float32 [C, D].
     """
 
     kind: str
     data: NDArray[Any]
     dim: int
-    step: F32 | None = None
+    step: NDArray[Any] | None = None
     planes: int = 0
+    centroid: NDArray[np.uint16] | None = None
+    centroids: F32 | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,8 +50,10 @@ class Rows:
         if self.step is None:
             return half_values(data) if self.kind == "float16" else bfloat16_values(data)
         odd = data[:, : self.dim].astype(np.float32) - 128 if self.kind == "codes" else self._odd(data)
-        values: F32 = odd * self.step[which][:, None]
-        return values
+        if self.centroid is None or self.centroids is None:
+            values: F32 = odd * self.step[which][:, None]
+            return values
+        return odd * bfloat16_values(self.step[which])[:, None] + self.centroids[self.centroid[which]]
 
     def _odd(self, data: U8) -> F32:
         """The integers [n, D] of bit planes: float32, as which they are exact."""

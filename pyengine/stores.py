@@ -8,8 +8,8 @@ top of it. Each names its arrays; `make` puts them together.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,11 @@ Arrays = dict[str, NDArray[Any]]
 S = TypeVar("S", bound="Store")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
+SHARED = ("centroids",)  # arrays that are not one entry per row
 DECODED = 2.0**-22  # residual of codes that are the vectors: their products and their scale are rounded to float32
 
 
-def _padded(dim: int) -> int:
+def padded(dim: int) -> int:
     return -(-dim // 64) * 64
 
 
@@ -36,6 +37,7 @@ class Form:
     """The vectors as float32 [N, D] in the array ``rows``; subclasses keep them otherwise."""
 
     name = "float32"
+    keeps_norms = True
     scanned_bits = 32  # a dimension, where nothing else is scanned
 
     def __init__(self, dim: int) -> None:
@@ -44,13 +46,17 @@ class Form:
     def arrays(self) -> dict[str, GrowingArray]:
         return {"rows": GrowingArray(np.float32, (self.dim,))}
 
-    def encode(self, rows: F32) -> Arrays:
-        """These rows as its arrays. What the form cannot hold may become inf."""
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
+        """These rows as its arrays, beside what they `share`. What the form cannot hold may become inf."""
         return {"rows": rows}
 
     def rows(self, arrays: Arrays) -> F32 | Rows:
         """What those arrays mean: the vectors."""
         return arrays["rows"]
+
+    def flaw(self, heads: Arrays) -> str | None:
+        """What is wrong with arrays of the right lengths that somebody gives; None where they can be its own."""
+        return None
 
 
 class Float16(Form):
@@ -61,7 +67,7 @@ class Float16(Form):
     def arrays(self) -> dict[str, GrowingArray]:
         return {"rows": GrowingArray(np.float16, (self.dim,))}
 
-    def encode(self, rows: F32) -> Arrays:
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
         return {"rows": rows.astype(np.float16)}
 
     def rows(self, arrays: Arrays) -> Rows:
@@ -76,7 +82,7 @@ class BFloat16(Form):
     def arrays(self) -> dict[str, GrowingArray]:
         return {"rows": GrowingArray(np.uint16, (self.dim,))}
 
-    def encode(self, rows: F32) -> Arrays:
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
         return {"rows": to_bfloat16(rows)}
 
     def rows(self, arrays: Arrays) -> Rows:
@@ -89,9 +95,9 @@ class Int8(Form):
     name = "int8"
 
     def arrays(self) -> dict[str, GrowingArray]:
-        return {"codes": GrowingArray(np.uint8, (_padded(self.dim),)), "step": GrowingArray(np.float32)}
+        return {"codes": GrowingArray(np.uint8, (padded(self.dim),)), "step": GrowingArray(np.float32)}
 
-    def encode(self, rows: F32) -> Arrays:
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
         codes, _, _ = exact.quantize(rows, checks.thread_count(None))
         largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
         highest = np.nextafter(np.float32(FLOAT32_MAX / LEVELS), np.float32(0))  # 127 of these do not overflow
@@ -115,10 +121,10 @@ class Planes(Form):
         self.planes = planes
 
     def arrays(self) -> dict[str, GrowingArray]:
-        width = self.planes * _padded(self.dim) // 8
+        width = self.planes * padded(self.dim) // 8
         return {"planes": GrowingArray(np.uint8, (width,)), "step": GrowingArray(np.float32)}
 
-    def encode(self, rows: F32) -> Arrays:
+    def encode(self, rows: F32, kept: Arrays) -> Arrays:
         planes, step, _, _ = exact.pack_planes(rows, self.planes, checks.thread_count(None))
         return {"planes": planes, "step": step}
 
@@ -133,7 +139,7 @@ class Coding:
         self.dim = dim
 
     def arrays(self) -> dict[str, GrowingArray]:
-        return {"codes": GrowingArray(np.uint8, (_padded(self.dim),)), **self._bounds()}
+        return {"codes": GrowingArray(np.uint8, (padded(self.dim),)), **self._bounds()}
 
     def _bounds(self) -> dict[str, GrowingArray]:
         return {"scale": GrowingArray(np.float32), "residual": GrowingArray(np.float32)}
@@ -143,8 +149,12 @@ class Coding:
         codes, scale, residual = exact.quantize(rows, checks.thread_count(None))
         return {"codes": codes, "scale": scale, "residual": residual}
 
-    def codes(self, arrays: Arrays) -> Codes:
+    def codes(self, arrays: Arrays) -> Codes | Rows:
         return Codes(arrays["codes"], arrays["scale"], arrays["residual"])
+
+    def flaw(self, heads: Arrays) -> str | None:
+        """As `Form.flaw`."""
+        return None
 
 
 class OwnCodes(Coding):
@@ -180,7 +190,7 @@ class PlaneCodes(Coding):
         self.planes = planes
 
     def arrays(self) -> dict[str, GrowingArray]:
-        return {"planes": GrowingArray(np.uint8, (self.planes * _padded(self.dim) // 8,)), **self._bounds()}
+        return {"planes": GrowingArray(np.uint8, (self.planes * padded(self.dim) // 8,)), **self._bounds()}
 
     def encode(self, rows: F32, kept: Arrays) -> Arrays:
         planes, _, scale, residual = exact.pack_planes(rows, self.planes, checks.thread_count(None))
@@ -196,7 +206,9 @@ class Store:
 
     def __init__(self, name: str, form: Form, coding: Coding | None = None) -> None:
         self.name, self.form, self.coding = name, form, coding
-        self.arrays = form.arrays() | {"norms": GrowingArray(np.float64)}
+        self.arrays = form.arrays()
+        if form.keeps_norms:
+            self.arrays["norms"] = GrowingArray(np.float64)
         if coding is not None:
             self.arrays |= coding.arrays()
 
@@ -216,8 +228,9 @@ class Store:
 
     def encode(self, rows: F32, name: str, place: Callable[[int], str]) -> Arrays:
         """These rows as arrays. ``name`` and ``place`` are for the ValueError where one does not fit."""
-        parts = self.form.encode(rows)
-        parts["norms"] = exact.norms(self.form.rows(parts), self.form.dim, checks.thread_count(None))
+        share = self.share
+        parts = self.form.encode(rows, share)
+        parts["norms"] = exact.norms(self.form.rows(parts | share), self.form.dim, checks.thread_count(None))
         bad = np.flatnonzero(~np.isfinite(parts["norms"]))  # float64 does not overflow here: these have NaN or inf
         if bad.size and type(self.form) is Form:
             raise checks.non_finite(name, place(int(bad[0])))
@@ -225,7 +238,16 @@ class Store:
             raise ValueError(
                 f"{name} must stay finite in {self.form.name}; {place(int(bad[0]))} holds a value beyond its range"
             )
-        return parts if self.coding is None else parts | self.coding.encode(rows, parts)
+        return parts if self.coding is None else parts | self.coding.encode(rows, parts | share)
+
+    @property
+    def share(self) -> Arrays:
+        """The arrays that all rows share."""
+        return {name: array.view for name, array in self.arrays.items() if name in SHARED}
+
+    def readied(self: S, pieces: Iterator[Any]) -> tuple[S, Iterator[Any]]:
+        """The store that these pieces of rows, each with its ids, may be added to; and all of them."""
+        return self, pieces
 
     def truncate(self, size: int) -> None:
         """Forget the rows from ``size`` on, which nobody has seen."""
@@ -260,14 +282,16 @@ class Store:
         """What such arrays mean."""
         codes = None if self.coding is None else self.coding.codes(heads)
         rows = self.form.rows(heads)
-        return Documents(rows, codes, heads["norms"], checked=True, cache=cache, living=living, store=self.name)
+        return Documents(rows, codes, heads.get("norms"), checked=True, cache=cache, living=living, store=self.name)
 
     def nbytes(self, count: int) -> int:
         """What ``count`` rows take."""
         return count * sum(array.row_bytes for array in self.arrays.values())
 
-    sizes: ClassVar[tuple[str, ...]] = ()
-    """Names of the numbers, besides that of rows, that say how long its arrays are."""
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the numbers, besides that of rows, that say how long its arrays are."""
+        return ()
 
     def sizes_of(self, lengths: Mapping[str, int]) -> dict[str, int]:
         """Those numbers, where arrays have these lengths."""
@@ -278,8 +302,8 @@ class Store:
         return dict.fromkeys(self.arrays, count)
 
     def flaw(self, heads: Arrays) -> str | None:
-        """What is wrong with arrays of the right lengths that somebody gives; None where it can be these rows."""
-        return None
+        """As `Form.flaw`."""
+        return self.form.flaw(heads) or (None if self.coding is None else self.coding.flaw(heads))
 
 
 PLAIN = {"float32": Form, "float16": Float16, "bfloat16": BFloat16}  # these are scanned as they are
@@ -292,15 +316,13 @@ def make(name: str, originals: str | None, dim: int, directory: str | None = Non
     """The store of that name for vectors of ``dim`` dimensions; ``originals`` None where its codes are the vectors,
     "disk" where the vectors are in a file in ``directory``."""
     checks.choice(name, "store", STORES)
-    if not (originals is None or isinstance(originals, str)) or originals not in ORIGINALS:
-        raise ValueError(f"originals must be one of {', '.join(map(repr, ORIGINALS))}; got {originals!r}")
+    check_originals(originals)
     if name in PLAIN:
         if originals != "ram":
             kept = "which keeps vectors and no codes"
             raise ValueError(f"originals must be 'ram' for store {name!r}, {kept}; got {originals!r}")
         return Store(name, PLAIN[name](dim))
-    if exact.native() is None:
-        raise RuntimeError(f"store {name!r} needs the compiled extension (pip install .); store='float32' does not")
+    check_extension(name)
     planes = PLANES.get(name, 0)
     if originals is None:
         return Store(name, Planes(dim, planes) if planes else Int8(dim), OwnCodes(dim, planes))
@@ -308,3 +330,13 @@ def make(name: str, originals: str | None, dim: int, directory: str | None = Non
     if originals == "disk":
         store.arrays["rows"] = DiskArray(np.float32, (dim,), directory)
     return store
+
+
+def check_originals(value: Any) -> None:
+    if not (value is None or isinstance(value, str)) or value not in ORIGINALS:
+        raise ValueError(f"originals must be one of {', '.join(map(repr, ORIGINALS))}; got {value!r}")
+
+
+def check_extension(name: str) -> None:
+    if exact.native() is None:
+        raise RuntimeError(f"store {name!r} needs the compiled extension (pip install .); store='float32' does not")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import ragged
+from pyengine import chunks, exact, kmeans, ragged
 from pyengine.arrays import GrowingArray
 from pyengine.living import Living
 from pyengine.problem_maxsim import TokenDocuments
 from pyengine.ragged import Ragged
-from pyengine.stores import Arrays, Store
+from pyengine.stores import SHARED, Arrays, Store
 from pyengine.types import I64
+
+SAMPLE = 1 << 17  # tokens, of the first documents added, that centroids are made from
 
 
 class TokenStore(Store):
-    """A `Store` whose rows are documents: arrays of tokens as ``tokens`` keeps vectors, and ``offsets`` [N+1] of the
-    documents among them."""
-
-    sizes = ("tokens",)
+    """A `Store` whose rows are documents: arrays of tokens as ``tokens`` keeps vectors, ``offsets`` [N+1] of the
+    documents among them, and for residual codes ``centroids`` [C, D], which the first tokens are the sample for."""
 
     def __init__(self, tokens: Store) -> None:
         super().__init__(tokens.name, tokens.form, tokens.coding)
@@ -44,29 +45,59 @@ class TokenStore(Store):
         ragged.finite(docs.values, docs.offsets, "docs", first)
         parts = self.encode(docs.values, "docs", lambda token: ragged.place(docs.offsets, token, first))
         parts["offsets"] = self.offsets[-1] + docs.offsets[1:]
-        for name, array in self.arrays.items():
-            array.append(parts[name])
+        for name in self._per_token("offsets"):
+            self.arrays[name].append(parts[name])
+
+    def _per_token(self, *more: str) -> list[str]:
+        """The names of the arrays with one entry per token, and ``more``."""
+        return [name for name in self.arrays if name not in ("offsets", *SHARED)] + list(more)
+
+    def readied(self, pieces: Iterator[Any]) -> tuple[TokenStore, Iterator[Any]]:
+        if not self.untrained:
+            return self, pieces
+        first = chunks.first_tokens(pieces, SAMPLE)
+        return self.trained([docs for docs, _ in first]), chain(first, pieces)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it needs centroids, and has none."""
+        return "centroids" in self.arrays and not len(self.arrays["centroids"])
+
+    @exact.arithmetic()
+    def trained(self, docs: Sequence[Ragged], most: int = SAMPLE, count: int | None = None) -> TokenStore:
+        """The same, with ``count`` centroids (default: `kmeans.count_for`) of the first ``most`` of these tokens."""
+        first = 0
+        for each in docs:
+            ragged.finite(each.values, each.offsets, "docs", first)
+            first += len(each)
+        sample = np.concatenate([np.empty((0, self.form.dim), np.float32), *(each.values for each in docs)])[:most]
+        count = kmeans.count_for(len(sample)) if count is None else min(count, len(sample))
+        centroids = kmeans.kmeans(sample, count) if count else sample
+        return self.holding(self.arrays | {"centroids": self.arrays["centroids"].adopted(centroids)})
 
     def truncate(self, size: int) -> None:
         n_tokens = int(self.offsets[size])
-        for name, array in self.arrays.items():
-            array.truncate(size + 1 if name == "offsets" else n_tokens)
+        self.arrays["offsets"].truncate(size + 1)
+        for name in self._per_token():
+            self.arrays[name].truncate(n_tokens)
 
     def heads(self, count: int) -> Arrays:
-        lengths = self.lengths(count, {"tokens": int(self.offsets[count])})
+        sizes = {name: len(array) for name, array in self.arrays.items() if name in SHARED}
+        lengths = self.lengths(count, sizes | {"tokens": int(self.offsets[count])})
         return {name: array.head(lengths[name]) for name, array in self.arrays.items()}
 
     def chosen(self, count: int, rows: I64 | None) -> dict[str, tuple[NDArray[Any], I64 | None]]:
         heads = self.heads(count)
         if rows is None:
             return {name: (head, None) for name, head in heads.items()}
-        places, offsets = _taken(heads.pop("offsets"), rows)
-        return {name: (head, places) for name, head in heads.items()} | {"offsets": (offsets, None)}
+        places, offsets = _taken(heads["offsets"], rows)
+        whole: dict[str, tuple[NDArray[Any], I64 | None]] = {name: (heads[name], None) for name in self.share}
+        return {name: (heads[name], places) for name in self._per_token()} | whole | {"offsets": (offsets, None)}
 
     def picked(self, rows: I64) -> TokenStore:
         places, offsets = _taken(self.offsets, rows)
-        arrays = {name: array.picked(places) for name, array in self.arrays.items() if name != "offsets"}
-        return self.holding(arrays | {"offsets": self.arrays["offsets"].adopted(offsets)})
+        arrays = {name: self.arrays[name].picked(places) for name in self._per_token()}
+        return self.holding(self.arrays | arrays | {"offsets": self.arrays["offsets"].adopted(offsets)})
 
     def token_documents(self, count: int, cache: dict[Any, Any], living: Living | None) -> TokenDocuments:
         """The first ``count`` documents as a backend sees them; later changes do not show in it."""
@@ -83,16 +114,22 @@ class TokenStore(Store):
     def nbytes(self, count: int) -> int:
         return sum(head.nbytes for head in self.heads(count).values())
 
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        return ("tokens", *self.share)
+
     def sizes_of(self, lengths: Mapping[str, int]) -> dict[str, int]:
-        return {"tokens": lengths["norms"]}
+        return {"tokens": lengths[self._per_token()[0]]} | {name: lengths[name] for name in self.share}
 
     def lengths(self, count: int, sizes: Mapping[str, int]) -> dict[str, int]:
-        return dict.fromkeys(self.arrays, sizes["tokens"]) | {"offsets": count + 1}
+        """``sizes`` are the numbers of tokens, and of what all share."""
+        whole = {name: sizes[name] for name in self.share}
+        return dict.fromkeys(self._per_token(), sizes["tokens"]) | whole | {"offsets": count + 1}
 
     def flaw(self, heads: Arrays) -> str | None:
-        offsets, n_tokens = heads["offsets"], len(heads["norms"])
+        offsets, n_tokens = heads["offsets"], len(heads[self._per_token()[0]])
         if offsets[0] == 0 and offsets[-1] == n_tokens and (offsets[1:] >= offsets[:-1]).all():
-            return None
+            return super().flaw(heads)
         return f"offsets that rise from 0 to its {n_tokens} tokens"
 
 

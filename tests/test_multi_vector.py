@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import pyengine as pe
 from pyengine import MultiVectorIndex, Ragged, conformance, exact, stores
 from pyengine import reference_maxsim as spec
+from pyengine.codecs import RESIDUALS
 from pyengine.types import F32, I64
 
 pytestmark = [
@@ -31,7 +32,8 @@ QUERIES = Ragged.of([RNG.integers(-2, 3, (length, D)) for length in (3, 0, 1)])
 LENGTHS = [0, 1, 2, 3, 7, 1, 30, 2, 0, 5] * 4
 DOCS: list[F32] = [RNG.integers(-2, 3, (length, D)).astype(np.float32) for length in LENGTHS]
 CODECS: list[tuple[str, str | None]] = [(name, "ram") for name in stores.PLAIN]
-CODECS += [(name, where) for name in ("int8", *stores.PLANES) for where in stores.ORIGINALS]
+CODECS += [(name, where) for name in ("int8", "binary", *RESIDUALS) for where in stores.ORIGINALS]
+KINDS = [("float32", "ram"), ("int8", "ram"), ("int8", "disk")]
 codecs = pytest.mark.parametrize(("codec", "originals"), CODECS)
 
 
@@ -88,7 +90,7 @@ def test_a_long_list_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 class Life(RuleBasedStateMachine):
     """Anything that can be done to an index, beside a list of the ids that it must hold."""
 
-    @initialize(kind=st.sampled_from([("float32", "ram"), ("int8", "ram"), ("int8", "disk"), ("residual2", None)]))
+    @initialize(kind=st.sampled_from([*KINDS, ("residual2", None), ("residual1", "disk")]))
     def begin(self, kind: tuple[str, str | None]) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.index = MultiVectorIndex(D, *kind)

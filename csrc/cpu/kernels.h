@@ -22,6 +22,7 @@ enum class RowKind {
   bfloat16,  // uint16 [dim]: the upper half of a float32
   codes,     // uint8 [dim]: step * (code - 128), rounded to float32
   planes,    // bits [planes][dim padded to DEPTH_STEP]: step * (2 c - (2^planes - 1)), c the number that the planes' bits make
+  residual,  // planes, added to the row's centroid: each sum rounded to float32
 };
 constexpr int MAX_PLANES = 4;
 
@@ -113,7 +114,7 @@ struct KernelTable {
   // `next` are PAIR_BLOCK rows that will be wanted soon.
   void (*dot_f64)(const float* const* queries, const float* const* rows, const float* const* next, int count, int n, double* out);
   void (*l2_f64)(const float* const* queries, const float* const* rows, const float* const* next, int count, int n, double* out);
-  // The first n floats of a stored row of any kind but float32 and planes.
+  // The first n floats of a stored row of kind float16, bfloat16 or codes.
   void (*decode_row)(RowKind kind, const void* row, float step, int n, float* out);
   // A row of bit planes, `stride` bytes apart, as `depth` codes (a multiple of DEPTH_STEP): 128 + 2 c - (2^planes - 1).
   void (*unpack_planes)(const uint8_t* row, int planes, size_t stride, int depth, uint8_t* codes);

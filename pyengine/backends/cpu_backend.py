@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine import checks, exact, exact_maxsim
 from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
-from pyengine.problem import ALL, Codes, DenseProblem
+from pyengine.problem import ALL, Codes, DenseProblem, Documents
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
@@ -70,7 +70,7 @@ class CpuBackend(Backend):
     def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
         """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""
         docs = problem.docs
-        scanned = row_bytes(docs.rows if docs.codes is None else docs.codes.codes) * problem.dims // docs.dim
+        scanned = row_bytes(_scanned(docs)) * problem.dims // docs.dim
         n_docs = len(problem.docs) if n_docs is None else n_docs
         return plan_dense(
             problem.n_queries, n_docs, problem.dims, problem.k, width, scanned, problem.num_threads, problem.sure
@@ -175,7 +175,7 @@ class CpuMaxSim(MaxSimBackend):
     def plan(self, problem: MaxSimProblem, width: int) -> MaxSimPlan:
         """The tiles and limits of the scan."""
         docs, tokens = problem.docs, problem.docs.tokens
-        scanned = row_bytes(tokens.rows if docs.codes is None else docs.codes.codes)
+        scanned = row_bytes(_scanned(tokens))
         return plan_maxsim(
             len(problem.queries.values), len(docs), len(tokens), docs.dim, problem.k, width, scanned,
             problem.num_threads, problem.sure,
@@ -216,10 +216,10 @@ class CpuMaxSim(MaxSimBackend):
             return {"isa": isa} | facts, rejected
         bounded = {} if upper is problem else {"bounded by": f"{upper.reduce}: one scan for a k-th score, one by it"}
         problem = upper
-        plan = self.plan(problem, self.first_width(problem))
+        plan, codes = self.plan(problem, self.first_width(problem)), problem.docs.codes
         facts = {
             "isa": isa,
-            "store": problem.docs.store + ("" if problem.docs.codes else ", coded as int8 while it is scanned"),
+            "store": problem.docs.store + ("" if isinstance(codes, Codes) else ", coded as int8 while it is scanned"),
             "tile": f"{plan.tile} document tokens",
             "queries": f"up to {plan.query_tokens} tokens per pass, {plan.num_threads} thread"
             f"{'s'[: plan.num_threads > 1]}",
@@ -266,6 +266,11 @@ def row_bytes(rows: Any) -> int:
     """Bytes from row to row of an array [N, ...] or of `Rows`."""
     stored = rows.data if isinstance(rows, Rows) else rows
     return int(stored.itemsize * stored.shape[1])
+
+
+def _scanned(docs: Documents) -> Any:
+    """What is read of the documents: their codes, where they have any."""
+    return docs.codes.codes if isinstance(docs.codes, Codes) else docs.rows if docs.codes is None else docs.codes
 
 
 def _everything(problem: DenseProblem, rows: NDArray[np.int32]) -> Candidates:

@@ -299,7 +299,12 @@ def coded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of rows that are coded from here on, call by call."""
     counts: list[int] = []
     quantize = exact.quantize
-    monkeypatch.setattr(exact, "quantize", lambda rows, threads: counts.append(len(rows)) or quantize(rows, threads))
+
+    def counted(rows: F32, threads: int) -> Any:
+        counts.append(len(rows))
+        return quantize(rows, threads)
+
+    monkeypatch.setattr(exact, "quantize", counted)
     return counts
 
 

@@ -97,13 +97,15 @@ def reference_products(query: F32, docs: F32, metric: str) -> F64:
         for part in range(0, width, 8):
             lanes += products[..., part : part + 8]
         s = [lanes[..., i] for i in range(8)]
-        return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+        total: F64 = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+        return total
 
     products = dot(query, docs)
     if metric == "dot":
         return products
     norms = np.sqrt(dot(query, query)) * np.sqrt(dot(docs, docs))
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    cosines: F64 = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return cosines
 
 
 def check(search: Search, k: int, **launch: Any) -> Candidates:

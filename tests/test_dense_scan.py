@@ -20,6 +20,7 @@ from pyengine.explain import explain
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problem import DenseProblem, Documents
 from pyengine.search import exact_search, fast_search
+from pyengine.types import F32
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]
 

@@ -13,8 +13,8 @@ namespace {
 
 constexpr double INF = std::numeric_limits<double>::infinity();
 constexpr int LANES = 8;         // rows of doubles are padded to these
-constexpr int QUERY_ROWS = 16;   // query tokens whose products with a document are held at a time
-constexpr int DOC_ROWS = 64;     // document tokens held as doubles
+constexpr int QUERY_ROWS = 32;   // query tokens whose products with a document are held at a time
+constexpr int DOC_ROWS = 8;      // document tokens held as doubles: with the queries, in the L1 cache
 constexpr int64_t PAIRS = 16;    // handed to a thread at a time
 
 int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }

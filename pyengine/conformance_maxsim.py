@@ -80,8 +80,17 @@ CORPORA: dict[str, tuple[int, Values, Lengths]] = {
     "empty_queries": (4, _normal, lambda rng: ([0, 0], [0, 3, 1])),
     "no_documents": (4, _normal, lambda rng: ([2, 0], [])),
     "no_queries": (4, _normal, lambda rng: ([], [2, 0, 3])),
+    "frames": (24, _normal, lambda rng: ([1, 0, 1], rng.integers(0, 12, 90).tolist())),
+    "slots": (24, _some_zeros, lambda rng: ([5, 0, 5], (5 * rng.integers(0, 2, 90)).tolist())),
 }
-SCORINGS = ("dot", "cosine", "mean", "weighted", "symmetric", "weighted_symmetric")
+SCORINGS = ("dot", "cosine", "mean", "weighted", "symmetric", "weighted_symmetric", "softmax")
+OF_SOME_LENGTHS = [  # corpora, and a scoring that takes no others
+    ("frames", "pooled"),
+    ("one_token", "pooled"),
+    ("slots", "aligned"),
+    ("slots", "weighted_aligned"),
+    ("one_token", "aligned"),
+]
 WITH_EVERY_OPTION = ("random", "ties")
 
 
@@ -127,6 +136,10 @@ def _scoring(rng: Rng, name: str, queries: Ragged, docs: Ragged) -> dict[str, An
         "weighted": {"query_weights": weights[0]},
         "symmetric": {"reduce": "symmetric", "normalize": True},
         "weighted_symmetric": {"reduce": "symmetric", "query_weights": weights[0], "doc_weights": weights[1]},
+        "softmax": {"reduce": "softmax", "temperature": 0.1},
+        "pooled": {"reduce": "pooled", "temperature": 0.5, "normalize": True},
+        "aligned": {"reduce": "aligned"},
+        "weighted_aligned": {"reduce": "aligned", "query_weights": weights[0]},
     }
     return scorings[name]
 
@@ -134,9 +147,10 @@ def _scoring(rng: Rng, name: str, queries: Ragged, docs: Ragged) -> dict[str, An
 def maxsim_cases() -> list[MaxSimCase]:
     """Every case that can be made here, for ``pytest.mark.parametrize(..., ids=str)``."""
     asked = [options for options in OPTIONS if options != "plain" and "dims" not in _given(options)]
-    forms = _forms(("dot", "cosine"))
+    forms = _forms(("dot", "cosine", "softmax"))
     return [
         *(MaxSimCase(corpus, "plain", *form) for corpus in CORPORA for form in _forms(SCORINGS)),
+        *(MaxSimCase(corpus, "plain", *form) for corpus, scoring in OF_SOME_LENGTHS for form in _forms((scoring,))),
         *(MaxSimCase(corpus, options, *form) for corpus in WITH_EVERY_OPTION for options in asked for form in forms),
     ]
 

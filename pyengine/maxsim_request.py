@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,9 @@ def _temperature(value: Any, reduce: str) -> float | None:
         return None
     if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
         raise TypeError(f"temperature must be a number above 0 with reduce={reduce!r}; got {value!r}")
-    temperature = float(value)
-    if not 0 < temperature < np.inf:
+    if not 0 < value <= sys.float_info.max:
         raise ValueError(f"temperature must be finite and above 0; got {value!r}")
-    return temperature
+    return float(value)
 
 
 def _check_lengths(reduce: str, queries: Ragged, docs: TokenDocuments) -> None:

@@ -33,7 +33,8 @@ from pyengine import reference, reference_softmax
 from pyengine.ragged import Ragged
 from pyengine.types import F32, F64, I64, Bool, TopK
 
-REDUCTIONS = ("sum", "mean", "symmetric", "softmax", "pooled", "aligned")
+MAXIMA = ("sum", "mean", "symmetric")
+REDUCTIONS = (*MAXIMA, "softmax", "pooled", "aligned")
 SOFT = ("softmax", "pooled")  # those with a temperature
 WEIGHTED = ("sum", "symmetric", "aligned")  # those that query weights go with
 
@@ -84,7 +85,7 @@ def pair_score(
 ) -> float:
     """The float64 score, without bias, of one query and one document, of any reduction. ``products`` [Lq, Ld] are their
     `similarities`: cosines for "aligned"."""
-    if not products.size or reduce not in ("softmax", "pooled", "aligned"):
+    if not products.size or reduce in MAXIMA:
         return reduced(products, reduce, query_weights, doc_weights)
     if reduce == "aligned":
         return weighted_sum(products.diagonal(), query_weights)

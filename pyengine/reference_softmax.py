@@ -1,7 +1,8 @@
 """The specification of softmax over document tokens, in NumPy float64, written to be read.
 
 Libraries' exp differ in their last bits. This one is made of additions and multiplications, each rounded on its own, so
-that all backends return the same bits here too. It is within 2^-50 of e^x, relatively.
+that all backends return the same bits here too. It is within 2^-50 of e^x, relatively, down to e^-200, and 0 below: a
+token of a document whose power is less counts for nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from pyengine import reference
 from pyengine.types import F32, F64
 
-LEAST = -700.0  # below, the power is 0
+LEAST = -200.0  # below, the power is 0: so the squares of a pooled vector never underflow
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
 NEAREST = 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits
 SERIES = [1 / math.factorial(n) for n in range(13, -1, -1)]

@@ -37,7 +37,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"queries": NAN}, ValueError, "queries must be finite in float32; token 0 of row 1 holds NaN"),
     ({"docs": NAN}, ValueError, "docs must be finite in float32; token 0 of row 1 holds NaN"),
     ({"docs": BIG}, ValueError, "docs must be finite in float32; token 0 of row 0 holds NaN, inf or a value beyond"),
-    ({"reduce": "max"}, ValueError, "reduce must be one of 'sum', 'mean', 'symmetric'; got 'max'"),
+    (
+        {"reduce": "max"},
+        ValueError,
+        "reduce must be one of 'sum', 'mean', 'symmetric', 'softmax', 'pooled', 'aligned'; got 'max'",
+    ),
     ({"reduce": None}, ValueError, "reduce must be one of"),
     ({"normalize": 1}, TypeError, "normalize must be True or False; got 1"),
     ({"query_weights": [1.0] * 4}, ValueError, r"query_weights must have shape \(5,\), one per token; got \(4,\)"),

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "pyengine"
 WORDS = {
-    "types", "reference", "reference_maxsim", "checks", "living", "rows", "ragged", "lists", "filters", "problem",
+    "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists", "filters", "problem",
     "problem_maxsim", "exact", "exact_maxsim",
 }  # fmt: skip
 INDEXES = {

@@ -36,8 +36,13 @@ def problems(draw: st.DrawFn) -> tuple[Ragged, Ragged, dict[str, Any]]:
     for lengths in (st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 40), max_size=30)):
         chosen = draw(lengths)
         sides.append(Ragged(values(kind, rng, (sum(chosen), dim)).astype(np.float32), np.cumsum([0, *chosen])))
-    scoring: dict[str, Any] = {"reduce": draw(st.sampled_from(spec.REDUCTIONS)), "normalize": draw(st.booleans())}
-    if scoring["reduce"] != "mean" and draw(st.booleans()):
+    scoring: dict[str, Any] = {
+        "reduce": draw(st.sampled_from((*spec.MAXIMA, "softmax"))),
+        "normalize": draw(st.booleans()),
+    }
+    if scoring["reduce"] == "softmax":
+        scoring["temperature"] = draw(st.sampled_from([1e-4, 0.1, 1, 1e4]))
+    elif scoring["reduce"] != "mean" and draw(st.booleans()):
         scoring["query_weights"] = rng.standard_normal(len(sides[0].values)).astype(np.float32)
         if scoring["reduce"] == "symmetric":
             scoring["doc_weights"] = rng.standard_normal(len(sides[1].values)).astype(np.float32)

@@ -60,7 +60,7 @@ def test_every_codec_is_exact_over_what_it_keeps(codec: str, originals: str | No
     assert kept.lengths.tolist() == LENGTHS
     if codec in stores.PLAIN or originals is not None:  # small integers are exact in every float
         assert all(np.array_equal(*each) for each in zip(kept, DOCS))
-    for reduce in ("sum", "mean", "symmetric"):
+    for reduce in spec.MAXIMA:
         holds(index, range(40), reduce=reduce)
     holds(index, range(40), k=100, bias=np.linspace(-1, 1, 40), query_weights=np.array([1, -2, 0.5, 0], np.float32))
 

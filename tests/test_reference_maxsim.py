@@ -83,7 +83,7 @@ def test_reductions_equal_the_exact_model(seed: int, normalize: bool) -> None:
 # --- Edge cases -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reduce", spec.REDUCTIONS)
+@pytest.mark.parametrize("reduce", spec.MAXIMA)
 def test_no_tokens(reduce: str) -> None:
     queries, docs = ragged(0, [3, 0]), ragged(1, [0, 2, 0])
     scores = spec.scores(queries, docs, reduce=reduce, bias=np.array([1.0, 0.0, -2.0]))

@@ -6,6 +6,7 @@
 
 #include "cpu/aligned.h"
 #include "cpu/dispatch.h"
+#include "cpu/row_order.h"
 #include "cpu/token_block.h"
 
 namespace pyengine {
@@ -13,30 +14,33 @@ namespace {
 
 constexpr double INF = std::numeric_limits<double>::infinity();
 constexpr int LANES = 8;         // rows of doubles are padded to these
-constexpr int QUERY_ROWS = 16;   // query tokens whose products with a document are held at a time
-constexpr int DOC_ROWS = 64;     // document tokens held as doubles
-constexpr int64_t PAIRS = 16;    // handed to a thread at a time
+constexpr int QUERY_ROWS = 32;   // query tokens whose products with a document are held at a time
+constexpr int DOC_ROWS = 8;      // document tokens held as doubles: with the queries, in the L1 cache
+constexpr int64_t SORTED = 1 << 18;  // pairs brought into the order of their documents at a time
+constexpr int64_t PAIRS = 16;        // handed to a thread at a time
 
 int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 // Scores one pair after another. One per thread.
 class SoftScorer {
  public:
-  SoftScorer(const TokenPairs& pairs, const KernelTable& table)
+  // `query_norms` are those of all query tokens, where cosines are taken.
+  SoftScorer(const TokenPairs& pairs, const std::vector<double>& query_norms, const KernelTable& table)
       : pairs_(pairs), queries_(pairs.queries), docs_(pairs.docs), table_(table), dim_(pairs.docs.dim),
-        width_(static_cast<int>(padded(dim_))), reader_(docs_.rows, dim_, table, DOC_ROWS), wide_queries_(size_t{QUERY_ROWS} * width_),
+        width_(static_cast<int>(padded(dim_))), query_norms_(query_norms), reader_(docs_.rows, dim_, table, DOC_ROWS),
+        wide_queries_(size_t{QUERY_ROWS} * width_),
         wide_docs_(size_t{DOC_ROWS} * width_) {}
 
   double operator()(int64_t query, int64_t doc) {
-    const int64_t count = queries_.count(query), first = docs_.offsets[doc], tokens = docs_.count(doc);
+    const int64_t count = queries_.count(query), asked = queries_.offsets[query];
+    const int64_t tokens = docs_.count(doc), first = docs_.offsets[doc];
     if (count == 0) return 0;
     if (tokens == 0) return -INF;
-    begin(query);
-    if (pairs_.reduce == Reduction::aligned) return aligned(queries_.offsets[query], first, std::min(count, tokens));
+    if (pairs_.reduce == Reduction::aligned) return aligned(asked, first, std::min(count, tokens));
     double sum = 0;
     for (int64_t i = 0; i < count; i += QUERY_ROWS) {
       const int some = static_cast<int>(std::min<int64_t>(QUERY_ROWS, count - i));
-      multiply(i, some, first, tokens);
+      multiply(asked + i, some, first, tokens);
       for (int q = 0; q < some; ++q) {
         double* products = products_.data() + q * padded(tokens);
         const double mean = table_.soften(products, padded(tokens), pairs_.temperature);
@@ -48,19 +52,7 @@ class SoftScorer {
   }
 
  private:
-  void begin(int64_t query) {
-    if (query == query_) return;
-    query_ = query;
-    query_norms_.clear();
-    for (int64_t i = 0; cosines() && i < queries_.count(query); ++i)
-      query_norms_.push_back(token_norm(table_, query_row(i), dim_));
-  }
-
-  bool cosines() const { return pairs_.normalize || pairs_.reduce == Reduction::aligned; }
-
-  const float* query_row(int64_t i) const {
-    return reinterpret_cast<const float*>(queries_.rows.at(queries_.offsets[query_] + i));
-  }
+  const float* query_row(int64_t token) const { return reinterpret_cast<const float*>(queries_.rows.at(token)); }
 
   double doc_norm(int64_t token, const float* row) const {
     return docs_.norms ? docs_.norms[token] : token_norm(table_, row, dim_);
@@ -75,23 +67,23 @@ class SoftScorer {
     for (int r = 0; r < count; ++r) {
       const float* row = reader_.read(first + r, r);
       widen(row, wide_docs_.data() + static_cast<size_t>(r) * width_);
-      if (cosines()) doc_norms_[r] = doc_norm(first + r, row);
+      if (pairs_.normalize) doc_norms_[r] = doc_norm(first + r, row);
     }
     return wide_docs_.data();
   }
 
-  // The products, or cosines, of some query tokens from `i` on with all of a document's: rows padded with -inf.
-  void multiply(int64_t i, int some, int64_t first, int64_t tokens) {
+  // The products, or cosines, of some query tokens from `asked` on with all of a document's: rows padded with -inf.
+  void multiply(int64_t asked, int some, int64_t first, int64_t tokens) {
     const int64_t stride = padded(tokens);
     products_.assign(some * stride, -INF);
-    for (int q = 0; q < some; ++q) widen(query_row(i + q), wide_queries_.data() + static_cast<size_t>(q) * width_);
+    for (int q = 0; q < some; ++q) widen(query_row(asked + q), wide_queries_.data() + static_cast<size_t>(q) * width_);
     for (int64_t done = 0; done < tokens; done += DOC_ROWS) {
       const int count = static_cast<int>(std::min<int64_t>(DOC_ROWS, tokens - done));
       double* out = products_.data() + done;
       table_.products_f64(wide_queries_.data(), some, read(first + done, count), count, width_, out, stride);
-      for (int q = 0; cosines() && q < some; ++q)
+      for (int q = 0; pairs_.normalize && q < some; ++q)
         for (int r = 0; r < count; ++r) {
-          const double norms = query_norms_[i + q] * doc_norms_[r];
+          const double norms = query_norms_[asked + q] * doc_norms_[r];
           out[q * stride + r] = norms > 0 ? out[q * stride + r] / norms : 0.0;
         }
     }
@@ -104,7 +96,7 @@ class SoftScorer {
       const int count = static_cast<int>(std::min<int64_t>(DOC_ROWS, tokens - done));
       const double* rows = tokens > DOC_ROWS ? read(first + done, count) : wide_docs_.data();  // those that were multiplied
       for (int r = 0; r < count; ++r) {
-        const double factor = !cosines() ? powers[done + r] : doc_norms_[r] > 0 ? powers[done + r] / doc_norms_[r] : 0.0;
+        const double factor = !pairs_.normalize ? powers[done + r] : doc_norms_[r] > 0 ? powers[done + r] / doc_norms_[r] : 0.0;
         table_.add_scaled_f64(rows + static_cast<size_t>(r) * width_, factor, width_, pool_.data());
       }
     }
@@ -120,18 +112,18 @@ class SoftScorer {
     return ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
   }
 
-  double aligned(int64_t first_query, int64_t first_doc, int64_t count) {
+  double aligned(int64_t asked, int64_t first, int64_t count) {
     double sum = 0;
     for (int64_t k = 0; k < count; k += PAIR_BLOCK) {
       const int some = static_cast<int>(std::min<int64_t>(PAIR_BLOCK, count - k));
       const float *queries[PAIR_BLOCK], *rows[PAIR_BLOCK];
       double products[PAIR_BLOCK];
-      for (int i = 0; i < some; ++i) queries[i] = query_row(k + i), rows[i] = reader_.read(first_doc + k + i, i);
+      for (int i = 0; i < some; ++i) queries[i] = query_row(asked + k + i), rows[i] = reader_.read(first + k + i, i);
       table_.dot_f64(queries, rows, rows, some, dim_, products);
       for (int i = 0; i < some; ++i) {
-        const double norms = query_norms_[k + i] * doc_norm(first_doc + k + i, rows[i]);
+        const double norms = query_norms_[asked + k + i] * doc_norm(first + k + i, rows[i]);
         const double cosine = norms > 0 ? products[i] / norms : 0.0;
-        sum += pairs_.query_weights ? pairs_.query_weights[first_query + k + i] * cosine : cosine;
+        sum += pairs_.query_weights ? pairs_.query_weights[asked + k + i] * cosine : cosine;
       }
     }
     return sum;
@@ -141,11 +133,10 @@ class SoftScorer {
   const Tokens &queries_, &docs_;
   const KernelTable& table_;
   const int dim_, width_;
+  const std::vector<double>& query_norms_;
   RowReader reader_;
   AlignedVector<double> wide_queries_, wide_docs_, products_, pool_;
   double doc_norms_[DOC_ROWS];
-  std::vector<double> query_norms_;
-  int64_t query_ = -1;
 };
 
 }  // namespace
@@ -154,11 +145,21 @@ void soft_pairs(const TokenPairs& pairs, float* scores, int threads, const Inter
   const DefaultFloatEnvironment environment;
   const KernelTable& table = kernels();
   std::vector<std::optional<SoftScorer>> scorers(threads);
-  for (auto& scorer : scorers) scorer.emplace(pairs, table);
-  parallel_for((pairs.n + PAIRS - 1) / PAIRS, threads, interrupt, [&](int64_t run, int thread) {
-    for (int64_t at = run * PAIRS; at < std::min(pairs.n, (run + 1) * PAIRS); ++at)
-      scores[at] = rounded_score((*scorers[thread])(pairs.query_of[at], pairs.doc_of[at]), pairs.bias, pairs.doc_of[at]);
-  });
+  std::vector<double> query_norms;
+  for (int64_t i = 0; (pairs.normalize || pairs.reduce == Reduction::aligned) && i < pairs.queries.total(); ++i)
+    query_norms.push_back(token_norm(table, reinterpret_cast<const float*>(pairs.queries.rows.at(i)), pairs.docs.dim));
+  for (auto& scorer : scorers) scorer.emplace(pairs, query_norms, table);
+  for (int64_t start = 0; start < pairs.n; start += SORTED) {
+    std::vector<Place> places;
+    for (int64_t at = start; at < std::min(pairs.n, start + SORTED); ++at)
+      places.push_back({pairs.doc_of[at], pairs.query_of[at], at});
+    order_by_row(places, pairs.docs.n);
+    const int64_t n = static_cast<int64_t>(places.size());
+    parallel_for((n + PAIRS - 1) / PAIRS, threads, interrupt, [&](int64_t run, int thread) {
+      for (int64_t i = run * PAIRS; i < std::min(n, (run + 1) * PAIRS); ++i)
+        scores[places[i].at] = rounded_score((*scorers[thread])(places[i].query, places[i].row), pairs.bias, places[i].row);
+    });
+  }
 }
 
 }  // namespace pyengine

@@ -46,7 +46,7 @@ static void products_f64(const double* queries, int n_queries, const double* row
 }
 
 // e^x for x in [EXP_LEAST, 0]: 2^k e^r with |r| <= ln 2 / 2, by the Taylor series.
-constexpr double EXP_LEAST = -700;
+constexpr double EXP_LEAST = -200;
 INLINE D exp_d(D x) {
   constexpr double LOG2_E = 1.4426950408889634, LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
   constexpr double NEAREST = 0x1.8p52;  // adding it leaves the nearest integer in the low bits

@@ -199,7 +199,8 @@ class CpuMaxSim(MaxSimBackend):
     def _scanned(self, problem: MaxSimProblem, plan: MaxSimPlan) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        scoring = {name: each for name, each in problem.scoring().items() if name not in ("doc_weights", "temperature")}
+        other = ("doc_weights", "temperature")
+        scoring = {name: each for name, each in problem.scoring().items() if name not in other}
         *found, _ = kernels.maxsim_propose(
             exact_maxsim.query_tokens(problem, kernels), exact_maxsim.corpus(problem, kernels, scan=True), problem.k,
             mask=problem.mask, floor=problem.floor, ceiling=problem.ceiling, **scoring,

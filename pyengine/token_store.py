@@ -56,7 +56,7 @@ class TokenStore(Store):
         if not self.untrained:
             return self, pieces
         first = chunks.first_tokens(pieces, SAMPLE)
-        return self.trained([docs for docs, _ in first]), chain(first, pieces)
+        return self.trained([docs for docs, _ in first], SAMPLE), chain(first, pieces)
 
     @property
     def untrained(self) -> bool:
@@ -64,7 +64,7 @@ class TokenStore(Store):
         return "centroids" in self.arrays and not len(self.arrays["centroids"])
 
     @exact.arithmetic()
-    def trained(self, docs: Sequence[Ragged], most: int = SAMPLE, count: int | None = None) -> TokenStore:
+    def trained(self, docs: Sequence[Ragged], most: int, count: int | None = None) -> TokenStore:
         """The same, with ``count`` centroids (default: `kmeans.count_for`) of the first ``most`` of these tokens."""
         first = 0
         for each in docs:

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "pyengine"
 WORDS = {
-    "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists", "filters", "problem",
-    "problem_maxsim", "exact", "exact_maxsim",
+    "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists",
+    "filters", "problem", "problem_maxsim", "exact", "exact_maxsim",
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",

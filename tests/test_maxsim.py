@@ -149,11 +149,12 @@ def test_every_form_of_the_input_gives_the_same() -> None:
     np.testing.assert_array_equal(bits(listed), bits(flat))
 
 
-@pytest.mark.parametrize("reduce", spec.REDUCTIONS)
+@pytest.mark.parametrize("reduce", [*spec.MAXIMA, "softmax"])
 def test_explain_says_what_would_run(backend: str, reduce: str) -> None:
     docs = TokenDocuments(Documents(DOCS.values), DOCS.offsets)
-    plan = explain(maxsim_request.prepare(QUERIES, docs, 3, reduce=reduce), backend)
-    assert f"maxsim top-3, {reduce} of dot, queries float32 [4] of 14 tokens" in plan.problem
+    temperature, said = (0.1, " at temperature 0.1") if reduce == "softmax" else (None, "")
+    plan = explain(maxsim_request.prepare(QUERIES, docs, 3, reduce=reduce, temperature=temperature), backend)
+    assert f"maxsim top-3, {reduce}{said} of dot, queries float32 [4] of 14 tokens" in plan.problem
     assert plan.backend in registry.FAMILIES["maxsim"]
     assert plan.rejected["backend faiss"] == "it has nothing for maxsim"
     assert "reads" in plan.facts

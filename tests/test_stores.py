@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyengine import DenseIndex, backends, conformance, exact, reference, stores
-from pyengine.problem import Documents
+from pyengine.problem import Codes, Documents
 from pyengine.rows import Rows, to_bfloat16
 from pyengine.types import F32
 
@@ -96,7 +96,7 @@ def test_every_backend_searches_what_is_kept(engine: str, name: str, originals: 
 def test_codes_that_are_the_vectors_leave_rounding_only(isa: str, name: str) -> None:
     docs = documents(name, None, hostile(130))
     codes, vectors, norms = docs.codes, docs.vectors().astype(np.float64), docs.norms
-    assert codes is not None
+    assert isinstance(codes, Codes)
     assert norms is not None
     ones = np.ones(len(docs), np.float32)
     kind = ("planes", codes.codes, 130, ones, codes.planes) if codes.planes else ("codes", codes.codes, 130, ones)
@@ -189,7 +189,7 @@ def test_residuals_of_planes_hold_and_the_plan_says_that_they_are_loose(isa: str
     assert f"{stores.PLANES[name]}-bit bounds are too loose to prune; originals are scanned" in said
     docs = documents(name, "ram", rows)
     codes = docs.codes
-    assert codes is not None
+    assert isinstance(codes, Codes)
     integers = Rows("planes", codes.codes, 130, np.ones(len(docs), np.float32), codes.planes)[:].astype(np.float64)
     norms = reference.norm(rows)[:, None]
     units = np.divide(rows, norms, out=np.zeros(rows.shape), where=norms > 0)

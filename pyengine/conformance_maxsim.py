@@ -147,7 +147,7 @@ def _scoring(rng: Rng, name: str, queries: Ragged, docs: Ragged) -> dict[str, An
 def maxsim_cases() -> list[MaxSimCase]:
     """Every case that can be made here, for ``pytest.mark.parametrize(..., ids=str)``."""
     asked = [options for options in OPTIONS if options != "plain" and "dims" not in _given(options)]
-    forms = _forms(("dot", "cosine", "softmax"))
+    forms = [*_forms(("dot", "cosine")), ("softmax", "matrix")]
     return [
         *(MaxSimCase(corpus, "plain", *form) for corpus in CORPORA for form in _forms(SCORINGS)),
         *(MaxSimCase(corpus, "plain", *form) for corpus, scoring in OF_SOME_LENGTHS for form in _forms((scoring,))),

@@ -239,12 +239,12 @@ def test_index(codec: str) -> None:
         index.search(FIVE, 2, reduce="aligned")
     index.remove([9])
     docs = index.tokens([5, 6, 7, 8])
-    asked: list[tuple[Ragged, dict[str, Any]]] = [
+    scored: list[tuple[Ragged, dict[str, Any]]] = [
         (QUERIES, {"reduce": "softmax", "temperature": 0.1}),
         (ONE, {"reduce": "pooled", "temperature": 0.1}),
         (FIVE, {"reduce": "aligned", "query_weights": W}),
     ]
-    for queries, options in asked:
+    for queries, options in scored:
         want = spec.topk(queries, docs, 3, ids=np.arange(5, 9), **options)
         conformance.same(index.search(queries, 3, **options), want, codec)
         ranked = index.rerank(queries, [[8, 5, 6, 7]] * len(queries), 3, **options)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyengine import exact
+from pyengine.codecs import RESIDUALS, Residual
 from pyengine.kernels.plan import plan_maxsim
 from pyengine.types import F32, F64, I64, U8, Candidates
 
@@ -33,10 +34,12 @@ class Search:
     mask: U8 | None = None
     bias: F64 | None = None
     coding: str = "none"
+    rows: Any = None  # the documents as the extension takes them, where that is not float32
 
     def propose(self, k: int, **launch: Any) -> Candidates:
         plan = plan_maxsim(len(self.queries), len(self.offsets) - 1, len(self.docs), self.docs.shape[1], k, 4 * k, 1, 1)
-        docs = NATIVE.Tokens(NATIVE.Rows(self.docs, "float32", self.docs.shape[1]), self.offsets, **self.codes())
+        rows = NATIVE.Rows(self.docs, "float32", self.docs.shape[1]) if self.rows is None else self.rows
+        docs = NATIVE.Tokens(rows, self.offsets, **self.codes())
         queries = NATIVE.Tokens(NATIVE.Rows(self.queries, "float32", self.docs.shape[1]), self.query_offsets)
         *found, _ = NATIVE.maxsim_propose(
             queries, docs, k, normalize=self.normalize, reduce=self.reduce, query_weights=self.weights, mask=self.mask,
@@ -84,6 +87,14 @@ class Search:
             return np.ones((n_queries, n_docs), bool)
         bits = np.unpackbits(self.mask, axis=1, bitorder="little")[:, :n_docs].astype(bool)
         return np.broadcast_to(bits, (n_queries, n_docs))
+
+
+def by_residuals(search: Search, planes: int, rng: np.random.Generator) -> Search:
+    """The same, of documents that are kept as residuals around some of their tokens, far or near."""
+    form = Residual(search.docs.shape[1], planes)
+    share = {"centroids": search.docs[rng.permutation(len(search.docs))[: rng.integers(1, 40)]]}
+    rows = form.rows(form.encode(search.docs, share) | share)
+    return replace(search, docs=rows[:], rows=exact.native_rows(rows), coding="none")
 
 
 def reference_products(query: F32, docs: F32, metric: str) -> F64:
@@ -180,7 +191,7 @@ launches = st.fixed_dictionaries(
     weighted=st.booleans(),
     biased=st.sampled_from([0.0, 1.0, 1e9, 1e300]),
     masked=st.sampled_from(["none", "all", "each"]),
-    coding=st.sampled_from(["none", "int8", "int8", "planes1", "planes4"]),
+    coding=st.sampled_from(["none", "int8", "int8", "planes1", "planes4", *RESIDUALS]),
     seed=st.integers(0, 1 << 30),
 )
 def test_dropped_is_a_bound(
@@ -208,13 +219,13 @@ def test_dropped_is_a_bound(
         rng.random((1 if masked == "all" else len(query_lengths), len(lengths))) < 0.7, axis=1, bitorder="little"
     )
     bias = biased * rng.choice([-1.0, 0.0, 1.0], len(lengths))
-    check(
-        Search(
-            queries, query_offsets, docs, offsets, normalize, reduce, weights if weighted else None,
-            None if masked == "none" else mask, bias if biased else None, coding,
-        ),
-        k, **launch,
+    search = Search(
+        queries, query_offsets, docs, offsets, normalize, reduce, weights if weighted else None,
+        None if masked == "none" else mask, bias if biased else None, coding,
     )  # fmt: skip
+    if coding in RESIDUALS:
+        search = by_residuals(search, RESIDUALS[coding], rng) if len(docs) else replace(search, coding="none")
+    check(search, k, **launch)
 
 
 def corpus(kind: str = "unit", dim: int = 128, n_docs: int = 400, seed: int = 0, **extra: Any) -> Search:
@@ -228,6 +239,16 @@ def corpus(kind: str = "unit", dim: int = 128, n_docs: int = 400, seed: int = 0,
 @pytest.mark.parametrize("coding", ["none", "int8"])
 def test_dimensions(isa: str, dim: int, coding: str) -> None:
     check(corpus(dim=dim, n_docs=100, coding=coding), 5, sample=20, sample_rank=4, width=40)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("planes", RESIDUALS.values())
+def test_products_with_centroids_are_looked_up(isa: str, planes: int, kind: str) -> None:
+    for query in ([32, 0, 1, 20], [3], [90]):  # lanes: 64, 16, and so many that tokens are decoded
+        search = corpus(kind, n_docs=60)
+        queries, offsets = tokens_of(kind, query, 128, np.random.default_rng(1))
+        search = by_residuals(search, planes, np.random.default_rng(2))
+        check(replace(search, queries=queries, query_offsets=offsets), 5, width=20, deviations=float("inf"))
 
 
 def test_few_are_listed_and_they_hold_the_best(isa: str) -> None:

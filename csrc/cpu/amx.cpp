@@ -160,9 +160,9 @@ void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* st
       const int8_t* panel = panels + p * (size_t)depth * PANEL;
       const bool fetch = docs.cold && p == 0;
       if (p + 1 < n_panels)
-        panel_maxima<2>(docs, first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
+        panel_maxima<2>(for_panel(docs, p), first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
       else
-        panel_maxima<1>(docs, first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
+        panel_maxima<1>(for_panel(docs, p), first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
     }
     first = last;
   }

@@ -35,6 +35,9 @@ static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
+  return (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 static inline __attribute__((always_inline)) void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
   const __m256i bit = _mm256_set1_epi64x(0x8040201008040201);
   const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);

@@ -21,6 +21,9 @@ static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
+  return (I)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 static inline __attribute__((always_inline)) void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
   __m512i sum = _mm512_set1_epi8(static_cast<char>(129 - (1 << planes)));
   for (int p = 0; p < planes; ++p) sum = _mm512_mask_add_epi8(sum, bits[p], sum, _mm512_set1_epi8(static_cast<char>(2 << p)));

@@ -27,6 +27,7 @@ struct Corpus {
   const double* norms = nullptr;         // optional [n]: |d|; required with codes
   const double* prefix_norms = nullptr;  // required with codes where dims < dim: the norm of the scored prefix
   double largest_norm = 0;               // of norms; 0 where they are unknown
+  double largest_centroid = -1;          // of rows that are residuals, where tiles are to code what is left alone; else below 0
   const uint8_t* mask = nullptr;         // optional bitmap of what may be returned
   int64_t mask_stride = 0;               // bytes from query to query; 0: one bitmap for all
   const double* bias = nullptr;          // optional [n]

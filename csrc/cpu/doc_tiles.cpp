@@ -61,6 +61,10 @@ const DocTile& DocTiles::make(const RowSequence& rows, int count, bool unpacked)
   packed_ = corpus_.code_planes && !unpacked;
   tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weighted_ ? weight_.data() : nullptr,
                   residual_.data(), offset_.empty() ? nullptr : offset_.data(), false};
+  if (corpus_.largest_centroid >= 0) {
+    code_residuals(rows, count);
+    return tile_;
+  }
   if (corpus_.codes)
     stored_codes(rows, count, unpacked);
   else
@@ -126,6 +130,23 @@ void DocTiles::quantize(const RowSequence& rows, int count) {
     scale_[i] = code.scale;
     residual_[i] = code.residual;
     norm_[i] = code.norm;
+  }
+}
+
+// Of d = centroid + step * odd, the codes of `odd`, whose norm is bounded by that of the largest odds. These are exact;
+// what the products with both parts lose by rounding is relative to the parts.
+void DocTiles::code_residuals(const RowSequence& rows, int count) {
+  const Rows& stored = corpus_.rows;
+  const double largest_odd = std::sqrt(static_cast<double>(corpus_.dims)) * ((1 << stored.planes) - 1);
+  const double rounding = (corpus_.dims + 256) * 0x1p-22;
+  const float of_centroid = static_cast<float>(rounding * corpus_.largest_centroid / norm_unit_ * (1 + 0x1p-20));
+  for (int i = 0; i < count; ++i) {
+    const int64_t row = rows[i];
+    table_.unpack_planes(stored.at(row), stored.planes, stored.plane_stride(), depth_, codes_.data() + i * static_cast<size_t>(depth_));
+    scale_[i] = static_cast<float>(1 / largest_odd);
+    residual_[i] = static_cast<float>(rounding);
+    set_weight(i, stored.step_of(row) * largest_odd / norm_unit_);
+    residual_[i] += of_centroid;
   }
 }
 

@@ -46,6 +46,7 @@ class DocTiles {
   void gather(const RowSequence& rows, int count);
   void unpack(const uint8_t* planes, uint8_t* codes) const;
   void quantize(const RowSequence& rows, int count);
+  void code_residuals(const RowSequence& rows, int count);
   void weigh(const RowSequence& rows, int count);
   bool weigh_plainly(const double* norms, int count);
   void set_weight(int doc, double weight);

@@ -65,6 +65,9 @@ struct TokenTile {
   const float* scale;     // [count] a * w, as in DocTile
   const int32_t* ends;    // [n_docs], rising; the last is count
   bool cold;              // as in DocTile
+  const uint16_t* centroid = nullptr;  // optional [count]: the row of `added` that a token's scaled products are added to
+  const float* added = nullptr;        // [n_added, as many as rows of maxima have]
+  int n_added = 0;
 };
 
 struct Hit {
@@ -103,7 +106,7 @@ struct KernelTable {
   size_t (*scan_panels)(const DocTile& docs, const QueryBlock& queries, int n_panels, int depth, Hit* hits);
   // The same for one to a few queries given as rows.
   size_t (*scan_rows)(const DocTile& docs, const QueryBlock& queries, int n_queries, int depth, Hit* hits);
-  // Raises maxima[d][query] to the largest scale * (start + product) of document d's tokens, for `n_panels` panels of query
+  // Raises maxima[d][query] to the largest scale * (start + product) + added of document d's tokens, for `n_panels` panels of query
   // tokens; rows of maxima are `stride` floats apart.
   void (*token_maxima)(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth,
                        float* maxima, size_t stride);
@@ -130,6 +133,9 @@ struct KernelTable {
   // Products of document tokens [count, stride in words] with a query's in panels [n_panels][words][PANEL], as
   // [count, n_panels * PANEL]. Rows that are rounded, and `out`, have room for `count` padded to TOKEN_ROWS.
   void (*estimate_tokens)(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words,
+                          float* out);
+  // The same for floats as they are, whatever token_words and round_token.
+  void (*multiply_tokens)(const float* rows, size_t stride, int count, const float* panels, int n_panels, int dim,
                           float* out);
   // Every pair that can be a maximum; `out` has room for all. Returns how many. Those of one token, on either side, are
   // in the order of the others.

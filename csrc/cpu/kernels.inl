@@ -262,9 +262,9 @@ static void token_maxima(const TokenTile& docs, const int8_t* panels, const int3
                          float* maxima, size_t stride) {
   int panel = 0;
   for (; panel + 2 <= n_panels; panel += 2)
-    panel_maxima<2>(docs, panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
+    panel_maxima<2>(for_panel(docs, panel), panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
   if (panel < n_panels)
-    panel_maxima<1>(docs, panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
+    panel_maxima<1>(for_panel(docs, panel), panels + panel * (size_t)depth * PANEL, start + panel * PANEL, depth, maxima + panel * PANEL, stride);
 }
 
 #endif
@@ -408,6 +408,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
   {                                                                                                      \
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
         kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
-        token_words, round_token, estimate_tokens, window_pairs, products_f64, soften, add_scaled_f64,   \
-        multiply_in_registers, read_memory                                                               \
+        token_words, round_token, estimate_tokens, multiply_tokens, window_pairs, products_f64, soften,     \
+        add_scaled_f64, multiply_in_registers, read_memory                                               \
   }

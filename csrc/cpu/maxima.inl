@@ -10,11 +10,15 @@ struct Maxima {
   const int32_t* end;
   float* row;
   size_t stride;
+  const uint16_t* centroid;
+  const float* added;
+  int last_added;
   F best[WIDTH];
 
   // Goes on where document tokens up to `token` were left.
   INLINE_MEMBER Maxima(const TokenTile& docs, float* maxima, size_t stride_, int token)
-      : scale(docs.scale), end(docs.ends), row(maxima), stride(stride_) {
+      : scale(docs.scale), end(docs.ends), row(maxima), stride(stride_), centroid(docs.centroid), added(docs.added),
+        last_added(docs.n_added - 1) {
     for (; *end <= token; ++end) row += stride;
     load();
   }
@@ -33,9 +37,16 @@ struct Maxima {
     load();
   }
 
+  INLINE_MEMBER void add_centroid(const I* products, F factor, const float* centroids) {
+#pragma GCC unroll 8
+    for (int v = 0; v < WIDTH; ++v)
+      best[v] = maximum(fma(__builtin_convertvector(products[v], F), factor, load_f(centroids + v * W)), best[v]);
+  }
+
   INLINE_MEMBER void add(const I* products, int token) {
     if (__builtin_expect(token == *end, 0)) next_doc();
     const F factor = splat(scale[token]);
+    if (added) return add_centroid(products, factor, added + (centroid[token] < last_added ? centroid[token] : last_added) * stride);
 #pragma GCC unroll 8
     for (int v = 0; v < WIDTH; ++v) best[v] = maximum(__builtin_convertvector(products[v], F) * factor, best[v]);
   }
@@ -66,6 +77,13 @@ struct Maxima {
     return __builtin_convertvector(load_i(products + row * ROW + v * W), F) * splat(scale[token + row]);
   }
 };
+
+// The tile as panels from `panel` on see it.
+INLINE TokenTile for_panel(const TokenTile& docs, int panel) {
+  TokenTile part = docs;
+  if (part.added) part.added += panel * PANEL;
+  return part;
+}
 
 static float dot_f32(const float* a, const float* b, int n) {
   F sum = F{};

@@ -15,12 +15,6 @@ static float square_f32(const float* row, int n) {
   return lane_sum<F, float>(sums[0] + sums[1]);
 }
 
-#ifndef PYENGINE_TILED_SCAN  // a file with matrix tiles brings its own
-
-static int token_words(int dim) { return dim; }
-constexpr double TOKEN_ROUNDING = 0;
-constexpr decltype(KernelTable::round_token) round_token = nullptr;
-
 // `n_rows` document tokens against `n_panels` panels, all accumulators in registers; both are constants after inlining.
 INLINE void estimate_block(const float* rows, size_t stride, const float* panels, int dim, float* out, int width,
                            const int n_rows, const int n_panels) {
@@ -68,16 +62,25 @@ INLINE void estimate_panels(const float* rows, size_t stride, int count, const f
   estimate_rows<1, N_PANELS>(rows, stride, count, panels, dim, out, width);
 }
 
-static void estimate_tokens(const void* tokens, size_t stride, int count, const void* query, int n_panels, int words,
+static void multiply_tokens(const float* rows, size_t stride, int count, const float* panels, int n_panels, int dim,
                             float* out) {
-  const float *rows = static_cast<const float*>(tokens), *panels = static_cast<const float*>(query);
-  const size_t panel_floats = static_cast<size_t>(words) * PANEL;
+  const size_t panel_floats = static_cast<size_t>(dim) * PANEL;
   const int width = n_panels * PANEL;
   int panel = 0;
   for (; panel + 2 <= n_panels; panel += 2)
-    estimate_panels<2>(rows, stride, count, panels + panel * panel_floats, words, out + panel * PANEL, width);
+    estimate_panels<2>(rows, stride, count, panels + panel * panel_floats, dim, out + panel * PANEL, width);
   if (panel < n_panels)
-    estimate_panels<1>(rows, stride, count, panels + panel * panel_floats, words, out + panel * PANEL, width);
+    estimate_panels<1>(rows, stride, count, panels + panel * panel_floats, dim, out + panel * PANEL, width);
+}
+
+#ifndef PYENGINE_TILED_SCAN  // a file with matrix tiles brings its own
+
+static int token_words(int dim) { return dim; }
+constexpr double TOKEN_ROUNDING = 0;
+constexpr decltype(KernelTable::round_token) round_token = nullptr;
+
+static void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out) {
+  multiply_tokens(static_cast<const float*>(rows), stride, count, static_cast<const float*>(panels), n_panels, words, out);
 }
 
 #endif

@@ -13,6 +13,8 @@
 namespace pyengine {
 namespace {
 
+constexpr int64_t CENTROID_LANES = 64;  // of query tokens at most, whose products with centroids are looked up: more decode once
+constexpr double LARGEST_CENTROID = 1e15, SMALLEST_UNIT = 1e-6;  // beyond, such products could over- or underflow
 constexpr int64_t MAXIMA_BYTES = 64 << 10;  // that a thread holds, unless the queries have more tokens
 
 // Documents by place: all of them, or those of a list.
@@ -52,6 +54,18 @@ double offset_unit(const TokenSearch& search) {
   return largest;
 }
 
+// The largest norm of the centroids, where the scan adds their products; else -1.
+double largest_centroid(const TokenSearch& search, int64_t lanes, double norm_unit) {
+  const Rows& rows = search.docs.rows;
+  if (rows.kind != RowKind::residual || search.docs.codes || search.normalize || lanes > CENTROID_LANES) return -1;
+  float largest = 0;
+  for (int64_t c = 0; c < rows.n_centroids; ++c)
+    largest = std::max(largest, kernels().square_f32(rows.centroids + c * rows.width, rows.width));
+  const double size = std::sqrt(static_cast<double>(largest)) * (1 + 0x1p-8);
+  const bool usable = norm_unit > SMALLEST_UNIT && norm_unit < LARGEST_CENTROID && size < LARGEST_CENTROID * std::min(1.0, norm_unit);
+  return usable ? size : -1;
+}
+
 // One block of queries against the whole corpus.
 class TokenScan {
  public:
@@ -70,6 +84,8 @@ class TokenScan {
       if (search.floor) selection_.set_floor(q, search.floor[first_query + q]);
       if (search.ceiling) selection_.set_ceiling(q, search.ceiling[first_query + q]);
     }
+    tokens_.largest_centroid = largest_centroid(search, queries_.lanes(), norm_unit);
+    if (tokens_.largest_centroid >= 0) added_ = queries_.products(tokens_.rows, norm_unit);
     for (int thread = 0; thread < threads; ++thread) threads_of_.emplace_back(*this, norm_unit);
   }
 
@@ -138,7 +154,12 @@ class TokenScan {
         worker.weight[d] = tile.weight ? std::max(worker.weight[d], TermRange(tile.weight + start, size).largest) : 1;
         worker.residual[d] = std::max(worker.residual[d], TermRange(tile.residual + start, size).largest);
       }
-      queries_.maxima({tile.codes, tile.stride, count, tile.scale, worker.ends.data(), tile.cold}, worker.maxima.data());
+      TokenTile part{tile.codes, tile.stride, count, tile.scale, worker.ends.data(), tile.cold};
+      if (!added_.empty()) {
+        part.centroid = tokens_.rows.centroid + token, part.added = added_.data();
+        part.n_added = static_cast<int>(tokens_.rows.n_centroids);
+      }
+      queries_.maxima(part, worker.maxima.data());
     }
     for (int d = 0; d < n; ++d)
       consider(worker.docs[d], worker.maxima.data() + d * lanes, {worker.weight[d], worker.residual[d], 0, 0}, extent, thread);
@@ -164,7 +185,7 @@ class TokenScan {
   }
 
   const TokenSearch& search_;
-  const Corpus& tokens_;
+  Corpus tokens_;
   const Considered& considered_;
   int64_t first_query_;
   const TokenScanPlan& plan_;
@@ -173,6 +194,7 @@ class TokenScan {
   int depth_;
   double offset_unit_;
   TokenQueries queries_;
+  AlignedVector<float> added_;  // TokenQueries::products
   Selection selection_;
   int64_t run_docs_;  // most documents of a run
   bool any_empty_ = false;

@@ -40,3 +40,9 @@ static inline void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
     __builtin_memcpy(codes + 8 * i, &eight, sizeof eight);
   }
 }
+
+static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
+  U v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, I);
+}

@@ -1,5 +1,6 @@
 // Stored rows of other types than float32: part of kernels.inl, over the same vectors. The ISA file has defined
 //   F half_to_float(const uint16_t* p)                                    W floats of float16
+//   I bytes_to_int(const uint8_t* p)                                      W bytes (some compilers widen vectors lane by lane)
 //   void unpack64(const uint64_t* bits, int planes, uint8_t* codes)       64 codes from a word of each plane
 
 typedef uint16_t H16 __attribute__((vector_size(2 * W)));
@@ -16,9 +17,7 @@ INLINE F bfloat16(const uint16_t* p, float) {
 }
 
 INLINE F codes_to_float(const uint8_t* p, float step) {
-  U v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(__builtin_convertvector(v, I) - 128, F) * step;
+  return __builtin_convertvector(bytes_to_int(p) - 128, F) * step;
 }
 
 // The last floats of a row are decoded from a copy, which does not end where the row does.

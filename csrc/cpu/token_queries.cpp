@@ -28,7 +28,8 @@ double sum_error(int64_t n) { return (static_cast<double>(n) / 4 + 16) * 0x1p-23
 TokenQueries::TokenQueries(const TokenSearch& search, const Corpus& tokens, int64_t first, int64_t count, int depth,
                            double norm_unit, double offset_unit, double deviations, const KernelTable& table, int threads,
                            const Interrupt& interrupt)
-    : table_(table), depth_(depth), relative_(relative_error(tokens.dims)), offsets_(offsets_from(search.queries, first, count)),
+    : table_(table), rows_(reinterpret_cast<const float*>(search.queries.rows.at(search.queries.offsets[first]))),
+      dim_(tokens.dims), depth_(depth), relative_(relative_error(tokens.dims)), offsets_(offsets_from(search.queries, first, count)),
       tokens_(unit_vectors(tokens), {reinterpret_cast<const float*>(search.queries.rows.data), search.queries.total()},
               search.queries.offsets[first], offsets_.back(), depth, false, 1, 0, table, threads, interrupt),
       factors_(tokens_.padded()), terms_(count), scalings_(count), cautions_(count) {
@@ -60,6 +61,19 @@ void TokenQueries::set_terms(int64_t query, const TokenSearch& search, int64_t f
   const double rounding = 2 * sum_error(end - begin), underflow = 1e-30 * static_cast<double>(end - begin);
   terms_[query] = {s.alpha * (error + rounding) + underflow, s.alpha * (spread + rounding) + underflow};
   cautions_[query] = std::min(1.0, deviations * std::sqrt(variance));
+}
+
+AlignedVector<float> TokenQueries::products(const Rows& rows, double norm_unit) const {
+  AlignedVector<float> panels(static_cast<size_t>(lanes()) * dim_), out(static_cast<size_t>(lanes()) * rows.n_centroids);
+  for (int64_t i = 0; i < offsets_.back(); ++i) {
+    const PreparedQueries::Part part = tokens_.part(i);
+    const double unit = part.norm * part.scale * norm_unit, factor = unit > 0 ? 1 / unit : 0;
+    float* panel = panels.data() + i / PANEL * PANEL * static_cast<size_t>(dim_) + i % PANEL;
+    for (int k = 0; k < dim_; ++k) panel[k * PANEL] = static_cast<float>(rows_[i * dim_ + k] * factor);
+  }
+  table_.multiply_tokens(rows.centroids, dim_, static_cast<int>(rows.n_centroids), panels.data(),
+                         static_cast<int>(lanes() / PANEL), dim_, out.data());
+  return out;
 }
 
 void TokenQueries::maxima(const TokenTile& docs, float* out) const {

@@ -29,6 +29,10 @@ class TokenQueries {
   const std::vector<Scaling>& scalings() const { return scalings_; }
   const std::vector<double>& cautions() const { return cautions_; }
 
+  // What the centroids of residuals [C, D] add to the products of `maxima`, where tiles are coded without: [C, lanes]. Weights
+  // are in norm_unit.
+  AlignedVector<float> products(const Rows& rows, double norm_unit) const;
+
   // KernelTable::token_maxima for all of the block.
   void maxima(const TokenTile& docs, float* out) const;
   // A document's bounds by its maxima, which are not read for a query without tokens.
@@ -43,7 +47,8 @@ class TokenQueries {
                  double deviations);
 
   const KernelTable& table_;
-  int depth_;
+  const float* rows_;  // of the queries [tokens, dim]
+  int dim_, depth_;
   double relative_;
   std::vector<int64_t> offsets_;  // [count + 1] in the block
   PreparedQueries tokens_;

@@ -78,5 +78,5 @@ def best(scores: Any, k: int) -> Answer:
 OURS = (one_off(), index("int8", 1), index("float32", 4), matrix())
 CODECS = (
     *(codec(name, "ram") for name in ("float32", "bfloat16")),
-    *(codec(name) for name in ("int8", "residual4", "residual3", "residual2", "binary")),
+    *(codec(name) for name in ("int8", "residual4", "residual2", "residual1", "binary")),
 )

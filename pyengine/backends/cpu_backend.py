@@ -220,7 +220,7 @@ class CpuMaxSim(MaxSimBackend):
         plan, codes = self.plan(problem, self.first_width(problem)), problem.docs.codes
         facts = {
             "isa": isa,
-            "store": problem.docs.store + ("" if isinstance(codes, Codes) else ", coded as int8 while it is scanned"),
+            "store": problem.docs.store + ("" if isinstance(codes, Codes) else _coded(_scanned(problem.docs.tokens))),
             "tile": f"{plan.tile} document tokens",
             "queries": f"up to {plan.query_tokens} tokens per pass, {plan.num_threads} thread"
             f"{'s'[: plan.num_threads > 1]}",
@@ -267,6 +267,14 @@ def row_bytes(rows: Any) -> int:
     """Bytes from row to row of an array [N, ...] or of `Rows`."""
     stored = rows.data if isinstance(rows, Rows) else rows
     return int(stored.itemsize * stored.shape[1])
+
+
+def _coded(rows: Any) -> str:
+    """How documents without int8 codes are scanned."""
+    coded = "coded as int8 while it is scanned"
+    if isinstance(rows, Rows) and rows.kind == "residual":
+        return f", {coded}, or for a few query tokens by looked-up products with its centroids"
+    return f", {coded}"
 
 
 def _scanned(docs: Documents) -> Any:

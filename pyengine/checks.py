@@ -40,6 +40,20 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def given(value: Any, name: str) -> Any:
+    """The value, which may not be None."""
+    if value is None:
+        raise TypeError(f"{name} must be given; got None")
+    return value
+
+
+def integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer; got {value!r}") from None
+
+
 def positive_int(value: Any, name: str) -> int:
     try:
         number = operator.index(value)
@@ -180,7 +194,7 @@ def prefix(dims: Any, dim: int) -> int:
 def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
     """A mask as packed bits, uint8 [1 or Q, ceil(N/8)], bit i of byte j standing for document 8j+i.
 
-    Takes booleans [N] or [Q, N], or such a bitmap [ceil(N/8)] or [Q, ceil(N/8)]; True means "may be returned".
+    Takes booleans [N], [1, N] or [Q, N], or such a bitmap [ceil(N/8)] and so on; True means "may be returned".
     """
     if mask is None:
         return None
@@ -188,7 +202,7 @@ def bitmap(mask: Any, n_queries: int, n_docs: int) -> U8 | None:
     if array.dtype != np.bool_ and array.dtype != np.uint8:
         raise TypeError(f"mask must be bool, or a uint8 bitmap; got dtype {array.dtype}")
     width = n_docs if array.dtype == np.bool_ else -(-n_docs // 8)
-    if array.shape not in ((width,), (n_queries, width)):
+    if array.shape not in ((width,), (1, width), (n_queries, width)):
         form = "booleans" if array.dtype == np.bool_ else "bitmap bytes"
         raise ValueError(f"mask must have shape ({width},) or ({n_queries}, {width}) as {form}; got {array.shape}")
     array = np.atleast_2d(array)

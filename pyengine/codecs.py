@@ -13,6 +13,7 @@ from pyengine.types import F32
 
 RESIDUALS = {"residual1": 1, "residual2": 2, "residual4": 4}
 CODECS = (*stores.PLAIN, "int8", "binary", *RESIDUALS)
+SHORT = {"f32": "float32", "bf16": "bfloat16"}
 
 
 class Residual(Form, Coding):

@@ -81,6 +81,11 @@ class DenseIndex(Index[Store]):
         total = chunks.length(vectors)
         self._add(chunks.watched(chunks.vectors(vectors, ids, self.dim), total), total)
 
+    def replace(self, vectors: Any, ids: Any) -> None:
+        """Put other vectors in the place of those with these ``ids``, as one change: ``vectors`` and ``ids`` are as for
+        `add`, but every id must be in the index. In the order of `ids` they come last."""
+        self._add(chunks.vectors(vectors, checks.given(ids, "ids"), self.dim), None, replacing=True)
+
     @exact.arithmetic()
     def search(
         self,

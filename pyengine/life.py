@@ -60,25 +60,29 @@ class Index(Generic[S]):
             finally:
                 self._changing = False
 
-    def _add(self, pieces: Iterator[tuple[Any, I64 | None]], total: int | None) -> None:
+    def _add(self, pieces: Iterator[tuple[Any, I64 | None]], total: int | None, replacing: bool = False) -> None:
         """Append rows, as the store takes them, with their ids (None: counting on), all or nothing; ``total`` rows if
-        that is known."""
+        that is known. Where they are ``replacing``, their ids are there, and what had them is dropped."""
         with self._change() as contents:
             contents, pieces = contents.readied(pieces)
-            added, largest = 0, contents.largest_id
+            added, largest, old = 0, contents.largest_id, [np.empty(0, np.int64)]
             for rows, given in pieces:
                 if added == 0 and total is not None:
                     contents.reserve(total)
                 new_ids = _count_on(largest, len(rows)) if given is None else given
-                used = new_ids[new_ids <= largest]
-                _, known = contents.find(used)
-                if known.any():
-                    raise ValueError(f"ids must be new; id {used[known][0]} is in the index already")
+                old.append(_replaced(contents, new_ids) if replacing else _none_of(contents, new_ids, largest))
                 with exact.arithmetic():
                     contents.append(rows, new_ids, first=added)
                 added, largest = added + len(rows), max(largest, int(new_ids.max()))
             if added:
-                self._contents = contents.grown(largest)
+                grown, gone = contents.grown(largest), np.concatenate(old)
+                self._publish(grown.without(gone) if len(gone) else grown)
+
+    def _publish(self, contents: Contents[S]) -> None:
+        self._contents = contents
+        if 2 * len(contents) < contents.n_rows:
+            with suppress(MemoryError, OSError):  # it can wait
+                self._contents = contents.compacted()
 
     def remove(self, ids: Any) -> None:
         """Remove documents by id, in constant time each: they are masked, until more than half of the rows are and
@@ -89,10 +93,7 @@ class Index(Generic[S]):
             if not known.all():
                 raise ValueError(f"ids must be in the index; id {gone[~known][0]} is not")
             if len(gone):
-                left = self._contents = contents.without(rows)
-                if 2 * len(left) < left.n_rows:
-                    with suppress(MemoryError, OSError):  # it can wait
-                        self._contents = left.compacted()
+                self._publish(contents.without(rows))
 
     def compact(self) -> None:
         """Give back the memory of removed documents. Answers stay the same; it takes as long as copying the rest."""
@@ -125,3 +126,23 @@ def _count_on(largest: int, count: int) -> I64:
     if first + count > MAX_ID:
         raise ValueError(f"ids must be given, since counting on from {first} would pass 2^63-1; got None")
     return first + np.arange(count, dtype=np.int64)
+
+
+def _none_of(contents: Contents[S], ids: I64, largest: int) -> I64:
+    """No rows: none has these ids, of which only those up to ``largest`` were ever used."""
+    used = ids[ids <= largest]
+    rows, known = contents.find(used)
+    if known.any():
+        raise ValueError(f"ids must be new; id {used[known][0]} is in the index already")
+    return rows[:0]
+
+
+def _replaced(contents: Contents[S], ids: I64) -> I64:
+    """The rows that have these ids."""
+    rows, known = contents.find(ids)
+    if not known.all():
+        raise ValueError(f"ids must be in the index; id {ids[~known][0]} is not")
+    again = rows >= contents.n_rows
+    if again.any():
+        raise ValueError(f"ids must be replaced once; id {ids[again][0]} comes again")
+    return rows

@@ -15,7 +15,7 @@ from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.ragged import Ragged
 from pyengine.reference_maxsim import REDUCTIONS, SOFT, WEIGHTED
 from pyengine.request import UNFILTERED, fields
-from pyengine.types import I64, Candidates, TopK
+from pyengine.types import I64, Bool, Candidates, TopK
 
 
 def prepare(
@@ -98,16 +98,22 @@ def _check_lengths(reduce: str, queries: Ragged, docs: TokenDocuments) -> None:
         )
 
 
-def candidate_lists(value: Any, problem: MaxSimProblem) -> RowLists:
-    """The rows of the documents of these ids: a list of Q arrays, or an array [Q, C] padded with -1."""
-    each = lists_of(value, "candidates", problem.n_queries)
-    if not isinstance(value, (list, tuple)):
-        each = [ids[ids != -1] for ids in each]
-    ids = np.concatenate([np.empty(0, np.int64), *each])
-    rows = problem.docs.rows_of(problem.ids, ids)
-    if (rows < 0).any():
-        raise ValueError(f"candidates must hold ids of documents; got {ids[np.argmin(rows)]}, which is unknown")
-    return from_pairs(np.repeat(np.arange(len(each)), [len(own) for own in each]), rows, len(each))
+def candidate_lists(value: Any, problem: MaxSimProblem, skip_unknown: bool = False) -> RowLists:
+    """The rows of the documents of these ids: Q arrays or lists, an array [Q, C], or a `TopK`; -1 is a pad."""
+    given = _arrays_of(value.ids if isinstance(value, TopK) else value, "candidates", problem.n_queries)
+    each = [own[own != -1] if own.dtype.kind == "i" else own for own in given]
+    flat = np.concatenate([np.empty(0, np.int64), *map(as_ids, each)])
+    owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
+    rows = problem.docs.rows_of(problem.ids, flat)
+    unknown = rows < 0
+    if unknown.any() and not skip_unknown:
+        got = next(own[bad][0] for own, bad in zip(each, _split(unknown, each)) if bad.any())
+        raise ValueError(f"candidates must hold ids of documents; got {got}, which is unknown")
+    return from_pairs(owner[~unknown], rows[~unknown], len(each))
+
+
+def _split(flat: Bool, each: list[np.ndarray]) -> list[Bool]:
+    return np.split(flat, np.cumsum([len(own) for own in each])[:-1])
 
 
 def rerank(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], lists: RowLists) -> TopK:
@@ -121,7 +127,12 @@ def rerank(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], lists: RowL
 
 
 def lists_of(value: Any, name: str, n_queries: int) -> list[I64]:
-    """Q arrays of integers."""
+    """Q arrays of document numbers."""
+    return [as_ids(own) for own in _arrays_of(value, name, n_queries)]
+
+
+def _arrays_of(value: Any, name: str, n_queries: int) -> list[np.ndarray]:
+    """Q arrays of integers, as given."""
     if isinstance(value, (list, tuple)):
         arrays = [integers(own, f"{name}[{q}]") for q, own in enumerate(value)]
     else:
@@ -130,7 +141,7 @@ def lists_of(value: Any, name: str, n_queries: int) -> list[I64]:
         raise ValueError(f"{name} must be a list of arrays of document numbers, or have shape [Q, C]")
     if len(arrays) != n_queries:
         raise ValueError(f"{name} must have one list per query, {n_queries}; got {len(arrays)}")
-    return [as_ids(own) for own in arrays]
+    return arrays
 
 
 def numbers_of(given: np.ndarray, name: str, count: int, of: str) -> I64:

@@ -28,7 +28,7 @@ class MultiVectorIndex(Index[TokenStore]):
     ----------
     dim : int
         D, the dimensions of every token.
-    codec : "int8", "float32", "float16", "bfloat16", "binary", "residual1", "residual2" or "residual4"
+    codec : "int8", "float32" or "f32", "float16", "bfloat16" or "bf16", "binary", "residual1", "residual2", "residual4"
         How tokens are kept: as `pyengine.DenseIndex` keeps vectors under those names; or, by residuals, as the nearest
         of some centroids and what is left of it in 1, 2 or 4 bits a dimension, 4 bytes a token more (ColBERTv2, arXiv
         2112.01488). The first documents added are the sample for the centroids, unless `train` was given another.
@@ -63,6 +63,7 @@ class MultiVectorIndex(Index[TokenStore]):
         directory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.dim = checks.positive_int(dim, "dim")
+        codec = codecs.SHORT.get(codec, codec) if isinstance(codec, str) else codec
         self.codec, self.originals = checks.choice(codec, "codec", codecs.CODECS), originals
         self.normalize = checks.flag(normalize, "normalize")
         tokens = codecs.make(codec, originals, self.dim, checks.folder(directory, "directory"))
@@ -87,6 +88,11 @@ class MultiVectorIndex(Index[TokenStore]):
         """
         total = chunks.length(docs)
         self._add(chunks.watched(chunks.documents(docs, ids, self.dim), total), total)
+
+    def replace(self, docs: Any, ids: Any) -> None:
+        """Put other documents in the place of those with these ``ids``, as one change: ``docs`` and ``ids`` are as for
+        `add`, but every id must be in the index. In the order of `ids` they come last."""
+        self._add(chunks.documents(docs, checks.given(ids, "ids"), self.dim), None, replacing=True)
 
     def train(self, docs: Any, centroids: int | None = None) -> None:
         """Make the centroids of residual codes from these documents (as for `add`), which are not added: from their
@@ -154,18 +160,22 @@ class MultiVectorIndex(Index[TokenStore]):
         reduce: str = "sum",
         query_weights: Any = None,
         temperature: float | None = None,
+        missing: str = "error",
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> TopK:
-        """The k best of the ``candidates`` of each query: Q arrays of ids, or int [Q, C] padded with -1, as the ``ids``
-        of another search's `TopK` are. Only their tokens are read, where they lie. Other arguments, result and errors
-        as for `search`; an unknown id is a ValueError."""
+        """The k best of the ``candidates`` of each query: another search's `TopK`, Q arrays of ids, or int [Q, C]; -1
+        is a pad. Only their tokens are read, where they lie.
+
+        An id that is not in the index is a ValueError, or with ``missing="skip"`` left out, as where others may have
+        removed it meanwhile. The other arguments, result and errors are those of `search`."""
+        checks.choice(missing, "missing", ("error", "skip"))
         filters = FilterArguments(exclude=exclude, threshold=threshold)
         problem = self._problem(
             queries, k, filters=filters, bias=bias, reduce=reduce, query_weights=query_weights,
             temperature=temperature, num_threads=num_threads,
         )  # fmt: skip
-        ranked = partial(rerank, lists=candidate_lists(candidates, problem))
+        ranked = partial(rerank, lists=candidate_lists(candidates, problem, skip_unknown=missing == "skip"))
         return TopK(*(as_input(part, kind(queries)) for part in answer(problem, self._backend(backend), ranked)))
 
     @exact.arithmetic()
@@ -208,6 +218,11 @@ class MultiVectorIndex(Index[TokenStore]):
         return contents.store.decoded(rows)
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> MaxSimProblem:
+        if arguments["query_weights"] is not None and arguments["reduce"] == "symmetric":
+            raise ValueError(
+                "query_weights must come without reduce='symmetric', which has weights of document tokens too, and an "
+                "index keeps none; pyengine.maxsim_topk takes both"
+            )
         contents = self._contents  # one state of tokens and ids, which later changes leave alone
         ids = contents.row_ids.head(contents.n_rows)
         docs = contents.store.token_documents(contents.n_rows, contents.cache, contents.living)

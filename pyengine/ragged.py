@@ -21,8 +21,8 @@ class Ragged:
     Parameters
     ----------
     values : real [T, D]
-        NumPy, torch, DLPack or nested lists; converted to float32 once. Not copied where it is float32 already, so that
-        it must not be written to later.
+        NumPy, torch, DLPack or nested lists; converted to float32 once, a memory map of another type too. Not copied
+        where it is float32 already, so that it must not be written to later.
     offsets : int [n + 1]
         From 0 to T, never falling.
 
@@ -76,7 +76,10 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> F32:
-        low, high = self.offsets[range(len(self))[row] :][:2]
+        number = checks.integer(row, "row")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"row must be one of the {len(self)} rows; got {row!r}")
+        low, high = self.offsets[number % len(self) :][:2]
         return self.values[low:high]
 
     def __iter__(self) -> Iterator[F32]:
@@ -93,7 +96,10 @@ class Ragged:
 
     def part(self, rows: slice) -> Ragged:
         """Consecutive rows, not copied."""
-        offsets = self.offsets[rows.start : rows.stop + 1]
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError(f"rows must be consecutive, a slice of step 1; got {rows}")
+        offsets = self.offsets[start : max(start, stop) + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def places(self, which: I64) -> I64:
@@ -118,6 +124,8 @@ def tokens(value: Any, name: str, dim: int | None = None) -> Ragged:
         return Ragged.of(value, name, dim)
     else:
         array = checks.host_array(value, name)
+        if array.dtype == object or array.dtype.kind in "US":
+            raise TypeError(f"{name} must be {FORMS}; got a {type(value).__name__}")
         if array.ndim != 3:
             raise ValueError(f"{name} must be {FORMS}; got shape {array.shape}")
         ragged = Ragged.padded(array, name=name)
@@ -175,11 +183,14 @@ def place(offsets: I64, token: int, first: int = 0) -> str:
 
 def _offsets(value: Any, n_tokens: int) -> I64:
     array = checks.host_array(value, "offsets")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"offsets must be integers; got dtype {array.dtype}")
     if array.ndim != 1 or not array.size:
         raise ValueError(f"offsets must have shape [n + 1]; got shape {array.shape}")
-    offsets = np.ascontiguousarray(array, np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"offsets must be integers; got dtype {array.dtype}")
+    if array.dtype.kind == "u" and array.max() > n_tokens:
+        raise ValueError(f"offsets must be at most the {n_tokens} rows of values; got {array.max()}")
+    offsets = np.array(array, np.int64)  # a copy, so that nobody can change it
+    offsets.flags.writeable = False
     if offsets[0] != 0 or offsets[-1] != n_tokens:
         got = f"{array[0]} and {array[-1]}"
         raise ValueError(f"offsets must begin with 0 and end with the {n_tokens} rows of values; got {got}")

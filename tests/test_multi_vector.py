@@ -109,6 +109,16 @@ class Life(RuleBasedStateMachine):
         self.index.remove(np.array(gone, np.int64))
         self.ids = [each for each in self.ids if each not in set(gone)]
 
+    @precondition(lambda self: self.ids)
+    @rule(seed=st.integers(0, 9))
+    def replace(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        some = rng.choice(self.ids, rng.integers(1, len(self.ids) + 1), replace=False)
+        docs = [DOCS[rng.integers(40)] for _ in some]
+        self.index.replace(docs, some)
+        self.ids = [each for each in self.ids if each not in set(some.tolist())] + some.tolist()
+        assert all(np.array_equal(*each) for each in zip(self.index.tokens(some), docs)) or self.index.originals is None
+
     @rule()
     def a_failed_add_changes_nothing(self) -> None:
         with pytest.raises(ValueError, match=r"docs must be finite in float32; token 1 of row 1 holds"):
@@ -150,15 +160,24 @@ def test_rerank_is_the_search_among_the_candidates() -> None:
     index = made()
     index.remove([4, 6])
     found = index.search(QUERIES, 30)
-    for candidates in (found.ids, [np.unique(row[row >= 0])[::-1] for row in found.ids]):
+    lists = [np.unique(row[row >= 0])[::-1] for row in found.ids]
+    forms: list[Any] = [found, found.ids, found.ids.tolist(), found.ids.astype(np.int32), lists]
+    for candidates in forms:
         again = index.rerank(QUERIES, candidates, 12)
         conformance.same(again, pe.TopK(found.scores[:, :12], found.ids[:, :12], found.certified), "rerank")
-    lists = [[3, 7, 3], [], [39]]
-    few = index.rerank(QUERIES, lists, 3)
-    want = index.search(QUERIES, 3, mask=np.array([np.isin(index.ids, each) for each in lists]))
+    few_ids: list[Any] = [[3, 7, 3], [], [39]]
+    few = index.rerank(QUERIES, few_ids, 3)
+    want = index.search(QUERIES, 3, mask=np.array([np.isin(index.ids, each) for each in few_ids]))
     conformance.same(few, want, "listed once or twice")
-    with pytest.raises(ValueError, match="candidates must hold ids of documents; got 4, which is unknown"):
-        index.rerank(QUERIES, [[4], [], []])
+    for unknown in (4, 2**64 - 1):
+        one: list[Any] = [np.array([unknown], np.uint64), [], []]
+        with pytest.raises(ValueError, match=f"candidates must hold ids of documents; got {unknown}, which is unknown"):
+            index.rerank(QUERIES, one)
+        assert (index.rerank(QUERIES, one, 1, missing="skip").ids == -1).all()
+
+
+def test_short_names_of_codecs() -> None:
+    assert [MultiVectorIndex(D, name).codec for name in ("f32", "bf16")] == ["float32", "bfloat16"]
 
 
 def test_paging_goes_on_and_on() -> None:
@@ -259,6 +278,16 @@ BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
     (lambda index: index.search(QUERIES, query_weights=[1.0]), r"query_weights must have shape \(4,\), one per token"),
     (lambda index: index.search(QUERIES, rescore=2), "rescore must come with precision='fast'"),
     (lambda index: index.rerank(QUERIES, [[1]]), "candidates must have one list per query, 3; got 1"),
+    (lambda index: index.rerank(QUERIES, [[1]] * 3, missing="drop"), "missing must be one of 'error', 'skip'"),
+    (lambda index: index.search(QUERIES, reduce="symmetric", query_weights=[1.0] * 4), "an index keeps none"),
+    (lambda index: index.replace(DOCS[:1], [77]), "ids must be in the index; id 77 is not"),
+    (lambda index: index.replace(DOCS[:1], None), "ids must be given; got None"),
+    (
+        lambda index: index.replace(iter([DOCS[:1]] * 2), iter([[3], [3]])),
+        "ids must be replaced once; id 3 comes again",
+    ),
+    (lambda index: index.search(iter([DOCS[1]])), r"queries must be a pyengine.Ragged, .*; got a list_iterator"),
+    (lambda index: index.add("docs"), r"docs must be a pyengine.Ragged, .*; got a str"),
 ]
 
 

@@ -20,6 +20,7 @@ from pyengine.types import I64, Candidates
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32
 MAX_DOCUMENTS = (1 << 31) - 2
+MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
 LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
 
@@ -229,6 +230,11 @@ class CpuMaxSim(MaxSimBackend):
             "reads": f"{plan.bytes_read:,} bytes, and {row_bytes(problem.docs.tokens.rows):,} more per token refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
+        tokens = len(problem.docs.tokens)
+        if tokens < MANY_TOKENS:
+            rejected["candidate stage"] = f"{tokens:,} tokens are soon scanned: it pays from about {MANY_TOKENS:,} on"
+        else:
+            facts["candidate stage"] = "would pay: rerank what a dense or sparse index finds (then not certified)"
         return facts | bounded, rejected | plan.rejected
 
 

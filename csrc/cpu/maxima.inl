@@ -60,6 +60,7 @@ struct Maxima {
   }
 
   INLINE_MEMBER void add_rows(const int32_t* products, int token, int count) {
+    if (added) return add_each(products, token, count);
     for (int i = 0; i < count;) {
       if (token + i == *end) next_doc();
       const int until = *end - token < count ? *end - token : count;
@@ -72,6 +73,15 @@ struct Maxima {
 
  private:
   static constexpr int ROW = MAX_PANELS * PANEL;
+
+  INLINE_MEMBER void add_each(const int32_t* products, int token, int count) {
+    for (int i = 0; i < count; ++i) {
+      I row_products[WIDTH];
+#pragma GCC unroll 8
+      for (int v = 0; v < WIDTH; ++v) row_products[v] = load_i(products + i * ROW + v * W);
+      add(row_products, token + i);
+    }
+  }
 
   INLINE_MEMBER F scaled(const int32_t* products, int row, int v, int token) const {
     return __builtin_convertvector(load_i(products + row * ROW + v * W), F) * splat(scale[token + row]);

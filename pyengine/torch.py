@@ -168,11 +168,14 @@ def _(gradient: Tensor, queries: Tensor, docs: Tensor, *_rest: Any) -> tuple[Ten
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # no zeros for the winners
     *tensors, ctx.reduce, ctx.normalize, ctx.temperature = inputs
     ctx.save_for_backward(*tensors, *output[1:])
 
 
-def _backward(ctx: Any, gradient: Tensor, *_of_winners: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor | None, *_of_winners: Any) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 8
     *tensors, winners, doc_winners = ctx.saved_tensors
     gradients = backward_operator(gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature)
     return *gradients, *[None] * 6

@@ -360,6 +360,47 @@ def test_a_gradient_has_none_itself() -> None:
         torch.autograd.backward(gradient.sum())
 
 
+MEMORY = """
+import resource, sys
+import torch, pyengine as pe
+
+n, length, reduce, share = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+queries, docs = (torch.randn(n, each, 16, requires_grad=True) for each in (32, length))
+masks = [torch.rand(each.shape[:2]) < share for each in (queries, docs)]
+
+def step(n):
+    score = pe.torch.maxsim(queries[:n], docs[:n], queries_mask=masks[0][:n], docs_mask=masks[1][:n], reduce=reduce)
+    score.logsumexp(1).sum().backward()
+
+step(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(n)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.parametrize("share", [1.0, 0.98])
+@pytest.mark.parametrize(("n", "length", "reduce"), [(512, 40, "sum"), (256, 180, "symmetric")])
+def test_a_step_takes_little_memory_besides_the_winners(n: int, length: int, reduce: str, share: float) -> None:
+    given = [str(each) for each in (n, length, reduce, share)]
+    done = subprocess.run([sys.executable, "-c", MEMORY, *given], check=True, capture_output=True, text=True)
+    winners = n * n * 4 * (32 + (length if reduce == "symmetric" else 0)) >> 20
+    assert int(done.stdout) <= winners + 32
+
+
+@pytest.mark.parametrize("reduce", MAXIMA)
+def test_winners_are_the_same_in_blocks(reduce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = batch(reduce=reduce)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(7))
+    given = (case.queries.detach(), case.docs.detach(), case.queries_mask, case.docs_mask, pairs, reduce, False, 0.0)
+    want = torch_maxsim.forward(*given)
+    monkeypatch.setattr(torch_maxsim, "WINNERS", 60)
+    assert all(torch.equal(one, other) for one, other in zip(torch_maxsim.forward(*given), want))
+    monkeypatch.setattr(torch_maxsim, "_native", lambda tokens: None)
+    assert all(torch.equal(one, other) for one, other in zip(torch_maxsim.forward(*given), want))
+
+
 # --- What torch asks of an operator -----------------------------------------------------------------------------------
 
 

@@ -24,7 +24,8 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. Results: scores [P],
 # winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]. Winners are places in padded rows of the other
-# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns.
+# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns. A
+# gradient that is not wanted has shape [0].
 maxsim_operator = torch.library.custom_op(
     "pyengine::maxsim",
     torch_maxsim.forward,
@@ -37,7 +38,8 @@ backward_operator = torch.library.custom_op(
     torch_maxsim.backward,
     mutates_args=(),
     schema="(Tensor gradient, Tensor queries, Tensor docs, Tensor queries_mask, Tensor docs_mask, Tensor pairs,"
-    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature) -> (Tensor, Tensor)",
+    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature, bool wants_queries,"
+    " bool wants_docs) -> (Tensor, Tensor)",
 )
 
 
@@ -163,8 +165,10 @@ def _(
 
 
 @backward_operator.register_fake
-def _(gradient: Tensor, queries: Tensor, docs: Tensor, *_rest: Any) -> tuple[Tensor, Tensor]:
-    return queries.new_empty(queries.shape), docs.new_empty(docs.shape)
+def _(gradient: Tensor, queries: Tensor, docs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    wanted = zip((queries, docs), rest[-2:])
+    first, second = (tokens.new_empty(tokens.shape if wants else 0) for tokens, wants in wanted)
+    return first, second
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -177,8 +181,11 @@ def _backward(ctx: Any, gradient: Tensor | None, *_of_winners: Any) -> tuple[Ten
     if gradient is None:
         return (None,) * 8
     *tensors, winners, doc_winners = ctx.saved_tensors
-    gradients = backward_operator(gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature)
-    return *gradients, *[None] * 6
+    wanted = ctx.needs_input_grad[:2]
+    gradients = backward_operator(
+        gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature, *wanted
+    )
+    return *[each if wants else None for each, wants in zip(gradients, wanted)], *[None] * 6
 
 
 maxsim_operator.register_autograd(_backward, setup_context=_save)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyengine import exact, torch_blocks
-from pyengine.torch_blocks import Sets, counts, wide
+from pyengine.torch_blocks import Gradients, Sets, Wanted, counts, wide
 from pyengine.types import F32, I64
 
 WINNERS = 1 << 20  # winners among tokens with gaps that are found at a time: with their places 16 MiB
@@ -41,42 +41,52 @@ def forward(
 
 def backward(
     gradient: Tensor, queries: Tensor, docs: Tensor, queries_mask: Tensor, docs_mask: Tensor, pairs: Tensor,
-    winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, temperature: float,
+    winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, temperature: float, wants_queries: bool,
+    wants_docs: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of queries and documents, of their shapes and dtypes. Each row is summed in the order of the pairs,
-    or of blocks of them, however many threads there are."""
-    gradient = gradient.double()
+    """The gradients of queries and documents, of their shapes and dtypes, [0] where not wanted. Each row is summed in
+    the order of the pairs, or of blocks of them, however many threads there are."""
+    gradient, wanted = gradient.double(), (wants_queries, wants_docs)
     sets = Sets(queries, docs, queries_mask, docs_mask, pairs)
     if reduce == "softmax":
         vectors = sets.vectors(normalize, torch.float64)
-        gradients = torch_blocks.softmax_backward(gradient, vectors, temperature)
+        gradients = torch_blocks.softmax_backward(gradient, vectors, temperature, wanted)
     else:
         vectors = sets.vectors(normalize, wide(queries))
-        gradients = _maxima_backward(gradient, vectors, winners, doc_winners, reduce)
+        gradients = _maxima_backward(gradient, vectors, winners, doc_winners, reduce, wanted)
+    sides = zip(gradients, (queries, docs), (vectors.queries, vectors.docs))
+    first, second = (_finished(*side, normalize) for side in sides)
+    return first, second
+
+
+def _finished(gradient: Tensor | None, tokens: Tensor, vectors: Tensor, normalize: bool) -> Tensor:
+    if gradient is None:
+        return tokens.new_empty(0)
     if normalize:
-        torch_blocks.project(gradients[0], queries, vectors.queries)
-        torch_blocks.project(gradients[1], docs, vectors.docs)
-    return gradients[0].to(queries.dtype), gradients[1].to(docs.dtype)
+        torch_blocks.project(gradient, tokens, vectors)
+    return gradient.to(tokens.dtype)
 
 
 def _maxima_backward(
-    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str
-) -> tuple[Tensor, Tensor]:
+    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, wanted: Wanted
+) -> Gradients:
     query_of, doc_of = sets.pairs.unbind(1)
     forth = gradient if reduce == "sum" else gradient / counts(sets.queries_mask)[query_of]
     if reduce != "symmetric":
-        return _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth)
+        return _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth, wanted)
     back = gradient / counts(sets.docs_mask)[doc_of]
-    by_query = _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth / 2)
-    by_doc = _add_choices(sets.docs, sets.queries, doc_of, query_of, doc_winners, back / 2)
-    return by_query[0].add_(by_doc[1]), by_query[1].add_(by_doc[0])
+    by_query = _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth / 2, wanted)
+    by_doc = _add_choices(sets.docs, sets.queries, doc_of, query_of, doc_winners, back / 2, wanted[::-1])
+    first, second = (None if a is None or b is None else a.add_(b) for a, b in zip(by_query, by_doc[::-1]))
+    return first, second
 
 
 def _add_choices(
-    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor
-) -> tuple[Tensor, Tensor]:
+    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor,
+    wanted: Wanted,
+) -> Gradients:  # fmt: skip
     """`torch_blocks.add_choices`."""
-    choices = (choosers, chosen, chooser_of, chosen_of, winners, factors)
+    choices = (choosers, chosen, chooser_of, chosen_of, winners, factors, wanted)
     kernels = _native(choosers)
     return torch_blocks.add_choices(*choices) if kernels is None else _native_choices(kernels, *choices)
 
@@ -177,8 +187,8 @@ def _padded(winners: np.ndarray, choosers: np.ndarray, chosen_of: I64, offsets: 
 
 def _native_choices(
     kernels: ModuleType, choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor,
-    factors: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    factors: Tensor, wanted: Wanted,
+) -> Gradients:  # fmt: skip
     """`torch_blocks.add_choices`. Padded rows are sets as they are, since nothing masked is a winner or has one."""
     sides = []
     for side in (choosers, chosen):
@@ -186,6 +196,10 @@ def _native_choices(
         sides.append(_native_tokens(kernels, values, side.shape[1] * np.arange(len(side) + 1)))
     gradients = kernels.maxsim_backward(
         *sides, chooser_of.contiguous().numpy(), chosen_of.contiguous().numpy(), winners.flatten().numpy(),
-        factors.float().numpy(), None, torch.get_num_threads(),
+        factors.float().numpy(), wants_choosers=wanted[0], wants_chosen=wanted[1], num_threads=torch.get_num_threads(),
     )  # fmt: skip
-    return torch.from_numpy(gradients[0]).view(choosers.shape), torch.from_numpy(gradients[1]).view(chosen.shape)
+    first, second = (
+        None if each is None else torch.from_numpy(each).view(side.shape)
+        for each, side in zip(gradients, (choosers, chosen))
+    )
+    return first, second

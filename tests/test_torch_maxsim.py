@@ -344,11 +344,33 @@ def test_the_inputs_stay_as_they_are(reduce: str, dtype: Any) -> None:
         assert torch.equal(each.isnan(), copy.isnan())
 
 
-def test_only_one_side_needs_a_gradient() -> None:
-    case = batch()
-    scores = replace(case, docs=case.docs.detach()).scores()
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("reduce", pe.torch.REDUCTIONS)
+@pytest.mark.parametrize("side", ["queries", "docs"])
+def test_only_one_side_needs_a_gradient(side: str, reduce: str, normalize: bool) -> None:
+    case = batch(reduce=reduce, normalize=normalize)
+    leaf, other = getattr(case, side), "docs" if side == "queries" else "queries"
+    scores = replace(case, **{other: getattr(case, other).detach()}).scores()
     torch.autograd.backward(scores[:, 0].sum())
-    assert torch.equal(case.queries.grad, torch.autograd.grad(case.scores()[:, 0].sum(), case.queries)[0])
+    assert torch.equal(leaf.grad, torch.autograd.grad(case.scores()[:, 0].sum(), leaf)[0])
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("reduce", pe.torch.REDUCTIONS)
+def test_what_is_not_wanted_is_not_computed(reduce: str) -> None:
+    case = batch(reduce=reduce)
+    tensors = [each.detach() for each in (case.queries, case.docs, case.queries_mask, case.docs_mask)]
+    tensors.append(torch.cartesian_prod(torch.arange(4), torch.arange(7)))
+    _, *winners = torch_maxsim.forward(*tensors, reduce, True, 0.3)
+    both = [len(tensors[0]), len(tensors[1])]
+    for wanted in ((True, True), (True, False), (False, True), (False, False)):
+        found = torch_maxsim.backward(torch.ones(28), *tensors, *winners, reduce, True, 0.3, *wanted)
+        assert [len(each) for each in found] == [n if want else 0 for n, want in zip(both, wanted)]
+
+
+def test_nothing_needs_a_gradient() -> None:
+    case = batch()
     assert not replace(case, queries=case.queries.detach(), docs=case.docs.detach()).scores().requires_grad
 
 

@@ -63,7 +63,7 @@ def maxsim(
     Parameters
     ----------
     queries : float [Q, Lq, D]
-        float16, bfloat16, float32 or float64, like docs; of two types, both are taken for the wider one.
+        float16, bfloat16 or float32, as docs are, though docs may be another of these; or float64, where docs are too.
     docs : float [N, Ld, D], or [Q, K, Ld, D]
         The first scores all pairs; the second each query with its own K documents, as in distillation.
     queries_mask, docs_mask : bool, the shape of the tokens without D
@@ -86,6 +86,7 @@ def maxsim(
     Raises ValueError or TypeError naming the argument; tokens that hold NaN or inf are a ValueError.
     """
     checks.choice(reduce, "reduce", REDUCTIONS)
+    normalize = checks.flag(normalize, "normalize")
     _check_temperature(temperature, reduce)
     _check_tokens(queries, "queries", (3,))
     _check_tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
@@ -94,12 +95,14 @@ def maxsim(
         raise ValueError(f"docs must have {queries.shape[-1]} dimensions on {queries.device}, as queries do; got {got}")
     if docs.dim() == 4 and docs.shape[0] != queries.shape[0]:
         raise ValueError(f"docs must have one list per query, [{queries.shape[0]}, K, Ld, D]; got {tuple(docs.shape)}")
+    if (docs.dtype == torch.float64) != (queries.dtype == torch.float64):
+        raise ValueError(f"queries and docs must both be float64, or neither; got {queries.dtype} and {docs.dtype}")
     queries_mask = _mask(queries_mask, queries, "queries_mask")
     docs_mask = _mask(docs_mask, docs, "docs_mask").flatten(0, -2)
     chosen, shape = _layout(queries, docs, pairs)
     dtype = torch.promote_types(queries.dtype, docs.dtype)
     scores, _, _ = maxsim_operator(
-        queries.to(dtype), docs.flatten(0, -3).to(dtype), queries_mask, docs_mask, chosen, reduce, bool(normalize),
+        queries.to(dtype), docs.flatten(0, -3).to(dtype), queries_mask, docs_mask, chosen, reduce, normalize,
         0.0 if temperature is None else float(temperature),
     )  # fmt: skip
     return scores.view(shape)  # type: ignore[no-any-return]

@@ -506,6 +506,10 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduce": "softmax", "temperature": 0.0}, ValueError, "temperature must be above 0"),
     ({"reduce": "softmax", "temperature": float("nan")}, ValueError, "temperature must be above 0"),
     ({"reduce": "softmax", "temperature": "1"}, TypeError, "temperature must be a number"),
+    ({"normalize": 1}, TypeError, "normalize must be True or False; got 1"),
+    ({"normalize": "no"}, TypeError, "normalize must be True or False; got 'no'"),
+    ({"docs": GOOD.double()}, ValueError, "both be float64, or neither; got torch.float32 and torch.float64"),
+    ({"queries": GOOD.double(), "docs": GOOD.half()}, ValueError, "got torch.float64 and torch.float16"),
     ({"temperature": 1.0}, ValueError, "temperature must be above 0 .* and None otherwise; got 1.0"),
 ]  # fmt: skip
 

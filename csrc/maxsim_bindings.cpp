@@ -130,7 +130,7 @@ py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_to
 
 py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const Array<int64_t>& chooser_sets,
                    const Array<int64_t>& chosen_sets, const Array<int32_t>& winners, const Array<float>& factors,
-                   const Optional<float>& weights, int threads) {
+                   const Optional<float>& weights, bool wants_choosers, bool wants_chosen, int threads) {
   const Tokens &from = choosers.view(), &to = chosen.view();
   require_in_range(chooser_sets, from.n, "chooser_sets must be numbers of sets");
   require_in_range(chosen_sets, to.n, "chosen_sets must be numbers of sets");
@@ -145,15 +145,22 @@ py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const
       require(winners.data()[at] >= -1 && winners.data()[at] < count, "winners must be tokens of the chosen set, or -1");
   const Choices choices{factors.size(), chooser_sets.data(), chosen_sets.data(), winners.data(), places.data(), factors.data(),
                         vector_of(weights, from.total(), "weights must have one entry for each chooser")};
-  auto chooser_gradient = output<float>({from.total(), from.dim}), chosen_gradient = output<float>({to.total(), to.dim});
-  float *chooser_out = chooser_gradient.mutable_data(), *chosen_out = chosen_gradient.mutable_data();
+  const Tokens* sides[] = {&from, &to};
+  const bool wanted[] = {wants_choosers, wants_chosen};
+  Optional<float> gradients[2];
+  float* out[2] = {};
+  for (int i = 0; i < 2; ++i) {
+    if (!wanted[i]) continue;
+    gradients[i] = output<float>({sides[i]->total(), sides[i]->dim});
+    out[i] = gradients[i]->mutable_data();
+  }
   {
     py::gil_scoped_release release;
-    std::fill_n(chooser_out, from.total() * from.dim, 0.0f);
-    std::fill_n(chosen_out, to.total() * to.dim, 0.0f);
-    maxsim_backward(from, to, choices, chooser_out, chosen_out, threads, check_signals);
+    for (int i = 0; i < 2; ++i)
+      if (out[i]) std::fill_n(out[i], sides[i]->total() * sides[i]->dim, 0.0f);
+    maxsim_backward(from, to, choices, out[0], out[1], threads, check_signals);
   }
-  return py::make_tuple(chooser_gradient, chosen_gradient);
+  return py::make_tuple(gradients[0], gradients[1]);
 }
 
 py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, int64_t k, bool normalize,
@@ -207,7 +214,8 @@ void bind_maxsim(py::module_& m) {
         py::arg("argmax"), py::arg("temperature") = py::none(), py::arg("num_threads"));
   m.def("maxsim_backward", &backward, py::arg("choosers"), py::arg("chosen"), py::arg("chooser_sets").noconvert(),
         py::arg("chosen_sets").noconvert(), py::arg("winners").noconvert(), py::arg("factors").noconvert(),
-        py::arg("weights").noconvert() = py::none(), py::arg("num_threads") = 1);
+        py::arg("weights").noconvert() = py::none(), py::kw_only(), py::arg("wants_choosers") = true,
+        py::arg("wants_chosen") = true, py::arg("num_threads") = 1);
   m.def("maxsim_propose", &propose_maxsim, py::arg("queries"), py::arg("docs"), py::arg("k"), py::kw_only(),
         py::arg("normalize") = false, py::arg("reduce") = "sum", py::arg("query_weights").noconvert() = py::none(),
         py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),

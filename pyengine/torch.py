@@ -24,7 +24,8 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. Results: scores [P],
 # winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]. Winners are places in padded rows of the other
-# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns.
+# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns. A
+# gradient that is not wanted has shape [0].
 maxsim_operator = torch.library.custom_op(
     "pyengine::maxsim",
     torch_maxsim.forward,
@@ -37,7 +38,8 @@ backward_operator = torch.library.custom_op(
     torch_maxsim.backward,
     mutates_args=(),
     schema="(Tensor gradient, Tensor queries, Tensor docs, Tensor queries_mask, Tensor docs_mask, Tensor pairs,"
-    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature) -> (Tensor, Tensor)",
+    " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature, bool wants_queries,"
+    " bool wants_docs) -> (Tensor, Tensor)",
 )
 
 
@@ -61,7 +63,7 @@ def maxsim(
     Parameters
     ----------
     queries : float [Q, Lq, D]
-        float16, bfloat16, float32 or float64, like docs; of two types, both are taken for the wider one.
+        float16, bfloat16 or float32, as docs are, though docs may be another of these; or float64, where docs are too.
     docs : float [N, Ld, D], or [Q, K, Ld, D]
         The first scores all pairs; the second each query with its own K documents, as in distillation.
     queries_mask, docs_mask : bool, the shape of the tokens without D
@@ -84,6 +86,7 @@ def maxsim(
     Raises ValueError or TypeError naming the argument; tokens that hold NaN or inf are a ValueError.
     """
     checks.choice(reduce, "reduce", REDUCTIONS)
+    normalize = checks.flag(normalize, "normalize")
     _check_temperature(temperature, reduce)
     _check_tokens(queries, "queries", (3,))
     _check_tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
@@ -92,12 +95,14 @@ def maxsim(
         raise ValueError(f"docs must have {queries.shape[-1]} dimensions on {queries.device}, as queries do; got {got}")
     if docs.dim() == 4 and docs.shape[0] != queries.shape[0]:
         raise ValueError(f"docs must have one list per query, [{queries.shape[0]}, K, Ld, D]; got {tuple(docs.shape)}")
+    if (docs.dtype == torch.float64) != (queries.dtype == torch.float64):
+        raise ValueError(f"queries and docs must both be float64, or neither; got {queries.dtype} and {docs.dtype}")
     queries_mask = _mask(queries_mask, queries, "queries_mask")
     docs_mask = _mask(docs_mask, docs, "docs_mask").flatten(0, -2)
     chosen, shape = _layout(queries, docs, pairs)
     dtype = torch.promote_types(queries.dtype, docs.dtype)
     scores, _, _ = maxsim_operator(
-        queries.to(dtype), docs.flatten(0, -3).to(dtype), queries_mask, docs_mask, chosen, reduce, bool(normalize),
+        queries.to(dtype), docs.flatten(0, -3).to(dtype), queries_mask, docs_mask, chosen, reduce, normalize,
         0.0 if temperature is None else float(temperature),
     )  # fmt: skip
     return scores.view(shape)  # type: ignore[no-any-return]
@@ -163,19 +168,27 @@ def _(
 
 
 @backward_operator.register_fake
-def _(gradient: Tensor, queries: Tensor, docs: Tensor, *_rest: Any) -> tuple[Tensor, Tensor]:
-    return queries.new_empty(queries.shape), docs.new_empty(docs.shape)
+def _(gradient: Tensor, queries: Tensor, docs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    wanted = zip((queries, docs), rest[-2:])
+    first, second = (tokens.new_empty(tokens.shape if wants else 0) for tokens, wants in wanted)
+    return first, second
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # no zeros for the winners
     *tensors, ctx.reduce, ctx.normalize, ctx.temperature = inputs
     ctx.save_for_backward(*tensors, *output[1:])
 
 
-def _backward(ctx: Any, gradient: Tensor, *_of_winners: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor | None, *_of_winners: Any) -> tuple[Tensor | None, ...]:
+    if gradient is None:
+        return (None,) * 8
     *tensors, winners, doc_winners = ctx.saved_tensors
-    gradients = backward_operator(gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature)
-    return *gradients, *[None] * 6
+    wanted = ctx.needs_input_grad[:2]
+    gradients = backward_operator(
+        gradient, *tensors, winners, doc_winners, ctx.reduce, ctx.normalize, ctx.temperature, *wanted
+    )
+    return *[each if wants else None for each, wants in zip(gradients, wanted)], *[None] * 6
 
 
 maxsim_operator.register_autograd(_backward, setup_context=_save)

@@ -22,6 +22,9 @@ PRODUCTS = 1 << 20  # and those of matrix products, 8 MiB a tensor
 CHOICES = 1 << 15  # winners whose rows are added up at a time
 CACHED = 1 << 16  # numbers of tokens that are normalised at a time
 
+Wanted = tuple[bool, bool]  # of which of two sides the gradient is wanted
+Gradients = tuple["Tensor | None", "Tensor | None"]
+
 
 class Sets(NamedTuple):
     """Padded tokens with their masks, and the pairs to score."""
@@ -143,21 +146,29 @@ def rounded(scores: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def add_choices(
-    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor
-) -> tuple[Tensor, Tensor]:
+    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor,
+    wanted: Wanted,
+) -> Gradients:  # fmt: skip
     """The gradients of both sides [n, L, D]: each token of pair p's choosers whose winner is a token of its chosen gets
     factors[p], float64, times that token, and the other way round."""
-    rows = choosers.flatten(0, 1), chosen.flatten(0, 1)
-    gradients = [each.new_zeros(each.shape, dtype=torch.float64) for each in rows]
+    sides = choosers, chosen
+    rows = [side.flatten(0, 1) for side in sides]
+    gradients = [each.new_zeros(each.shape if want else 0, dtype=torch.float64) for each, want in zip(rows, wanted)]
     pairs, tokens = (winners >= 0).nonzero(as_tuple=True)
     for start in range(0, len(pairs), CHOICES):
         pair, token = pairs[start : start + CHOICES], tokens[start : start + CHOICES]
         own = chooser_of[pair] * choosers.shape[1] + token
         other = chosen_of[pair] * chosen.shape[1] + winners[pair, token]
         factor = factors[pair, None]
-        gradients[0].index_put_((own,), factor * rows[1][other], accumulate=True)  # one after the other
-        gradients[1].index_put_((other,), factor * rows[0][own], accumulate=True)
-    return gradients[0].to(choosers.dtype).view(choosers.shape), gradients[1].to(chosen.dtype).view(chosen.shape)
+        if wanted[0]:
+            gradients[0].index_put_((own,), factor * rows[1][other], accumulate=True)  # one after the other
+        if wanted[1]:
+            gradients[1].index_put_((other,), factor * rows[0][own], accumulate=True)
+    first, second = (
+        gradient.to(side.dtype).view(side.shape) if want else None
+        for gradient, side, want in zip(gradients, sides, wanted)
+    )
+    return first, second
 
 
 # --- Softmax, of float64 vectors --------------------------------------------------------------------------------------
@@ -174,9 +185,9 @@ def softmax(sets: Sets, temperature: float) -> Tensor:
     return scores
 
 
-def softmax_backward(gradient: Tensor, sets: Sets, temperature: float) -> tuple[Tensor, Tensor]:
+def softmax_backward(gradient: Tensor, sets: Sets, temperature: float, wanted: Wanted) -> Gradients:
     """d score / d s_ij = share_ij (1 + (s_ij - f_i) / temperature) / Lq, with f_i = sum_j share_ij s_ij."""
-    gradients = torch.zeros_like(sets.queries), torch.zeros_like(sets.docs)
+    first, second = (torch.zeros_like(side) if want else None for side, want in zip(sets[:2], wanted))
     for part, query_of, doc_of in sets.blocks(PRODUCTS):
         queries, docs, asked, offered = _gathered(sets, query_of, doc_of)
         share, products = _shares(queries, docs, offered, temperature)
@@ -184,9 +195,11 @@ def softmax_backward(gradient: Tensor, sets: Sets, temperature: float) -> tuple[
         slope = torch.where(share > 0, share * (1 + (products - mean) / temperature), 0.0)
         factor = torch.where(offered.any(1), gradient[part], 0.0) / counts(asked)
         slope = slope * factor[:, None, None]
-        gradients[0].index_put_((query_of,), (slope @ docs).masked_fill(~asked[..., None], 0.0), accumulate=True)
-        gradients[1].index_put_((doc_of,), slope.mT @ queries, accumulate=True)
-    return gradients
+        if first is not None:
+            first.index_put_((query_of,), (slope @ docs).masked_fill(~asked[..., None], 0.0), accumulate=True)
+        if second is not None:
+            second.index_put_((doc_of,), slope.mT @ queries, accumulate=True)
+    return first, second
 
 
 def _gathered(sets: Sets, query_of: Tensor, doc_of: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

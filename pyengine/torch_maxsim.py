@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from pyengine import exact, torch_blocks
-from pyengine.torch_blocks import Sets, counts, wide
+from pyengine.torch_blocks import Gradients, Sets, Wanted, counts, wide
 from pyengine.types import F32, I64
+
+WINNERS = 1 << 20  # winners among tokens with gaps that are found at a time: with their places 16 MiB
 
 
 def forward(
@@ -39,42 +41,52 @@ def forward(
 
 def backward(
     gradient: Tensor, queries: Tensor, docs: Tensor, queries_mask: Tensor, docs_mask: Tensor, pairs: Tensor,
-    winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, temperature: float,
+    winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, temperature: float, wants_queries: bool,
+    wants_docs: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of queries and documents, of their shapes and dtypes. Each row is summed in the order of the pairs,
-    or of blocks of them, however many threads there are."""
-    gradient = gradient.double()
+    """The gradients of queries and documents, of their shapes and dtypes, [0] where not wanted. Each row is summed in
+    the order of the pairs, or of blocks of them, however many threads there are."""
+    gradient, wanted = gradient.double(), (wants_queries, wants_docs)
     sets = Sets(queries, docs, queries_mask, docs_mask, pairs)
     if reduce == "softmax":
         vectors = sets.vectors(normalize, torch.float64)
-        gradients = torch_blocks.softmax_backward(gradient, vectors, temperature)
+        gradients = torch_blocks.softmax_backward(gradient, vectors, temperature, wanted)
     else:
         vectors = sets.vectors(normalize, wide(queries))
-        gradients = _maxima_backward(gradient, vectors, winners, doc_winners, reduce)
+        gradients = _maxima_backward(gradient, vectors, winners, doc_winners, reduce, wanted)
+    sides = zip(gradients, (queries, docs), (vectors.queries, vectors.docs))
+    first, second = (_finished(*side, normalize) for side in sides)
+    return first, second
+
+
+def _finished(gradient: Tensor | None, tokens: Tensor, vectors: Tensor, normalize: bool) -> Tensor:
+    if gradient is None:
+        return tokens.new_empty(0)
     if normalize:
-        torch_blocks.project(gradients[0], queries, vectors.queries)
-        torch_blocks.project(gradients[1], docs, vectors.docs)
-    return gradients[0].to(queries.dtype), gradients[1].to(docs.dtype)
+        torch_blocks.project(gradient, tokens, vectors)
+    return gradient.to(tokens.dtype)
 
 
 def _maxima_backward(
-    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str
-) -> tuple[Tensor, Tensor]:
+    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, wanted: Wanted
+) -> Gradients:
     query_of, doc_of = sets.pairs.unbind(1)
     forth = gradient if reduce == "sum" else gradient / counts(sets.queries_mask)[query_of]
     if reduce != "symmetric":
-        return _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth)
+        return _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth, wanted)
     back = gradient / counts(sets.docs_mask)[doc_of]
-    by_query = _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth / 2)
-    by_doc = _add_choices(sets.docs, sets.queries, doc_of, query_of, doc_winners, back / 2)
-    return by_query[0].add_(by_doc[1]), by_query[1].add_(by_doc[0])
+    by_query = _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth / 2, wanted)
+    by_doc = _add_choices(sets.docs, sets.queries, doc_of, query_of, doc_winners, back / 2, wanted[::-1])
+    first, second = (None if a is None or b is None else a.add_(b) for a, b in zip(by_query, by_doc[::-1]))
+    return first, second
 
 
 def _add_choices(
-    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor
-) -> tuple[Tensor, Tensor]:
+    choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor, factors: Tensor,
+    wanted: Wanted,
+) -> Gradients:  # fmt: skip
     """`torch_blocks.add_choices`."""
-    choices = (choosers, chosen, chooser_of, chosen_of, winners, factors)
+    choices = (choosers, chosen, chooser_of, chosen_of, winners, factors, wanted)
     kernels = _native(choosers)
     return torch_blocks.add_choices(*choices) if kernels is None else _native_choices(kernels, *choices)
 
@@ -106,26 +118,56 @@ def _check_pairs(pairs: Tensor, n_queries: int, n_docs: int) -> None:
 
 
 def _native_maxima(kernels: ModuleType, sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
-    queries_mask, docs_mask = sets.queries_mask.numpy(), sets.docs_mask.numpy()
+    masks = sets.queries_mask.numpy(), sets.docs_mask.numpy()
+    packed = [_packed(kernels, *side) for side in zip((sets.queries, sets.docs), masks)]
     query_of, doc_of = (np.ascontiguousarray(column) for column in sets.pairs.numpy().T)
-    queries, *query_places = _packed(kernels, sets.queries, queries_mask)
-    docs, *doc_places = _packed(kernels, sets.docs, docs_mask)
-    scores, winners, doc_winners = kernels.maxsim_pairs(
-        queries, docs, query_of, doc_of, normalize=normalize, reduce=reduce, query_weights=None, doc_weights=None,
-        bias=None, argmax=True, num_threads=torch.get_num_threads(),
-    )  # fmt: skip
-    rows = _padded(winners, queries_mask[query_of], doc_of, *doc_places)
-    if doc_winners is None:
-        return torch.from_numpy(scores), rows, rows.new_empty((len(rows), 0))
-    return torch.from_numpy(scores), rows, _padded(doc_winners, docs_mask[doc_of], query_of, *query_places)
+    shapes = [(len(query_of), mask.shape[1]) for mask in masks]
+    if reduce != "symmetric":
+        shapes[1] = len(query_of), 0
+
+    def score(query_of: I64, doc_of: I64) -> tuple[F32, np.ndarray, np.ndarray | None]:
+        return kernels.maxsim_pairs(  # type: ignore[no-any-return]
+            *packed, query_of, doc_of, normalize=normalize, reduce=reduce, query_weights=None, doc_weights=None,
+            bias=None, argmax=True, num_threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+    if all(mask.all() for mask in masks):  # numbers of tokens are places
+        scores, winners, doc_winners = score(query_of, doc_of)
+        rows = [winners.reshape(shapes[0]), np.empty(shapes[1], np.int32)]
+        if doc_winners is not None:
+            rows[1] = doc_winners.reshape(shapes[1])
+    else:
+        scores, rows = np.empty(len(query_of), np.float32), [np.full(shape, -1, np.int32) for shape in shapes]
+        tables = [_places(mask) for mask in masks]
+        step = max(1, WINNERS // max(1, shapes[0][1] + shapes[1][1]))
+        for part in (slice(start, start + step) for start in range(0, len(scores), step)):
+            scores[part], winners, doc_winners = score(query_of[part], doc_of[part])
+            _spread(winners, masks[0][query_of[part]], tables[1], doc_of[part], rows[0][part])
+            if doc_winners is not None:
+                _spread(doc_winners, masks[1][doc_of[part]], tables[0], query_of[part], rows[1][part])
+    return torch.from_numpy(scores), torch.from_numpy(rows[0]), torch.from_numpy(rows[1])
 
 
-def _packed(kernels: ModuleType, tokens: Tensor, mask: np.ndarray) -> tuple[Any, I64, I64]:
-    """The tokens of padded rows for the extension, their offsets, and the place in its row of each."""
+def _packed(kernels: ModuleType, tokens: Tensor, mask: np.ndarray) -> Any:
+    """The tokens of padded rows for the extension."""
     padded = tokens.float().contiguous().numpy()
     values = padded.reshape(-1, padded.shape[2]) if mask.all() else padded[mask]
     offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
-    return _native_tokens(kernels, values, offsets), offsets, np.nonzero(mask)[1]
+    return _native_tokens(kernels, values, offsets)
+
+
+def _places(mask: np.ndarray) -> np.ndarray:
+    """int32 [n, L + 1]: the places of each row's tokens, then -1, so that token -1 has the place -1."""
+    first = np.argsort(~mask, axis=1, kind="stable").astype(np.int32)
+    first[np.arange(mask.shape[1]) >= mask.sum(axis=1, keepdims=True)] = -1
+    return np.pad(first, ((0, 0), (0, 1)), constant_values=-1)
+
+
+def _spread(winners: np.ndarray, choosers: np.ndarray, places: np.ndarray, chosen_of: I64, out: np.ndarray) -> None:
+    """Write the winners of the choosers, bool [P, L], numbers of tokens of their sets ``chosen_of`` [P], to ``out``
+    [P, L], -1 everywhere, as places in padded rows."""
+    out[choosers] = winners
+    out[:] = places[chosen_of[:, None], out]
 
 
 def _native_tokens(kernels: ModuleType, values: F32, offsets: I64) -> Any:
@@ -145,8 +187,8 @@ def _padded(winners: np.ndarray, choosers: np.ndarray, chosen_of: I64, offsets: 
 
 def _native_choices(
     kernels: ModuleType, choosers: Tensor, chosen: Tensor, chooser_of: Tensor, chosen_of: Tensor, winners: Tensor,
-    factors: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    factors: Tensor, wanted: Wanted,
+) -> Gradients:  # fmt: skip
     """`torch_blocks.add_choices`. Padded rows are sets as they are, since nothing masked is a winner or has one."""
     sides = []
     for side in (choosers, chosen):
@@ -154,6 +196,10 @@ def _native_choices(
         sides.append(_native_tokens(kernels, values, side.shape[1] * np.arange(len(side) + 1)))
     gradients = kernels.maxsim_backward(
         *sides, chooser_of.contiguous().numpy(), chosen_of.contiguous().numpy(), winners.flatten().numpy(),
-        factors.float().numpy(), None, torch.get_num_threads(),
+        factors.float().numpy(), wants_choosers=wanted[0], wants_chosen=wanted[1], num_threads=torch.get_num_threads(),
     )  # fmt: skip
-    return torch.from_numpy(gradients[0]).view(choosers.shape), torch.from_numpy(gradients[1]).view(chosen.shape)
+    first, second = (
+        None if each is None else torch.from_numpy(each).view(side.shape)
+        for each, side in zip(gradients, (choosers, chosen))
+    )
+    return first, second

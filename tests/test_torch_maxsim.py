@@ -344,11 +344,33 @@ def test_the_inputs_stay_as_they_are(reduce: str, dtype: Any) -> None:
         assert torch.equal(each.isnan(), copy.isnan())
 
 
-def test_only_one_side_needs_a_gradient() -> None:
-    case = batch()
-    scores = replace(case, docs=case.docs.detach()).scores()
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("reduce", pe.torch.REDUCTIONS)
+@pytest.mark.parametrize("side", ["queries", "docs"])
+def test_only_one_side_needs_a_gradient(side: str, reduce: str, normalize: bool) -> None:
+    case = batch(reduce=reduce, normalize=normalize)
+    leaf, other = getattr(case, side), "docs" if side == "queries" else "queries"
+    scores = replace(case, **{other: getattr(case, other).detach()}).scores()
     torch.autograd.backward(scores[:, 0].sum())
-    assert torch.equal(case.queries.grad, torch.autograd.grad(case.scores()[:, 0].sum(), case.queries)[0])
+    assert torch.equal(leaf.grad, torch.autograd.grad(case.scores()[:, 0].sum(), leaf)[0])
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("reduce", pe.torch.REDUCTIONS)
+def test_what_is_not_wanted_is_not_computed(reduce: str) -> None:
+    case = batch(reduce=reduce)
+    tensors = [each.detach() for each in (case.queries, case.docs, case.queries_mask, case.docs_mask)]
+    tensors.append(torch.cartesian_prod(torch.arange(4), torch.arange(7)))
+    _, *winners = torch_maxsim.forward(*tensors, reduce, True, 0.3)
+    both = [len(tensors[0]), len(tensors[1])]
+    for wanted in ((True, True), (True, False), (False, True), (False, False)):
+        found = torch_maxsim.backward(torch.ones(28), *tensors, *winners, reduce, True, 0.3, *wanted)
+        assert [len(each) for each in found] == [n if want else 0 for n, want in zip(both, wanted)]
+
+
+def test_nothing_needs_a_gradient() -> None:
+    case = batch()
     assert not replace(case, queries=case.queries.detach(), docs=case.docs.detach()).scores().requires_grad
 
 
@@ -358,6 +380,47 @@ def test_a_gradient_has_none_itself() -> None:
     (gradient,) = torch.autograd.grad(scores, case.queries, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         torch.autograd.backward(gradient.sum())
+
+
+MEMORY = """
+import resource, sys
+import torch, pyengine as pe
+
+n, length, reduce, share = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+queries, docs = (torch.randn(n, each, 16, requires_grad=True) for each in (32, length))
+masks = [torch.rand(each.shape[:2]) < share for each in (queries, docs)]
+
+def step(n):
+    score = pe.torch.maxsim(queries[:n], docs[:n], queries_mask=masks[0][:n], docs_mask=masks[1][:n], reduce=reduce)
+    score.logsumexp(1).sum().backward()
+
+step(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(n)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.parametrize("share", [1.0, 0.98])
+@pytest.mark.parametrize(("n", "length", "reduce"), [(512, 40, "sum"), (256, 180, "symmetric")])
+def test_a_step_takes_little_memory_besides_the_winners(n: int, length: int, reduce: str, share: float) -> None:
+    given = [str(each) for each in (n, length, reduce, share)]
+    done = subprocess.run([sys.executable, "-c", MEMORY, *given], check=True, capture_output=True, text=True)
+    winners = n * n * 4 * (32 + (length if reduce == "symmetric" else 0)) >> 20
+    assert int(done.stdout) <= winners + 32
+
+
+@pytest.mark.parametrize("reduce", MAXIMA)
+def test_winners_are_the_same_in_blocks(reduce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = batch(reduce=reduce)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(7))
+    given = (case.queries.detach(), case.docs.detach(), case.queries_mask, case.docs_mask, pairs, reduce, False, 0.0)
+    want = torch_maxsim.forward(*given)
+    monkeypatch.setattr(torch_maxsim, "WINNERS", 60)
+    assert all(torch.equal(one, other) for one, other in zip(torch_maxsim.forward(*given), want))
+    monkeypatch.setattr(torch_maxsim, "_native", lambda tokens: None)
+    assert all(torch.equal(one, other) for one, other in zip(torch_maxsim.forward(*given), want))
 
 
 # --- What torch asks of an operator -----------------------------------------------------------------------------------
@@ -443,6 +506,10 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduce": "softmax", "temperature": 0.0}, ValueError, "temperature must be above 0"),
     ({"reduce": "softmax", "temperature": float("nan")}, ValueError, "temperature must be above 0"),
     ({"reduce": "softmax", "temperature": "1"}, TypeError, "temperature must be a number"),
+    ({"normalize": 1}, TypeError, "normalize must be True or False; got 1"),
+    ({"normalize": "no"}, TypeError, "normalize must be True or False; got 'no'"),
+    ({"docs": GOOD.double()}, ValueError, "both be float64, or neither; got torch.float32 and torch.float64"),
+    ({"queries": GOOD.double(), "docs": GOOD.half()}, ValueError, "got torch.float64 and torch.float16"),
     ({"temperature": 1.0}, ValueError, "temperature must be above 0 .* and None otherwise; got 1.0"),
 ]  # fmt: skip
 

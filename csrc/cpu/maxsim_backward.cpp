@@ -44,21 +44,22 @@ void maxsim_backward(const Tokens& choosers, const Tokens& chosen, const Choices
       if (winner >= 0) add(from, i, to, winner, factor);
     }
   };
+  // and for all pairs, those of one of `sets` after the other on one thread
+  auto each_of = [&](const int64_t* sets, int64_t n_sets, auto&& add) {
+    const Groups groups(sets, choices.n, n_sets);
+    parallel_for(n_sets, threads, interrupt, [&](int64_t set, int) {
+      for (int64_t at = groups.starts[set]; at < groups.starts[set + 1]; ++at) each(groups.order[at], add);
+    });
+  };
   const int dim = choosers.dim;
-  const Groups by_chooser(choices.choosers, choices.n, choosers.n);
-  parallel_for(choosers.n, threads, interrupt, [&](int64_t set, int) {
-    for (int64_t at = by_chooser.starts[set]; at < by_chooser.starts[set + 1]; ++at)
-      each(by_chooser.order[at], [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
-        table.add_scaled(to.row(j), factor, dim, from.of(chooser_gradient, i));
-      });
-  });
-  const Groups by_chosen(choices.chosen, choices.n, chosen.n);
-  parallel_for(chosen.n, threads, interrupt, [&](int64_t set, int) {
-    for (int64_t at = by_chosen.starts[set]; at < by_chosen.starts[set + 1]; ++at)
-      each(by_chosen.order[at], [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
-        table.add_scaled(from.row(i), factor, dim, to.of(chosen_gradient, j));
-      });
-  });
+  if (chooser_gradient)
+    each_of(choices.choosers, choosers.n, [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
+      table.add_scaled(to.row(j), factor, dim, from.of(chooser_gradient, i));
+    });
+  if (chosen_gradient)
+    each_of(choices.chosen, chosen.n, [&](const Set& from, int64_t i, const Set& to, int64_t j, float factor) {
+      table.add_scaled(from.row(i), factor, dim, to.of(chosen_gradient, j));
+    });
 }
 
 }  // namespace pyengine

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, exact, ragged, reference_maxsim
+from pyengine import checks, exact, exact_maxsim, ragged
 from pyengine.backends.base import Proposer
 from pyengine.filters import integers
 from pyengine.maxsim_request import candidate_lists, kind, lists_of, numbers_of, prepare, rerank
@@ -205,9 +205,11 @@ def maxsim_align(query: Any, doc: Any, *, normalize: bool = False) -> Alignment:
     tokens = checks.vectors(query, "query", rows.shape[1])
     checks.finite(rows, "doc")
     checks.finite(tokens, "query")
-    products = reference_maxsim.similarities(tokens, rows, normalize)
-    best = reference_maxsim.round_score(products.max(axis=1, initial=-np.inf))
-    return Alignment(as_input(reference_maxsim.winners(products), query), as_input(best, query))
+    cosine = checks.flag(normalize, "normalize")
+    winners, best = np.full(len(tokens), -1, np.int64), np.full(len(tokens), -np.inf, np.float32)
+    if len(rows):
+        winners, best = exact_maxsim.align(tokens, rows, cosine)
+    return Alignment(as_input(winners, query), as_input(best, query))
 
 
 def _prepared(queries: Any, docs: Any, k: int = 1, scan: bool = False, **arguments: Any) -> MaxSimProblem:

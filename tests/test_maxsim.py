@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, maxsim_request
+from pyengine import conformance, exact, maxsim_request
 from pyengine import reference_maxsim as spec
 from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
@@ -32,6 +34,22 @@ def some(seed: int, lengths: list[int], dim: int = 7) -> Ragged:
     return Ragged.of([rng.standard_normal((length, dim)).astype(np.float32) for length in lengths], dim=dim)
 
 
+def peak(call: Callable[[], Any]) -> int:
+    """Bytes that NumPy and Python hold at most, what is returned included."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "ties": lambda rng, shape: rng.integers(-1, 2, shape),
+    "huge": lambda rng, shape: rng.uniform(-3e38, 3e38, shape),
+    "tiny": lambda rng, shape: rng.uniform(-1e-41, 1e-41, shape),
+    "zeros": lambda rng, shape: rng.standard_normal(shape) * rng.integers(0, 2, (shape[0], 1)),
+}
 QUERIES = some(0, [4, 0, 1, 9])
 DOCS = some(1, [3, 20, 0, 1, 7, 150, 2, 33])
 RNG = np.random.default_rng(2)
@@ -109,6 +127,28 @@ def test_align() -> None:
     assert nothing.tokens.tolist() == [-1] * 9
     assert np.isneginf(nothing.scores).all()
     assert pe.maxsim_align(query[:0], doc).tokens.shape == (0,)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "ties", "huge", "tiny", "zeros"])
+def test_align_is_the_specification(kind: str, normalize: bool, built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not built:
+        monkeypatch.setattr(exact, "native", lambda: None)
+    rng = np.random.default_rng(5)
+    query, doc = (KINDS[kind](rng, (length, 33)).astype(np.float32) for length in (37, 301))
+    with np.errstate(all="ignore"):
+        products = spec.similarities(query, doc, normalize)
+        found = pe.maxsim_align(query, doc, normalize=normalize)
+    assert found.tokens.tolist() == spec.winners(products).tolist()
+    np.testing.assert_array_equal(bits(found.scores), bits(spec.round_score(products.max(axis=1))))
+
+
+def test_align_holds_no_matrix() -> None:
+    tokens = np.random.default_rng(6).standard_normal((3000, 8)).astype(np.float32)
+    assert peak(lambda: pe.maxsim_align(tokens, tokens)) < 4 << 20  # the matrix has 69 MB
+    with pytest.raises(TypeError, match="normalize must be True or False; got 1"):
+        pe.maxsim_align(tokens, tokens, normalize=1)  # type: ignore[arg-type]
 
 
 def test_no_rows_and_no_tokens() -> None:

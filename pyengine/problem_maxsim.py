@@ -54,7 +54,7 @@ class TokenDocuments(Corpus):
 
     def check_finite(self, listed: Bool | None = None) -> None:
         """Of all documents, or of those that ``listed`` [N] names."""
-        if listed is None:
+        if listed is None or listed.all():
             finite(self.tokens.rows, self.offsets, "docs")
             return
         for first in range(0, len(self), MANY_ROWS):

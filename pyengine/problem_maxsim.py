@@ -15,7 +15,7 @@ from pyengine.rows import Rows
 from pyengine.types import F32, I64, Bool
 
 MANY_ROWS = 1 << 18  # documents of a corpus looked at together
-MANY_VALUES = 1 << 20  # of tokens that are gathered together
+MANY_VALUES = 1 << 19  # of tokens that are gathered, and decoded, together
 
 
 @dataclass(frozen=True)

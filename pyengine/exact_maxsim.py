@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import exact, reference_maxsim
+from pyengine import exact, reference, reference_maxsim
 from pyengine.lists import first_rows
 from pyengine.problem import Codes
-from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_maxsim import MANY_VALUES, MaxSimProblem
 from pyengine.rows import Rows
-from pyengine.types import F32, Candidates
+from pyengine.types import F32, I64, Candidates
 
 
 def corpus(problem: MaxSimProblem, kernels: ModuleType, scan: bool = False) -> Any:
@@ -67,3 +67,30 @@ def _refine(problem: MaxSimProblem, owner: np.ndarray, candidates: Candidates) -
     if bias is not None:
         scores += bias[candidates.rows]
     return reference_maxsim.round_score(scores)
+
+
+def align(query: F32, doc: F32, normalize: bool) -> tuple[I64, F32]:
+    """int64 and float32 [Lq]: the first token of ``doc`` [Ld, D], which has one at least, that each token of ``query``
+    [Lq, D] has its maximum with, and that maximum."""
+    tokens = _winners(query, doc, normalize)
+    scores = np.empty(len(query), np.float32)
+    step = max(1, MANY_VALUES // max(1, doc.shape[1]))
+    for start in range(0, len(query), step):
+        part = slice(start, start + step)
+        scores[part] = reference.pair_scores(query[part], doc[tokens[part]], "cosine" if normalize else "dot")
+    return tokens, scores
+
+
+def _winners(query: F32, doc: F32, normalize: bool) -> I64:
+    kernels = exact.native()
+    if kernels is None:  # a token at a time: of one query token all products are held
+        each = (reference_maxsim.similarities(token, doc, normalize) for token in query[:, None])
+        return np.array([reference_maxsim.winners(products)[0] for products in each], np.int64)
+    one = np.zeros(1, np.int64)
+    sides = (kernels.Tokens(exact.native_rows(rows), np.array([0, len(rows)])) for rows in (query, doc))
+    _, winners, _ = kernels.maxsim_pairs(
+        *sides, one, one, normalize=normalize, reduce="sum", query_weights=None, doc_weights=None, bias=None,
+        argmax=True, num_threads=1,
+    )  # fmt: skip
+    tokens: I64 = winners.astype(np.int64)
+    return tokens

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pyengine import checks, exact, ragged, reference_maxsim
+from pyengine import checks, exact, exact_maxsim, ragged
 from pyengine.backends.base import Proposer
 from pyengine.filters import integers
 from pyengine.maxsim_request import candidate_lists, kind, lists_of, numbers_of, prepare, rerank
@@ -16,6 +16,8 @@ from pyengine.problem import Documents
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.request import answer, as_input, run
 from pyengine.types import F32, I64, Alignment, Candidates, TopK
+
+PairsOf = Callable[[slice], tuple[I64, I64]]  # the query and document numbers of some of a list of pairs
 
 __all__ = ["maxsim", "maxsim_align", "maxsim_candidates", "maxsim_pairs", "maxsim_topk"]
 
@@ -83,6 +85,7 @@ def maxsim(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
+    problem.docs.check_finite()
     return as_input(answer(problem, backend, _score_matrix), kind(queries))
 
 
@@ -101,8 +104,9 @@ def maxsim_pairs(
     backend: str = "auto",
     num_threads: int | None = None,
 ) -> Any:
-    """The MaxSim scores, float32 [P], of ``pairs``, int [P, 2]: the number of a query and of a document. The other
-    arguments, and the errors, are those of `maxsim`."""
+    """The MaxSim scores, float32 [P], of ``pairs``, int [P, 2]: the number of a query and of a document. Tokens of
+    documents that no pair names are not looked at: NaN or inf there has no effect. The other arguments, and the errors,
+    are those of `maxsim`."""
     problem = _prepared(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         temperature=temperature, bias=bias, num_threads=num_threads,
@@ -111,10 +115,12 @@ def maxsim_pairs(
     chosen = chosen.reshape(0, 2) if not chosen.size else chosen
     if chosen.ndim != 2 or chosen.shape[1] != 2:
         raise ValueError(f"pairs must have shape [P, 2]; got shape {chosen.shape}")
-    owner = numbers_of(chosen[:, 0], "pairs[:, 0]", problem.n_queries, "queries")
-    rows = numbers_of(chosen[:, 1], "pairs[:, 1]", len(problem.docs), "documents")
-    scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
-    return as_input(scores, kind(queries))
+
+    def pairs_of(part: slice) -> tuple[I64, I64]:
+        owner = numbers_of(chosen[part, 0], "pairs[:, 0]", problem.n_queries, "queries")
+        return owner, numbers_of(chosen[part, 1], "pairs[:, 1]", len(problem.docs), "documents")
+
+    return as_input(_score_listed(problem, backend, len(chosen), pairs_of), kind(queries))
 
 
 @exact.arithmetic()
@@ -134,18 +140,24 @@ def maxsim_candidates(
 ) -> list[Any]:
     """The MaxSim scores of each query with the documents of its list, in the list's order: Q arrays float32 [C_q].
 
-    ``lists`` are Q arrays int [C_q] of document numbers, or int [Q, C]. The other arguments, and the errors, are those
-    of `maxsim`.
+    ``lists`` are Q arrays int [C_q] of document numbers, or int [Q, C]. Tokens of documents that no list names are not
+    looked at: NaN or inf there has no effect. The other arguments, and the errors, are those of `maxsim`.
     """
     problem = _prepared(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     each = lists_of(lists, "lists", problem.n_queries)
-    owner = np.repeat(np.arange(len(each)), [len(own) for own in each])
-    rows = numbers_of(np.concatenate([np.empty(0, np.int64), *each]), "lists", len(problem.docs), "documents")
-    scores = answer(problem, backend, partial(_score_pairs, owner=owner, rows=rows))
-    ends = np.cumsum([len(own) for own in each])
+    ends = np.cumsum([len(own) for own in each], dtype=np.int64)
+    starts = ends - np.diff(ends, prepend=0)
+
+    def pairs_of(part: slice) -> tuple[I64, I64]:
+        owner = np.searchsorted(ends, np.arange(part.start, part.stop), side="right")
+        among = range(owner[0], owner[-1] + 1)
+        rows = [each[q][max(0, part.start - starts[q]) : part.stop - starts[q]] for q in among]
+        return owner, numbers_of(np.concatenate(rows), "lists", len(problem.docs), "documents")
+
+    scores = _score_listed(problem, backend, int(ends[-1]) if len(ends) else 0, pairs_of)
     return [as_input(part, kind(queries)) for part in np.split(scores, ends)[: len(each)]]
 
 
@@ -173,6 +185,7 @@ def maxsim_topk(
     ----------
     candidates : list of Q arrays int [C_q], or int [Q, C] padded with -1
         Document numbers, in any order and any number of times, of which alone the best are returned: a rerank.
+        Tokens of other documents are not looked at: NaN or inf there has no effect.
     k, mask, precision : as for `pyengine.topk`
         Documents of score -inf (those without tokens) are never returned; their places are pads.
 
@@ -188,6 +201,9 @@ def maxsim_topk(
         return run(problem, backend, precision, like=like)
     checks.choice(precision, "precision", checks.PRECISIONS)
     lists = candidate_lists(candidates, problem)
+    listed = np.zeros(len(problem.docs), bool)
+    listed[lists.rows] = True
+    problem.docs.check_finite(listed)
     return TopK(*(as_input(part, like) for part in answer(problem, backend, partial(rerank, lists=lists))))
 
 
@@ -205,17 +221,17 @@ def maxsim_align(query: Any, doc: Any, *, normalize: bool = False) -> Alignment:
     tokens = checks.vectors(query, "query", rows.shape[1])
     checks.finite(rows, "doc")
     checks.finite(tokens, "query")
-    products = reference_maxsim.similarities(tokens, rows, normalize)
-    best = reference_maxsim.round_score(products.max(axis=1, initial=-np.inf))
-    return Alignment(as_input(reference_maxsim.winners(products), query), as_input(best, query))
+    cosine = checks.flag(normalize, "normalize")
+    winners, best = np.full(len(tokens), -1, np.int64), np.full(len(tokens), -np.inf, np.float32)
+    if len(rows):
+        winners, best = exact_maxsim.align(tokens, rows, cosine)
+    return Alignment(as_input(winners, query), as_input(best, query))
 
 
 def _prepared(queries: Any, docs: Any, k: int = 1, scan: bool = False, **arguments: Any) -> MaxSimProblem:
-    """The problem of a function that is given its documents. Where they are not to be scanned, which may find NaN or
-    inf on the way, they are looked through at once."""
+    """The problem of a function that is given its documents. A scan may find NaN or inf on the way; otherwise the
+    caller looks through the documents that matter (`TokenDocuments.check_finite`)."""
     checked, rows = ragged.both(queries, docs)
-    if not scan:
-        ragged.finite(rows.values, rows.offsets, "docs")
     documents = TokenDocuments(Documents(rows.values, checked=not scan), rows.offsets)
     return prepare(checked, documents, k, **arguments)
 
@@ -227,6 +243,24 @@ def _score_matrix(problem: MaxSimProblem, backend: Proposer[MaxSimProblem]) -> F
         part = problem.only(which)
         scores[which] = backend.refine(part, exact.everything(part)).reshape(len(which), len(part.docs))
     return scores
+
+
+def _score_listed(problem: MaxSimProblem, backend: str, count: int, pairs_of: PairsOf) -> F32:
+    """float32 [count]: of these pairs, in any order and any number of times; so many at a time that little memory is
+    held."""
+    parts = [slice(start, min(start + exact.EVERYTHING, count)) for start in range(0, count, exact.EVERYTHING)]
+    listed = np.zeros(len(problem.docs), bool)
+    for part in parts:
+        listed[pairs_of(part)[1]] = True
+    problem.docs.check_finite(listed)
+
+    def search(problem: MaxSimProblem, chosen: Proposer[MaxSimProblem]) -> F32:
+        scores = np.empty(count, np.float32)
+        for part in parts:
+            scores[part] = _score_pairs(problem, chosen, *pairs_of(part))
+        return scores
+
+    return answer(problem, backend, search)
 
 
 def _score_pairs(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], owner: I64, rows: I64) -> F32:

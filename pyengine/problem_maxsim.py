@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
+from pyengine import checks
 from pyengine.problem import Codes, Corpus, Documents, Problem
-from pyengine.ragged import Ragged, finite
+from pyengine.ragged import Ragged, finite, place
 from pyengine.rows import Rows
-from pyengine.types import F32, I64
+from pyengine.types import F32, I64, Bool
+
+MANY_ROWS = 1 << 18  # documents of a corpus looked at together
+MANY_VALUES = 1 << 19  # of tokens that are gathered, and decoded, together
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,18 @@ class TokenDocuments(Corpus):
     def device(self) -> Any:
         return self.tokens.device
 
-    def check_finite(self) -> None:
-        finite(self.tokens.rows, self.offsets, "docs")
+    def check_finite(self, listed: Bool | None = None) -> None:
+        """Of all documents, or of those that ``listed`` [N] names."""
+        if listed is None or listed.all():
+            finite(self.tokens.rows, self.offsets, "docs")
+            return
+        for first in range(0, len(self), MANY_ROWS):
+            rows = first + np.flatnonzero(listed[first : first + MANY_ROWS])
+            for places in gathered(self.offsets, rows, self.dim):
+                part = self.tokens.rows[places]
+                if not np.isfinite([part.min(initial=0), part.max(initial=0)]).all():  # NaN passes through both
+                    bad = places[np.argmin(np.isfinite(part).all(axis=1))]
+                    raise checks.non_finite("docs", place(self.offsets, int(bad)))
 
     def without_loose_codes(self) -> TokenDocuments:
         return replace(self, tokens=self.tokens.without_loose_codes())
@@ -57,6 +74,16 @@ class TokenDocuments(Corpus):
     def ragged(self) -> Ragged:
         """All vectors, decoded."""
         return Ragged(self.tokens.vectors(), self.offsets)
+
+
+def gathered(offsets: I64, rows: I64, dim: int) -> Iterator[I64]:
+    """Where the tokens of these documents lie, one document after another: a few megabytes of tokens at a time."""
+    ends = np.cumsum(offsets[rows + 1] - offsets[rows])
+    ahead = offsets[rows + 1] - ends
+    total, step = int(ends[-1]) if len(ends) else 0, max(1, MANY_VALUES // max(1, dim))
+    for start in range(0, total, step):
+        tokens = np.arange(start, min(start + step, total))
+        yield tokens + ahead[np.searchsorted(ends, tokens, side="right")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine import chunks, exact, kmeans, ragged
 from pyengine.arrays import GrowingArray
 from pyengine.living import Living
-from pyengine.problem_maxsim import TokenDocuments
+from pyengine.problem_maxsim import TokenDocuments, gathered
 from pyengine.ragged import Ragged
 from pyengine.stores import SHARED, Arrays, Store
 from pyengine.types import I64
@@ -106,10 +106,14 @@ class TokenStore(Store):
         return TokenDocuments(tokens, heads["offsets"], cache=cache, living=living)
 
     def decoded(self, rows: I64) -> Ragged:
-        """The tokens of these documents as float32."""
-        places, offsets = _taken(self.offsets, rows)
+        """The tokens of these documents as float32; beyond them little memory is taken."""
         tokens = self.form.rows({name: array.view for name, array in self.arrays.items()})
-        return Ragged(tokens[places], offsets)
+        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[rows])])
+        values, filled = np.empty((offsets[-1], self.form.dim), np.float32), 0
+        for places in gathered(self.offsets, rows, self.form.dim):
+            values[filled : filled + len(places)] = tokens[places]
+            filled += len(places)
+        return Ragged(values, offsets)
 
     def nbytes(self, count: int) -> int:
         return sum(head.nbytes for head in self.heads(count).values())

@@ -35,7 +35,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"queries": [np.zeros((2, 3))] * 3}, ValueError, r"queries\[0\] must have 4 dimensions per row"),
     ({"queries": np.zeros((3, 2, 5))}, ValueError, "queries must have 4 dimensions per token; got 5"),
     ({"queries": NAN}, ValueError, "queries must be finite in float32; token 0 of row 1 holds NaN"),
-    ({"docs": NAN}, ValueError, "docs must be finite in float32; token 0 of row 1 holds NaN"),
+    ({"docs": [NAN[1][::-1], NAN[0]]}, ValueError, "docs must be finite in float32; token 1 of row 0 holds NaN"),
     ({"docs": BIG}, ValueError, "docs must be finite in float32; token 0 of row 0 holds NaN, inf or a value beyond"),
     (
         {"reduce": "max"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, maxsim_request
+from pyengine import conformance, exact, maxsim_request, problem_maxsim
 from pyengine import reference_maxsim as spec
 from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
@@ -32,6 +34,22 @@ def some(seed: int, lengths: list[int], dim: int = 7) -> Ragged:
     return Ragged.of([rng.standard_normal((length, dim)).astype(np.float32) for length in lengths], dim=dim)
 
 
+def peak(call: Callable[[], Any]) -> int:
+    """Bytes that NumPy and Python hold at most, what is returned included."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+KINDS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "ties": lambda rng, shape: rng.integers(-1, 2, shape),
+    "huge": lambda rng, shape: rng.uniform(-3e38, 3e38, shape),
+    "tiny": lambda rng, shape: rng.uniform(-1e-41, 1e-41, shape),
+    "zeros": lambda rng, shape: rng.standard_normal(shape) * rng.integers(0, 2, (shape[0], 1)),
+}
 QUERIES = some(0, [4, 0, 1, 9])
 DOCS = some(1, [3, 20, 0, 1, 7, 150, 2, 33])
 RNG = np.random.default_rng(2)
@@ -109,6 +127,91 @@ def test_align() -> None:
     assert nothing.tokens.tolist() == [-1] * 9
     assert np.isneginf(nothing.scores).all()
     assert pe.maxsim_align(query[:0], doc).tokens.shape == (0,)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "ties", "huge", "tiny", "zeros"])
+def test_align_is_the_specification(kind: str, normalize: bool, built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not built:
+        monkeypatch.setattr(exact, "native", lambda: None)
+    rng = np.random.default_rng(5)
+    query, doc = (KINDS[kind](rng, (length, 33)).astype(np.float32) for length in (37, 301))
+    with np.errstate(all="ignore"):
+        products = spec.similarities(query, doc, normalize)
+        found = pe.maxsim_align(query, doc, normalize=normalize)
+    assert found.tokens.tolist() == spec.winners(products).tolist()
+    np.testing.assert_array_equal(bits(found.scores), bits(spec.round_score(products.max(axis=1))))
+
+
+def test_align_holds_no_matrix() -> None:
+    tokens = np.random.default_rng(6).standard_normal((3000, 8)).astype(np.float32)
+    assert peak(lambda: pe.maxsim_align(tokens, tokens)) < 4 << 20  # the matrix has 69 MB
+    with pytest.raises(TypeError, match="normalize must be True or False; got 1"):
+        pe.maxsim_align(tokens, tokens, normalize=1)  # type: ignore[arg-type]
+
+
+SOME = [[4, 1], [], [1], [5, 7, 4]]  # documents, of each query
+
+
+@pytest.mark.parametrize("block", [1 << 20, 21, 7])
+@pytest.mark.parametrize("scoring", [*SCORINGS, "softmax"])
+def test_documents_that_are_not_listed_may_hold_nan(
+    scoring: str, block: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problem_maxsim, "MANY_VALUES", block)
+    monkeypatch.setattr(problem_maxsim, "MANY_ROWS", 3)
+    options = SCORINGS.get(scoring, {"reduce": "softmax", "temperature": 0.5}) | {"backend": backend}
+    pairs = np.array([(q, d) for q, own in enumerate(SOME) for d in own])
+    holed = DOCS.values.copy()
+    holed[~np.isin(np.repeat(np.arange(8), DOCS.lengths), pairs[:, 1])] = np.nan
+    docs = Ragged(holed, DOCS.offsets)
+    np.testing.assert_array_equal(
+        bits(pe.maxsim_pairs(QUERIES, docs, pairs, **options)), bits(pe.maxsim_pairs(QUERIES, DOCS, pairs, **options))
+    )
+    for found, want in zip(*(pe.maxsim_candidates(QUERIES, each, SOME, **options) for each in (docs, DOCS))):
+        np.testing.assert_array_equal(bits(found), bits(want))
+    found, want = (pe.maxsim_topk(QUERIES, each, 2, candidates=SOME, **options) for each in (docs, DOCS))
+    conformance.same(found, want, scoring)
+
+
+@pytest.mark.parametrize("block", [1 << 20, 21, 7])
+def test_listed_documents_may_not_hold_nan(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem_maxsim, "MANY_VALUES", block)
+    monkeypatch.setattr(problem_maxsim, "MANY_ROWS", 3)
+    for value in (np.nan, np.inf, -np.inf):
+        holed = DOCS.values.copy()
+        holed[DOCS.offsets[5] + 140, 6] = value
+        docs = Ragged(holed, DOCS.offsets)
+        calls: list[Callable[[], Any]] = [
+            lambda docs=docs: pe.maxsim_pairs(QUERIES, docs, [[0, 1], [1, 5], [0, 7]]),  # type: ignore[misc]
+            lambda docs=docs: pe.maxsim_candidates(QUERIES, docs, SOME),  # type: ignore[misc]
+            lambda docs=docs: pe.maxsim_topk(QUERIES, docs, 2, candidates=SOME),  # type: ignore[misc]
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match=r"docs must be finite in float32; token 140 of row 5"):
+                call()
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_pairs_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = spec.scores(QUERIES, DOCS)
+    rng = np.random.default_rng(7)
+    pairs = np.stack([rng.integers(0, 4, 50), rng.integers(0, 8, 50)], axis=1)
+    monkeypatch.setattr(exact, "EVERYTHING", block)
+    np.testing.assert_array_equal(bits(pe.maxsim_pairs(QUERIES, DOCS, pairs)), bits(want[tuple(pairs.T)]))
+    for row, own, scores in zip(want, SOME, pe.maxsim_candidates(QUERIES, DOCS, SOME)):
+        np.testing.assert_array_equal(bits(scores), bits(row[np.array(own, int)]))
+    with pytest.raises(ValueError, match=r"pairs\[:, 1\] must hold numbers of the 8 documents; got 8"):
+        pe.maxsim_pairs(QUERIES, DOCS, [*pairs, [0, 8]])
+    with pytest.raises(ValueError, match="lists must hold numbers of the 8 documents; got -1"):
+        pe.maxsim_candidates(QUERIES, DOCS, [*SOME[:3], [2, 0, -1]])
+
+
+def test_many_pairs_take_little_memory() -> None:
+    pairs = np.zeros((3_000_000, 2), np.int64)
+    docs = some(8, [1], 2)
+    assert peak(lambda: pe.maxsim_pairs(docs, docs, pairs)) < 4 * len(pairs) + (32 << 20)
 
 
 def test_no_rows_and_no_tokens() -> None:

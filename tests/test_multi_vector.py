@@ -6,6 +6,7 @@ import json
 import pickle
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pyengine as pe
-from pyengine import MultiVectorIndex, Ragged, conformance, exact, stores
+from pyengine import MultiVectorIndex, Ragged, conformance, exact, problem_maxsim, stores
 from pyengine import reference_maxsim as spec
 from pyengine.codecs import RESIDUALS
 from pyengine.types import F32, I64
@@ -311,3 +312,53 @@ def test_empty_documents_are_added_to_a_mapped_index(tmp_path: Path) -> None:
     index = pe.load(tmp_path, mmap=True)
     index.add([np.empty((0, D))])  # an offset, and no tokens: the mapped ones are not written
     holds(index, range(41))
+
+
+LONG = Ragged(RNG.standard_normal((40_000, 64)), np.concatenate([np.arange(0, 40_000, 50), [40_000]]))  # 10 MB
+QUERY = RNG.standard_normal((1, 3, 64)).astype(np.float32)
+typed = pytest.mark.parametrize(("codec", "originals"), [("float16", "ram"), ("int8", None), ("residual2", None)])
+
+
+@typed
+def test_torch_decodes_a_block_at_a_time(codec: str, originals: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_maxsim = pytest.importorskip("pyengine.backends.torch_maxsim")
+    monkeypatch.setattr(torch_maxsim, "DOC_TOKENS", 512)
+    index = MultiVectorIndex(64, codec=codec, originals=originals)
+    index.add(LONG)
+    tracemalloc.start()
+    found = index.search(QUERY, 4, precision="exact", backend="torch")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5 << 20
+    conformance.same(found, spec.topk(Ragged.padded(QUERY), index.tokens(index.ids), 4), codec)
+
+
+@typed
+def test_tokens_are_decoded_in_blocks(codec: str, originals: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problem_maxsim, "MANY_VALUES", 1 << 15)
+    index = MultiVectorIndex(64, codec=codec, originals=originals)
+    index.add(LONG)
+    some = RNG.permutation(index.ids)[:700]
+    tracemalloc.start()
+    found = index.tokens(some)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < found.values.nbytes + (2 << 20)
+    assert found.offsets.tolist() == list(range(0, 35_001, 50))
+    for row in (0, 1, 350, 699):
+        np.testing.assert_array_equal(found[row], index.tokens(some[row : row + 1])[0])
+    assert index.tokens([]).values.shape == (0, 64)
+
+
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_torch_takes_what_is_mapped_without_a_warning(tmp_path: Path, codec: str) -> None:
+    pytest.importorskip("torch")
+    index = MultiVectorIndex(D, codec=codec)
+    index.add(DOCS)
+    index.save(tmp_path)
+    bias = np.arange(len(DOCS), dtype=np.float64)
+    bias.flags.writeable = False
+    mapped = pe.load(tmp_path, mmap=True)
+    for each in (None, bias):
+        want = index.search(QUERIES, 2, bias=each)
+        conformance.same(mapped.search(QUERIES, 2, bias=each, backend="torch"), want, codec)

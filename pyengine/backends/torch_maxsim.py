@@ -24,6 +24,7 @@ from pyengine import checks, reference
 from pyengine.backends import float32
 from pyengine.backends.torch_float32 import Best, rounding
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.rows import Rows
 from pyengine.types import F32, F64, I64, Candidates
 
 QUERY_TOKENS, DOC_TOKENS = 512, 8192  # in one product; more where one query or eight documents have more
@@ -32,10 +33,10 @@ UNKNOWN = 1e30  # stands for an error of +inf, without the NaN that 0 * inf woul
 
 
 class _Side(NamedTuple):
-    """Queries, or documents: token vectors with ``offsets``. ``unit`` float64 [T] makes them unit vectors and ``size``
-    [T] undoes it; ``coefficient`` [T] are those of their maxima."""
+    """Queries, or documents: token vectors, which are decoded block by block, with ``offsets``. ``unit`` float64 [T]
+    makes them unit vectors and ``size`` [T] undoes it; ``coefficient`` [T] are those of their maxima."""
 
-    values: F32
+    values: F32 | Rows
     offsets: I64
     unit: F64
     size: F64
@@ -60,7 +61,7 @@ def propose(problem: MaxSimProblem, width: int) -> Candidates:
     if known is None:
         known = docs.tokens.derived("float32 norms", lambda: float32.norms(docs.tokens.rows))
     left = _side(queries.values, queries.offsets, float32.norms(queries.values), a, problem.normalize)
-    right = _side(docs.tokens.vectors(), docs.offsets, known, c, problem.normalize)
+    right = _side(docs.tokens.rows, docs.offsets, known, c, problem.normalize)
     errors = _errors(problem, left, right)
     empty = np.empty((0, width + 1))
     found = [_best(problem, left, right, errors, part, width + 1) for part in _blocks(left.offsets, QUERY_TOKENS, 1)]
@@ -85,7 +86,7 @@ def _coefficients(problem: MaxSimProblem) -> tuple[F64, F64]:
     return (a / 2, c / 2) if problem.reduce == "symmetric" else (a, np.zeros(len(c)))
 
 
-def _side(values: F32, offsets: I64, lengths: F64, coefficient: F64, normalize: bool) -> _Side:
+def _side(values: F32 | Rows, offsets: I64, lengths: F64, coefficient: F64, normalize: bool) -> _Side:
     unit = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return _Side(values, offsets, unit, (lengths > 0).astype(float) if normalize else lengths, coefficient)
 
@@ -132,11 +133,12 @@ def _best(problem: MaxSimProblem, left: _Side, right: _Side, errors: _Errors, wh
 
 
 def _estimates(problem: MaxSimProblem, left: _Side, right: _Side, which: slice, docs: slice, units: Tensor) -> Tensor:
-    """float64 [q, n]: the scores, by float32 products."""
+    """float64 [q, n]: the scores, by float32 products. What may be mapped from a read-only file, which torch warns of,
+    is copied."""
     spans = [slice(*side.offsets[[part.start, part.stop]]) for side, part in ((left, which), (right, docs))]
     lengths = [torch.from_numpy(np.diff(side.offsets)[part]) for side, part in ((left, which), (right, docs))]
     size, coefficient = (
-        [torch.from_numpy(getattr(side, name)[span]) for side, span in zip((left, right), spans)]
+        [torch.from_numpy(getattr(side, name)[span].copy()) for side, span in zip((left, right), spans)]
         for name in ("size", "coefficient")
     )
     products = right.units(spans[1]) @ units.T
@@ -150,7 +152,7 @@ def _estimates(problem: MaxSimProblem, left: _Side, right: _Side, which: slice, 
         scores += torch.segment_reduce(maxima, "sum", lengths=lengths[1], axis=0).T
     scores.masked_fill_(lengths[1] == 0, -torch.inf)
     scores.masked_fill_((lengths[0] == 0)[:, None], 0.0)
-    return scores if problem.bias is None else scores + torch.from_numpy(problem.bias[docs])
+    return scores if problem.bias is None else scores + torch.from_numpy(problem.bias[docs].copy())
 
 
 def _blocks(offsets: I64, n_tokens: int, multiple: int) -> Iterator[slice]:

@@ -30,7 +30,7 @@ both = {"queries": QUERIES, "docs": DOCS}
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"queries": QUERIES.values}, ValueError, r"queries must be a pyengine.Ragged, a list of arrays .* shape \(5, 4\)"),
     ({"docs": DOCS.values}, ValueError, "docs must be a pyengine.Ragged, a list of arrays"),
-    ({"docs": None}, ValueError, "docs must be a pyengine.Ragged"),
+    ({"docs": None}, TypeError, "docs must be a pyengine.Ragged, .*; got a NoneType"),
     ({"queries": [], "docs": []}, ValueError, "queries must hold at least one array"),
     ({"queries": [np.zeros((2, 3))] * 3}, ValueError, r"queries\[0\] must have 4 dimensions per row"),
     ({"queries": np.zeros((3, 2, 5))}, ValueError, "queries must have 4 dimensions per token; got 5"),

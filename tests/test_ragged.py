@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -60,7 +60,15 @@ def test_both_sides_may_be_empty_lists_but_one() -> None:
         (lambda: Ragged(VALUES, [1, 6]), ValueError, "offsets must begin with 0"),
         (lambda: Ragged(VALUES, [0, 4, 3, 6]), ValueError, "offsets must not fall; got 4 and then 3, at 2"),
         (lambda: Ragged(VALUES, [0.0, 6.0]), TypeError, "offsets must be integers; got dtype float64"),
-        (lambda: Ragged(VALUES, []), TypeError, "offsets must be integers"),
+        (lambda: Ragged(VALUES, []), ValueError, r"offsets must have shape \[n \+ 1\]; got shape \(0,\)"),
+        (
+            lambda: Ragged(VALUES, np.array([0, 2**64 - 1, 6], np.uint64)),
+            ValueError,
+            "offsets must be at most the 6 rows",
+        ),
+        (lambda: Ragged(VALUES, [0, 6])[1], IndexError, "row must be one of the 1 rows; got 1"),
+        (lambda: Ragged(VALUES, [0, 6])[cast(Any, "a")], TypeError, "row must be an integer; got .a."),
+        (lambda: Ragged(VALUES, [0, 6]).part(slice(None, None, 2)), ValueError, "rows must be consecutive"),
         (lambda: Ragged(VALUES, [[0, 6]]), ValueError, r"offsets must have shape \[n \+ 1\]; got shape \(1, 2\)"),
         (lambda: Ragged(VALUES[0], [0, 2]), ValueError, r"values must have shape \[n, D\]"),
         (lambda: Ragged(VALUES > 0, [0, 6]), TypeError, "values must hold real numbers"),
@@ -71,7 +79,7 @@ def test_both_sides_may_be_empty_lists_but_one() -> None:
         (lambda: Ragged.padded(VALUES[None], [[1] * 6]), TypeError, "mask must be bool, True for a token"),
         (lambda: Ragged.padded(VALUES[None], [[True]]), ValueError, r"mask must have shape \(1, 6\)"),
         (lambda: ragged.tokens(VALUES, "docs"), ValueError, "docs must be a pyengine.Ragged, a list of arrays"),
-        (lambda: ragged.tokens("abc", "docs"), ValueError, "docs must be a pyengine.Ragged, a list of arrays"),
+        (lambda: ragged.tokens("abc", "docs"), TypeError, "docs must be a pyengine.Ragged, .*; got a str"),
         (lambda: ragged.tokens(VALUES[None], "docs", 3), ValueError, "docs must have 3 dimensions per token; got 2"),
     ],
 )

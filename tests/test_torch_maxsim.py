@@ -362,10 +362,12 @@ def test_what_is_not_wanted_is_not_computed(reduce: str) -> None:
     case = batch(reduce=reduce)
     tensors = [each.detach() for each in (case.queries, case.docs, case.queries_mask, case.docs_mask)]
     tensors.append(torch.cartesian_prod(torch.arange(4), torch.arange(7)))
-    _, *winners = torch_maxsim.forward(*tensors, reduce, True, 0.3)
+    arguments: list[Any] = [*tensors, reduce, True, 0.3]
+    _, *winners = torch_maxsim.forward(*arguments)
     both = [len(tensors[0]), len(tensors[1])]
     for wanted in ((True, True), (True, False), (False, True), (False, False)):
-        found = torch_maxsim.backward(torch.ones(28), *tensors, *winners, reduce, True, 0.3, *wanted)
+        arguments = [torch.ones(28), *tensors, *winners, reduce, True, 0.3, *wanted]
+        found = torch_maxsim.backward(*arguments)
         assert [len(each) for each in found] == [n if want else 0 for n, want in zip(both, wanted)]
 
 

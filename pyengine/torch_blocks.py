@@ -108,7 +108,7 @@ def maxima(sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Te
         norms = None if lengths is None else lengths[0][query_of][:, :, None] * lengths[1][doc_of][:, None]
         real = asked[:, :, None] & offered[:, None]
         reach = sizes[0][query_of][:, :, None] * sizes[1][doc_of][:, None]
-        estimates = queries[query_of].double() @ docs[doc_of].double().mT
+        estimates = queries.index_select(0, query_of).double() @ docs.index_select(0, doc_of).double().mT
         possible = _possible(estimates, reach, norms, real, queries.shape[2], symmetric)
         products = _listed_products(sets, query_of, doc_of, possible, norms)
         score, winners[part] = _choose(products, asked, offered)
@@ -136,9 +136,9 @@ def _possible(
     if norms is not None:
         estimates, bound = (torch.where(norms > 0, each / norms, 0.0) for each in (estimates, bound))
         bound = bound + tiny
-    known = estimates.isfinite() & bound.isfinite()
-    least = (estimates - bound).masked_fill(~(known & real), -torch.inf)
-    least, most = pad(least, (0, 1, 0, 1), value=-torch.inf), estimates + bound
+    least, most = estimates - bound, estimates + bound
+    known = least.abs() < torch.inf  # so that both are finite
+    least = pad(least.masked_fill_(~(known & real), -torch.inf), (0, 1, 0, 1), value=-torch.inf)
     possible = ~known | (most >= least.amax(2, keepdim=True)[:, :-1])
     if symmetric:
         possible |= most >= least.amax(1, keepdim=True)[:, :, :-1]

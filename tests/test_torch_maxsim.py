@@ -112,7 +112,7 @@ SCALES = {"normal": 1.0, "squares underflow": 1e-170, "products underflow": 1e-1
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("reduce", MAXIMA)
+@pytest.mark.parametrize("reduce", ["sum", "symmetric"])
 @pytest.mark.parametrize("kind", [*KINDS, "near"])
 def test_float64_is_as_if_all_products_were_compared(
     kind: str, reduce: str, normalize: bool, scale: str, monkeypatch: pytest.MonkeyPatch

@@ -63,7 +63,8 @@ def maxsim(
     Parameters
     ----------
     queries : float [Q, Lq, D]
-        float16, bfloat16 or float32, as docs are, though docs may be another of these; or float64, where docs are too.
+        float16, bfloat16 or float32, in any mixture with docs; or float64, where docs are too, which takes about ten
+        times as long as einsum and a maximum, and is meant for checks.
     docs : float [N, Ld, D], or [Q, K, Ld, D]
         The first scores all pairs; the second each query with its own K documents, as in distillation.
     queries_mask, docs_mask : bool, the shape of the tokens without D

@@ -1,8 +1,9 @@
 """MaxSim and its gradients in torch, on any device, a block of pairs at a time: for `pyengine.torch_maxsim` where
 it has no kernel.
 
-Maxima are of the specification's own sums, so that they have its bits and its winners; "softmax" takes matrix products
-in float64. Gradients are summed in float64, one block after the other.
+Maxima are of the specification's own sums, so that they have its bits and its winners: float64 matrix products say
+which of them could be maxima, and only these are made. "softmax" takes matrix products alone. Gradients are summed in
+float64, one block after the other.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from torch.nn.functional import pad
 from pyengine import reference
 from pyengine.backends.torch_float64 import lane_sum
 
-LANE_PRODUCTS = 1 << 18  # products of tokens by the specification at a time: eight lanes, and scratch, are 32 MiB
-PRODUCTS = 1 << 20  # and those of matrix products, 8 MiB a tensor
+LANE_PRODUCTS = 1 << 18  # products of tokens that are compared at a time: 2 MiB a tensor
+LANE_TERMS = 1 << 21  # and terms of the specification's sums, of 16 MiB a side
+PRODUCTS = 1 << 20  # products for softmax, 8 MiB a tensor
 CHOICES = 1 << 15  # winners whose rows are added up at a time
 CACHED = 1 << 16  # numbers of tokens that are normalised at a time
 
@@ -99,13 +101,16 @@ def maxima(sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Te
     scores = pairs.new_empty(len(pairs), dtype=torch.float64)
     winners = pairs.new_empty((len(pairs), queries.shape[1]), dtype=torch.int32)
     doc_winners = pairs.new_empty((len(pairs), docs.shape[1] if symmetric else 0), dtype=torch.int32)
-    query_norms, doc_norms = (lane_sum(each, each).sqrt() for each in (queries, docs))
+    lengths = [lane_sum(each, each).sqrt() for each in (queries, docs)] if normalize else None
+    sizes = queries.double().abs().sum(2), docs.double().abs().amax(2)
     for part, query_of, doc_of in sets.blocks(LANE_PRODUCTS):
-        products = lane_sum(queries[query_of][:, :, None], docs[doc_of][:, None])  # [B, Lq, Ld]
-        if normalize:
-            norms = query_norms[query_of][:, :, None] * doc_norms[doc_of][:, None]
-            products = torch.where(norms > 0, products / norms, 0.0)
         asked, offered = queries_mask[query_of], docs_mask[doc_of]
+        norms = None if lengths is None else lengths[0][query_of][:, :, None] * lengths[1][doc_of][:, None]
+        real = asked[:, :, None] & offered[:, None]
+        reach = sizes[0][query_of][:, :, None] * sizes[1][doc_of][:, None]
+        estimates = queries.index_select(0, query_of).double() @ docs.index_select(0, doc_of).double().mT
+        possible = _possible(estimates, reach, norms, real, queries.shape[2], symmetric)
+        products = _listed_products(sets, query_of, doc_of, possible, norms)
         score, winners[part] = _choose(products, asked, offered)
         if reduce != "sum":
             score = score / counts(asked)
@@ -114,6 +119,44 @@ def maxima(sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Te
             score = (score + back / counts(offered)) / 2
         scores[part] = _without_tokens(score, asked, offered)
     return scores, winners, doc_winners
+
+
+def _possible(
+    estimates: Tensor, reach: Tensor, norms: Tensor | None, real: Tensor, dim: int, symmetric: bool
+) -> Tensor:
+    """bool [B, Lq, Ld]: the real products that could be the maximum of a query token, or with ``symmetric`` of a
+    document token.
+
+    Sums of D terms in any two orders differ by at most 2 D u sum_k |q_k d_k|, u = 2^-53, beside what underflows; that
+    sum is at most ``reach``, |q|_1 |d|_max, which takes no square that could underflow. Four times the bound covers all
+    other roundings, that of the quotient by the norms among them. Where reach overflows, nothing is known.
+    """
+    tiny = dim * torch.finfo(torch.float64).tiny
+    bound = reach * (4 * (dim + 8) * torch.finfo(torch.float64).eps) + tiny
+    if norms is not None:
+        estimates, bound = (torch.where(norms > 0, each / norms, 0.0) for each in (estimates, bound))
+        bound = bound + tiny
+    least, most = estimates - bound, estimates + bound
+    known = least.abs() < torch.inf  # so that both are finite
+    least = pad(least.masked_fill_(~(known & real), -torch.inf), (0, 1, 0, 1), value=-torch.inf)
+    possible = ~known | (most >= least.amax(2, keepdim=True)[:, :-1])
+    if symmetric:
+        possible |= most >= least.amax(1, keepdim=True)[:, :, :-1]
+    return possible & real
+
+
+def _listed_products(sets: Sets, query_of: Tensor, doc_of: Tensor, listed: Tensor, norms: Tensor | None) -> Tensor:
+    """float64 [B, Lq, Ld]: the specification's products that are listed, -inf elsewhere."""
+    products = sets.queries.new_full(listed.shape, -torch.inf, dtype=torch.float64)
+    places = listed.nonzero()
+    for part in torch.split(places, max(1, LANE_TERMS // sets.queries.shape[2])):
+        pair, i, j = part.unbind(1)
+        product = lane_sum(sets.queries[query_of[pair], i], sets.docs[doc_of[pair], j])
+        if norms is not None:
+            norm = norms[pair, i, j]
+            product = torch.where(norm > 0, product / norm, 0.0)
+        products[pair, i, j] = product
+    return products
 
 
 def _choose(products: Tensor, choosers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,6 +107,43 @@ def assert_bits(got: Tensor, want: F32) -> None:
     np.testing.assert_array_equal(got.detach().numpy().view(np.int32), want.view(np.int32))
 
 
+SCALES = {"normal": 1.0, "squares underflow": 1e-170, "products underflow": 1e-162, "overflow": 1e154, "huge": 1e307}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("reduce", ["sum", "symmetric"])
+@pytest.mark.parametrize("kind", [*KINDS, "near"])
+def test_float64_is_as_if_all_products_were_compared(
+    kind: str, reduce: str, normalize: bool, scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind in ("huge", "tiny") and scale in ("overflow", "huge"):
+        pytest.skip("tokens would not be finite")
+    case = batch("equal" if kind == "near" else kind, reduce=reduce)
+    tensors = [(each.detach().double() * SCALES[scale]) for each in (case.queries, case.docs)]
+    if kind == "near":  # maxima that the last bits decide
+        tensors = [each * (1 + torch.randint(-2, 3, each.shape) * 2.0**-52) for each in tensors]
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(7))
+    given = (*tensors, case.queries_mask, case.docs_mask, pairs, reduce, normalize, 0.0)
+    got = torch_maxsim.forward(*given)
+    monkeypatch.setattr(torch_blocks, "_possible", lambda estimates, reach, norms, real, *rest: real)
+    for one, other in zip(got, torch_maxsim.forward(*given)):
+        assert torch.equal(one.nan_to_num(0.5), other.nan_to_num(0.5))
+
+
+def test_few_products_could_be_maxima(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    listed = torch_blocks._listed_products
+
+    def counting(*arguments: Any) -> Tensor:
+        counted.append(int(arguments[3].sum()))
+        return listed(*arguments)
+
+    monkeypatch.setattr(torch_blocks, "_listed_products", counting)
+    pe.torch.maxsim(torch.randn(3, 8, 64, dtype=torch.float64), torch.randn(5, 40, 64, dtype=torch.float64))
+    assert sum(counted) == 3 * 5 * 8
+
+
 # --- A second formulation: the tensor [Q, N, Lq, Ld], differentiated by torch -----------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,3 +250,27 @@ def test_any_pairs(
         queries, docs, pairs, normalize, reduce, weighted=weighted and reduce != "mean", biased=biased, norms=norms,
         argmax=argmax, threads=threads,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="it has no timers")
+def test_one_enormous_pair_can_be_interrupted() -> None:
+    assert NATIVE is not None
+    values = np.random.default_rng(0).standard_normal((60_000, 128)).astype(np.float32)
+    one, both = np.zeros(1, np.int64), Sets(values, np.array([0, 60_000])).native()
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    started = time.thread_time()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            NATIVE.maxsim_pairs(
+                both, both, one, one, normalize=False, reduce="sum", query_weights=None, doc_weights=None, bias=None,
+                argmax=False, num_threads=1,
+            )  # fmt: skip
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.thread_time() - started < 2  # seconds, of the many that it would take

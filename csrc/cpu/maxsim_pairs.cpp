@@ -2,6 +2,7 @@
 // has the bound): of unit vectors about one or two in a hundred. Only these are made by the specification.
 #include "cpu/maxsim_pairs.h"
 
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -31,11 +32,13 @@ struct Running {
   double columns = 0;  // the sum of the document tokens' maxima
 };
 
-// Scores the pairs of one document together, so that its tokens are read once. One per thread.
+// Scores the pairs of one document together, so that its tokens are read once. One per thread; the calling thread's has
+// the interrupt, which a document of many blocks cannot wait for parallel_for to call.
 class PairScorer {
  public:
-  PairScorer(const TokenPairs& pairs, const PairAnswers& answers, const KernelTable& table)
-      : pairs_(pairs), answers_(answers), table_(table), symmetric_(pairs.reduce == Reduction::symmetric),
+  PairScorer(const TokenPairs& pairs, const PairAnswers& answers, const KernelTable& table, const Interrupt* interrupt)
+      : pairs_(pairs), answers_(answers), table_(table), interrupt_(interrupt),
+        symmetric_(pairs.reduce == Reduction::symmetric),
         block_(pairs.docs, pairs.normalize, rows_for(pairs.docs.dim), table) {}
 
   // query_of(place) gives the packed query; the document `next` will be wanted soon.
@@ -61,6 +64,7 @@ class PairScorer {
       block_.read(row, static_cast<int>(std::min<int64_t>(rows, end - row)));
       for (Running& pair : running_)
         if (pair.query->count) meet(pair, row - begin);
+      if (row + rows < end) check_interrupt();
     }
     for (const Running& pair : running_) finish(pair, end - begin);
   }
@@ -74,6 +78,11 @@ class PairScorer {
     for (const Running& pair : running_)
       for (int i = 0; any_tokens && i < pair.query->count; ++i)
         if (!(pair.query->norms[i] > 0)) best_[pair.at + i] = 0, winner_[pair.at + i] = 0;
+  }
+
+  void check_interrupt() {
+    const auto now = std::chrono::steady_clock::now();
+    if (interrupt_ && now - last_check_ > std::chrono::milliseconds(50)) (*interrupt_)(), last_check_ = now;
   }
 
   // The block's tokens, of which the document has `before` others in front, and one query's.
@@ -150,6 +159,8 @@ class PairScorer {
   const TokenPairs& pairs_;
   const PairAnswers& answers_;
   const KernelTable& table_;
+  const Interrupt* interrupt_;
+  std::chrono::steady_clock::time_point last_check_ = std::chrono::steady_clock::now();
   const bool symmetric_;
   TokenBlock block_;
   int64_t soon_ = 0, soon_end_ = 0;  // tokens of the next block, prefetched one with each product
@@ -202,7 +213,7 @@ void maxsim_pairs(const TokenPairs& pairs, const PairAnswers& answers, int threa
   const DefaultFloatEnvironment environment;
   const KernelTable& table = kernels();
   std::vector<std::optional<PairScorer>> scorers(threads);
-  for (auto& scorer : scorers) scorer.emplace(pairs, answers, table);
+  for (int i = 0; i < threads; ++i) scorers[i].emplace(pairs, answers, table, i == 0 ? &interrupt : nullptr);
   auto by_query = [](const Place& a, const Place& b) { return a.query < b.query; };
   for (int64_t start = 0; start < pairs.n; start += SORTED) {
     std::vector<Place> places;

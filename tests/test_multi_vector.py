@@ -362,3 +362,30 @@ def test_torch_takes_what_is_mapped_without_a_warning(tmp_path: Path, codec: str
     for each in (None, bias):
         want = index.search(QUERIES, 2, bias=each)
         conformance.same(mapped.search(QUERIES, 2, bias=each, backend="torch"), want, codec)
+
+
+OLD = {  # ids and score bits of the answer
+    "int8": (
+        [[26, 24, 30], [23, 21, 24]],
+        [[1074352502, 1073547927, 1073394819], [1067097860, 1064436857, 1063957551]],
+    ),
+    "residual2": (
+        [[26, 23, 28], [23, 24, 21]],
+        [[1074380615, 1073238173, 1073104532], [1066924354, 1063119538, 1062027880]],
+    ),
+}
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("codec", OLD)
+def test_old_files_keep_loading(codec: str, mmap: bool) -> None:
+    rng = np.random.default_rng(11)
+    for n in (3, 0, 5, 1, 7, 2, 4, 6, 1, 3):  # the documents
+        rng.standard_normal((n, 8))
+    queries = Ragged.of([rng.standard_normal((n, 8)) for n in (4, 2)])
+    index = pe.load(Path(__file__).parent / "fixtures" / f"multi_vector_v1_{codec}", mmap, verify=True)
+    assert index.ids.tolist() == [30, 29, 28, 26, 25, 24, 23, 22, 21]
+    found = index.search(queries, 3)
+    assert (found.ids.tolist(), found.scores.view(np.int32).tolist()) == OLD[codec]
+    index.add([np.ones((2, 8))])
+    assert index.ids[-1] == 31

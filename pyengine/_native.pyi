@@ -66,6 +66,21 @@ def maxsim_propose(
     deviations: float,
     num_threads: int,
 ) -> tuple[I64, I64, F32, F64, I64]: ...
+def maxsim_pairs(
+    queries: Tokens,
+    docs: Tokens,
+    pair_queries: I64,
+    pair_docs: I64,
+    *,
+    normalize: bool,
+    reduce: str,
+    query_weights: F32 | None,
+    doc_weights: F32 | None,
+    bias: F64 | None,
+    argmax: bool,
+    temperature: float | None = None,
+    num_threads: int,
+) -> tuple[F32, NDArray[np.int32] | None, NDArray[np.int32] | None]: ...
 def quantize(rows: F32, num_threads: int = 1) -> tuple[U8, F32, F32]: ...
 def pack_planes(rows: F32, planes: int, num_threads: int = 1) -> tuple[U8, F32, F32, F32]: ...
 def norms(rows: Rows, dims: int, num_threads: int = 1) -> F64: ...

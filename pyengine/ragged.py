@@ -104,15 +104,19 @@ class Ragged:
 
     def places(self, which: I64) -> I64:
         """int64: where the tokens of these rows lie in ``values``, row after row."""
-        lengths = self.lengths[which]
-        ends = np.cumsum(lengths)
-        places: I64 = np.arange(lengths.sum()) + np.repeat(self.offsets[:-1][which] - ends + lengths, lengths)
-        return places
+        return taken(self.offsets, which)[0]
 
     def take(self, which: I64) -> Ragged:
         """These rows, in this order."""
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[which])])
-        return Ragged(self.values[self.places(which)], offsets)
+        places, offsets = taken(self.offsets, which)
+        return Ragged(self.values[places], offsets)
+
+
+def taken(offsets: I64, rows: I64) -> tuple[I64, I64]:
+    """Where the tokens of these rows lie, row after row, and the offsets that they then have."""
+    lengths = np.diff(offsets)[rows]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return np.arange(ends[-1]) + np.repeat(offsets[rows] - ends[:-1], lengths), ends
 
 
 def tokens(value: Any, name: str, dim: int | None = None) -> Ragged:

@@ -90,12 +90,12 @@ class TokenStore(Store):
         heads = self.heads(count)
         if rows is None:
             return {name: (head, None) for name, head in heads.items()}
-        places, offsets = _taken(heads["offsets"], rows)
+        places, offsets = ragged.taken(heads["offsets"], rows)
         whole: dict[str, tuple[NDArray[Any], I64 | None]] = {name: (heads[name], None) for name in self.share}
         return {name: (heads[name], places) for name in self._per_token()} | whole | {"offsets": (offsets, None)}
 
     def picked(self, rows: I64) -> TokenStore:
-        places, offsets = _taken(self.offsets, rows)
+        places, offsets = ragged.taken(self.offsets, rows)
         arrays = {name: self.arrays[name].picked(places) for name in self._per_token()}
         return self.holding(self.arrays | arrays | {"offsets": self.arrays["offsets"].adopted(offsets)})
 
@@ -135,10 +135,3 @@ class TokenStore(Store):
         if offsets[0] == 0 and offsets[-1] == n_tokens and (offsets[1:] >= offsets[:-1]).all():
             return super().flaw(heads)
         return f"offsets that rise from 0 to its {n_tokens} tokens"
-
-
-def _taken(offsets: I64, rows: I64) -> tuple[I64, I64]:
-    """Where the tokens of these documents lie, one document after another, and the offsets that they then have."""
-    lengths = np.diff(offsets)[rows]
-    taken = np.concatenate([[0], np.cumsum(lengths)])
-    return np.arange(taken[-1]) + np.repeat(offsets[rows] - taken[:-1], lengths), taken

@@ -373,3 +373,17 @@ def test_views_of_a_growing_file_stay_as_they_were(tmp_path: Path) -> None:
     for view, copy in held:
         if len(view) <= 100:
             np.testing.assert_array_equal(view, copy)
+
+
+@kinds
+def test_what_is_replaced_keeps_its_id(store: str, originals: str) -> None:
+    index = DenseIndex(D, "dot", store, originals)
+    index.add(DOCS[:40])
+    index.replace(DOCS[100:103], [7, 3, 39])
+    model = {each: DOCS[each] for each in range(40) if each not in (7, 3, 39)}
+    holds(index, model | {7: DOCS[100], 3: DOCS[101], 39: DOCS[102]})
+    with pytest.raises(ValueError, match="ids must be in the index; id 40 is not"):
+        index.replace(DOCS[:2], [0, 40])
+    with pytest.raises(ValueError, match="vectors must be finite"):
+        index.replace(np.full((1, D), np.nan), [0])
+    holds(index, model | {7: DOCS[100], 3: DOCS[101], 39: DOCS[102]})

@@ -110,5 +110,7 @@ class RowArrays {
 
 // The functions of late interaction: maxsim_bindings.cpp.
 void bind_maxsim(py::module_& m);
+// The functions of sparse rows: sparse_bindings.cpp.
+void bind_sparse(py::module_& m);
 
 }  // namespace pyengine

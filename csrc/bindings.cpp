@@ -334,6 +334,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
         py::arg("ids").noconvert(), py::arg("num_threads"));
   bind_maxsim(m);
+  bind_sparse(m);
   m.def("default_float_state", &default_float_state);
   m.def("restore_float_state", &restore_float_state, py::arg("state"));
   m.def("peak_int8", &peak_int8, py::arg("num_threads"));

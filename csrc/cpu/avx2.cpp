@@ -21,6 +21,13 @@ static inline __attribute__((always_inline)) F maximum(F a, F b) { return (F)_mm
 static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
   return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLT_UQ));
 }
+static inline __attribute__((always_inline)) S bytes_to_short(const uint8_t* p) {
+  return (S)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline __attribute__((always_inline)) S upper_product(S a, S b) { return (S)_mm256_mulhi_epi16((__m256i)a, (__m256i)b); }
+static inline __attribute__((always_inline)) bool any_at_least(S a, S b) {
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi16((__m256i)b, (__m256i)a)) != -1;
+}
 static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 static inline __attribute__((always_inline)) float largest_lane(F v) {
   __m128 x = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));

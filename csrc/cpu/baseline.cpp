@@ -16,6 +16,11 @@ static inline D fma(D a, D b, D c) { return a * b + c; }
 #if defined(__SSE2__)
 static inline F maximum(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 static inline unsigned not_below(F a, F b) { return _mm_movemask_ps(_mm_cmpnlt_ps((__m128)a, (__m128)b)); }
+static inline S bytes_to_short(const uint8_t* p) {
+  return (S)_mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), _mm_setzero_si128());
+}
+static inline S upper_product(S a, S b) { return (S)_mm_mulhi_epi16((__m128i)a, (__m128i)b); }
+static inline bool any_at_least(S a, S b) { return _mm_movemask_epi8(_mm_cmplt_epi16((__m128i)a, (__m128i)b)) != 0xffff; }
 
 static inline I dot4(I sum, I codes, I query) {
   const __m128i zero = _mm_setzero_si128(), c = (__m128i)codes, q = (__m128i)query;
@@ -30,6 +35,22 @@ static inline I dot4(I sum, I codes, I query) {
 static inline F maximum(F a, F b) { return a > b ? a : b; }
 static inline unsigned not_below(F a, F b) {
   return !(a[0] < b[0]) | !(a[1] < b[1]) << 1 | !(a[2] < b[2]) << 2 | !(a[3] < b[3]) << 3;
+}
+
+static inline S bytes_to_short(const uint8_t* p) {
+  S v;
+  for (int lane = 0; lane < 2 * W; ++lane) v[lane] = p[lane];
+  return v;
+}
+static inline S upper_product(S a, S b) {
+  S v;
+  for (int lane = 0; lane < 2 * W; ++lane) v[lane] = static_cast<int16_t>(a[lane] * b[lane] >> 16);
+  return v;
+}
+static inline bool any_at_least(S a, S b) {
+  bool any = false;
+  for (int lane = 0; lane < 2 * W; ++lane) any |= a[lane] >= b[lane];
+  return any;
 }
 
 static inline I dot4(I sum, I codes, I query) {

@@ -148,6 +148,12 @@ struct KernelTable {
   double (*soften)(double* products, int64_t n, double temperature);
   // sums += factor * row, each product rounded.
   void (*add_scaled_f64)(const double* row, double factor, int n, double* sums);
+  // Sparse rows. A level weighs (factor * (level - zero) >> 9) + 1. sums[docs[i]] += weight of levels[i], for distinct docs.
+  void (*add_postings)(const uint16_t* docs, const uint8_t* levels, int n, int factor, int zero, int16_t* sums);
+  // sums[i] += weight of column[i], where that is not zero; n is a multiple of 64.
+  void (*add_column)(const uint8_t* column, int n, int factor, int zero, int16_t* sums);
+  // The sums that are not below `least`, with their places; all n become 0. Returns how many; n is a multiple of 64.
+  int (*take_sums)(int16_t* sums, int n, int16_t least, int32_t* places, int16_t* values);
   // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
   int64_t (*multiply_in_registers)(int64_t rounds);
   int32_t (*read_memory)(const uint8_t* bytes, size_t n);

@@ -378,6 +378,7 @@ static void add_scaled(const float* row, float factor, int n, float* sums) {
 #include "cpu/rows.inl"
 #include "cpu/maxsim_pairs.inl"
 #include "cpu/maxsim_soft.inl"
+#include "cpu/sparse.inl"
 
 // ---- ceilings ----
 
@@ -409,5 +410,5 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
         kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
         token_words, round_token, estimate_tokens, multiply_tokens, window_pairs, products_f64, soften,     \
-        add_scaled_f64, multiply_in_registers, read_memory                                               \
+        add_scaled_f64, add_postings, add_column, take_sums, multiply_in_registers, read_memory                                               \
   }

@@ -1,0 +1,92 @@
+#include "cpu/sparse_queries.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pyengine {
+namespace {
+
+constexpr double LARGEST_LEVEL = 255;
+constexpr double LARGEST_FACTOR = 32767, ONE = 1 << FACTOR_BITS;
+constexpr double LARGEST_SUM = 32767;
+
+// A term of the query that occurs in one of the postings.
+struct Found {
+  double weight;
+  int64_t term;
+};
+
+std::vector<Found> find_terms(const TermRows& queries, int64_t query, const Postings& postings) {
+  std::vector<Found> found;
+  for (int64_t at = queries.offsets[query]; at < queries.offsets[query + 1]; ++at) {
+    const int64_t term = postings.find(static_cast<int32_t>(queries.term(at)));
+    if (term >= 0) found.push_back({static_cast<const float*>(queries.values)[at], term});
+  }
+  return found;
+}
+
+// So that neither a factor nor a sum of `n` rounded weights overflows.
+double unit_for(double sum, double largest, int64_t n) {
+  const double room = LARGEST_SUM - 2 * static_cast<double>(n);
+  return std::max(sum * LARGEST_LEVEL / std::max(room, LARGEST_SUM / 4), largest * ONE / LARGEST_FACTOR) * (1 + 0x1p-20);
+}
+
+QueryTerm locate(const Postings& postings, int64_t term, int32_t factor) {
+  const int64_t place = postings.place[term];
+  const int32_t zero = postings.zero[term];
+  QueryTerm out{factor, factor * zero, zero, nullptr, nullptr, nullptr, nullptr, 0};
+  switch (static_cast<PostingKind>(postings.kinds[term])) {
+    case PostingKind::column:
+      out.levels = postings.columns + place * postings.column_stride();
+      break;
+    case PostingKind::list:
+      out.levels = postings.list_levels + postings.lists[place], out.docs = postings.list_docs + postings.lists[place];
+      out.starts = postings.starts + place * (postings.windows() + 1);
+      out.n = postings.lists[place + 1] - postings.lists[place];
+      break;
+    case PostingKind::rare:
+      out.rare = postings.rare + place;
+      out.n = std::min<int64_t>(postings.counts[term], postings.n_rare - place);
+      break;
+  }
+  return out;
+}
+
+}  // namespace
+
+SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vector<Postings>& postings) {
+  SparseQuery out;
+  const size_t n = postings.size();
+  const int64_t n_terms = queries.offsets[query + 1] - queries.offsets[query];
+  std::vector<std::vector<Found>> found(n);
+  double largest = 0, most = 0;  // |weight| * scale: the largest, and the largest sum
+  for (size_t p = 0; p < n; ++p) {
+    found[p] = find_terms(queries, query, postings[p]);
+    double sum = 0;
+    for (const Found& own : found[p]) {
+      const double size = std::fabs(own.weight) * postings[p].scale[own.term];
+      sum += size, largest = std::max(largest, size);
+      out.positive = out.positive && own.weight > 0 && postings[p].zero[own.term] == 0;
+    }
+    most = std::max(most, sum);
+  }
+  out.columns.resize(n), out.lists.resize(n), out.rare.resize(n);
+  if (largest == 0) return out;
+  out.unit = unit_for(most, largest, n_terms);
+  for (size_t p = 0; p < n; ++p) {
+    double error = 0;
+    for (const Found& own : found[p]) {
+      const double exact = ONE * (own.weight * postings[p].scale[own.term] / out.unit), factor = std::nearbyint(exact);
+      error += std::fabs(exact - factor) * (LARGEST_LEVEL / ONE) + 1 + std::fabs(own.weight) * postings[p].residual[own.term] / out.unit;
+      const PostingKind kind = static_cast<PostingKind>(postings[p].kinds[own.term]);
+      auto& terms = kind == PostingKind::column ? out.columns : kind == PostingKind::list ? out.lists : out.rare;
+      terms[p].push_back(locate(postings[p], own.term, static_cast<int32_t>(factor)));
+    }
+    out.error = std::max(out.error, error);
+  }
+  // Of the specification's sums and of this function's: each of so many operations is off by a relative 2^-53.
+  out.error = out.error * (1 + 0x1p-40) + most * LARGEST_LEVEL / out.unit * static_cast<double>(n_terms + 64) * 0x1p-50;
+  return out;
+}
+
+}  // namespace pyengine

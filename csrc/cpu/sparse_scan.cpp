@@ -1,0 +1,310 @@
+// Propose: a window of documents at a time, every query adds up what its terms weigh there, and keeps what may matter.
+#include "cpu/sparse_scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "cpu/dispatch.h"
+#include "cpu/sparse_pool.h"
+#include "cpu/sparse_queries.h"
+#include "cpu/sparse_scorer.h"
+
+namespace pyengine {
+namespace {
+
+constexpr double INF = std::numeric_limits<double>::infinity();
+constexpr int64_t QUERY_BLOCK = 512;     // queries that read a window together
+constexpr int64_t GROUP = 8;             // windows that a thread takes at a time
+constexpr int64_t AHEAD = 16;            // chunks that are fetched before they are added
+constexpr int MANY = 64;                 // one document in so many of a window: columns are added rather than looked up
+constexpr int64_t LEAST_POOL = 1 << 14;  // candidates that are kept rather than widened for: ties come in numbers
+
+// The postings of a term in a window: [first, first + n) of its list.
+struct Chunk {
+  uint32_t first, n;
+};
+
+void prefetch(const QueryTerm& term, Chunk chunk) {
+  for (uint32_t i = 0; i < chunk.n; i += 32) __builtin_prefetch(term.docs + chunk.first + i, 0, 2);
+  for (uint32_t i = 0; i < chunk.n; i += 64) __builtin_prefetch(term.levels + chunk.first + i, 0, 2);
+}
+
+// Where a query stands in a rare list: its next posting, in `window`, or NONE.
+struct RareRead {
+  static constexpr uint32_t NONE = UINT32_MAX;
+  uint32_t at, window;
+};
+
+// Of one thread: sums of a window, what it found of each query, and the postings of a group of windows.
+struct Worker {
+  Worker() : sums(new int16_t[1 << 16]), places(new int32_t[WINDOW]), values(new int16_t[WINDOW]) { std::fill_n(sums.get(), WINDOW, 0); }
+
+  std::unique_ptr<int16_t[]> sums;  // of any number that a damaged list could hold; only WINDOW are used
+  std::unique_ptr<int32_t[]> places;
+  std::unique_ptr<int16_t[]> values;
+  std::vector<float> rounded;
+  std::vector<SparsePool> pools;  // [query]
+  std::vector<Chunk> chunks;      // [GROUP][list terms of all queries]
+  std::vector<RareRead> rare;     // [rare terms of all queries]
+  std::vector<uint8_t> looks_up;  // [query] whether columns are, in place of being added
+};
+
+class SparseScan {
+ public:
+  SparseScan(const SparseSearch& search, int64_t first_query, int64_t count, int64_t k, int64_t most, int threads,
+             const Interrupt& interrupt)
+      : search_(search), first_query_(first_query), k_(k), most_(most), threads_(threads), interrupt_(interrupt),
+        workers_(threads), uncovered_(uncovered(search)) {
+    for (int64_t q = 0; q < count; ++q) {
+      queries_.push_back(prepare_query(search.queries, first_query + q, search.postings));
+      floors_.emplace_back(first_floor(q));
+    }
+    for (Worker& worker : workers_) worker.pools.resize(count), worker.looks_up.assign(count, true);
+  }
+
+  void run(CandidateLists& out) {
+    for (size_t p = 0; p < search_.postings.size(); ++p) {
+      gather(p);
+      const int64_t windows = search_.postings[p].windows();
+      parallel_for((windows + GROUP - 1) / GROUP, threads_, interrupt_, [&](int64_t group, int thread) {
+        scan(workers_[thread], search_.postings[p], group * GROUP, std::min(windows, (group + 1) * GROUP));
+      });
+    }
+    write(out);
+  }
+
+ private:
+  // Where a query's terms end, and those of the next begin.
+  struct Span {
+    int64_t list = 0, rare = 0;
+    const std::vector<QueryTerm>* columns = nullptr;
+  };
+
+  // The terms of all queries in one of the postings, one query after another.
+  void gather(size_t p) {
+    lists_.clear(), rare_.clear(), spans_.assign(1, {});
+    for (const SparseQuery& query : queries_) {
+      lists_.insert(lists_.end(), query.lists[p].begin(), query.lists[p].end());
+      rare_.insert(rare_.end(), query.rare[p].begin(), query.rare[p].end());
+      spans_.push_back({static_cast<int64_t>(lists_.size()), static_cast<int64_t>(rare_.size()), &query.columns[p]});
+    }
+  }
+
+  // Where nothing is negative and nothing added, a document that shares no term scores 0.
+  double first_floor(int64_t q) const {
+    const double start = queries_[q].positive && !search_.bias ? 0 : -INF;
+    return search_.floor ? std::max(start, surely_below(search_.floor[first_query_ + q])) : start;
+  }
+
+  void scan(Worker& worker, const Postings& postings, int64_t first, int64_t last) {
+    find_chunks(worker, first, last);
+    find_rare(worker, first);
+    for (int64_t window = first; window < last; ++window) {
+      const int n = static_cast<int>(std::min<int64_t>(WINDOW, postings.count - window * WINDOW));
+      const Chunk* chunks = worker.chunks.data() + (window - first) * lists_.size();
+      const Chunk* end = worker.chunks.data() + (last - first) * lists_.size();
+      for (size_t q = 0; q < queries_.size(); ++q) {
+        const bool touched = add_up(worker, window, q, chunks, end);
+        const int64_t first_row = postings.first + window * WINDOW;
+        const std::vector<QueryTerm>& columns = *spans_[q + 1].columns;
+        if (search_.bias) {
+          add_columns(worker, columns, window);
+          with_bias(worker, q, first_row, n);
+        } else if (touched || !columns.empty() || !queries_[q].positive) {
+          take(worker, q, columns, window, first_row, n);
+        }
+      }
+    }
+  }
+
+  void add_columns(Worker& worker, const std::vector<QueryTerm>& columns, int64_t window) const {
+    for (const QueryTerm& term : columns)
+      table_.add_column(term.levels + window * WINDOW, WINDOW, term.factor, term.zero, worker.sums.get());
+  }
+
+  // Where the lists' postings of these windows are: in the order in which they will be read.
+  void find_chunks(Worker& worker, int64_t first, int64_t last) const {
+    worker.chunks.resize((last - first) * lists_.size());
+    for (size_t t = 0; t < lists_.size(); ++t) {
+      const QueryTerm& term = lists_[t];
+      if (t + AHEAD < lists_.size()) __builtin_prefetch(lists_[t + AHEAD].starts + first);
+      const auto start = [&](int64_t window) { return static_cast<uint32_t>(std::min<int64_t>(term.starts[window], term.n)); };  // whatever a mapped file holds
+      uint32_t begin = start(first);
+      for (int64_t window = first; window < last; ++window) {
+        const uint32_t end = std::max(begin, start(window + 1));
+        worker.chunks[(window - first) * lists_.size() + t] = {begin, end - begin};
+        begin = end;
+      }
+    }
+  }
+
+  void find_rare(Worker& worker, int64_t first) const {
+    worker.rare.resize(rare_.size());
+    for (size_t t = 0; t < rare_.size(); ++t) {
+      const uint32_t *begin = rare_[t].rare, *end = begin + rare_[t].n;
+      const uint32_t* at = std::lower_bound(begin, end, static_cast<uint32_t>(first * WINDOW << 8));
+      worker.rare[t] = {static_cast<uint32_t>(at - begin), at < end ? window_of(*at) : RareRead::NONE};
+    }
+  }
+
+  static uint32_t window_of(uint32_t posting) { return (posting >> 8) / WINDOW; }
+
+  // Whether any document of the window may have a term of the query. `end` is that of the group's chunks.
+  bool add_up(Worker& worker, int64_t window, int64_t q, const Chunk* chunks, const Chunk* end) {
+    const Span &from = spans_[q], &to = spans_[q + 1];
+    int16_t* sums = worker.sums.get();
+    for (int64_t t = from.list; t < to.list; ++t) {
+      if (chunks + t + AHEAD < end) prefetch(lists_[(t + AHEAD) % lists_.size()], chunks[t + AHEAD]);
+      const QueryTerm& term = lists_[t];
+      table_.add_postings(term.docs + chunks[t].first, term.levels + chunks[t].first, static_cast<int>(chunks[t].n), term.factor, term.zero, sums);
+    }
+    for (int64_t t = from.rare; t < to.rare; ++t) {
+      const size_t soon = t + AHEAD;
+      if (soon < rare_.size() && worker.rare[soon].window == window) __builtin_prefetch(rare_[soon].rare + worker.rare[soon].at);
+      if (worker.rare[t].window <= window) add_rare(rare_[t], window, worker.rare[t], sums);
+    }
+    return from.list < to.list || from.rare < to.rare;
+  }
+
+  static void add_rare(const QueryTerm& term, int64_t window, RareRead& read, int16_t* sums) {
+    do {
+      const uint32_t posting = term.rare[read.at];
+      sums[(posting >> 8) % WINDOW] += term.weigh(static_cast<uint8_t>(posting));
+      read.window = ++read.at < term.n ? window_of(term.rare[read.at]) : RareRead::NONE;
+    } while (read.window <= window);
+  }
+
+  // The least sum that matters: see SparsePool.
+  int16_t least_sum(int64_t q) const {
+    const SparseQuery& query = queries_[q];
+    const double least = std::floor(floors_[q].get() / query.unit - query.error - 0x1p-10);
+    const double lowest = query.positive ? 1 : std::numeric_limits<int16_t>::min();
+    return static_cast<int16_t>(std::min(std::max(least, lowest), 0x1p15 - 1));
+  }
+
+  // List what may matter, and clear the sums. Where the columns of most documents would not change whether they matter,
+  // those of the others are looked up (MaxScore; Turtle and Flood 1995).
+  void take(Worker& worker, int64_t q, const std::vector<QueryTerm>& columns, int64_t window, int64_t first_row, int n) {
+    const SparseQuery& query = queries_[q];
+    const bool look_up = worker.looks_up[q] && floors_[q].get() > 0;
+    if (!look_up) {
+      add_columns(worker, columns, window);
+      prime(worker, q, n);
+    }
+    const int32_t least = least_sum(q), more = look_up ? most_of(columns) : 0;
+    const int16_t wanted = static_cast<int16_t>(std::max(least - more, query.positive && look_up ? 0 : -32768));
+    const int found = table_.take_sums(worker.sums.get(), WINDOW, wanted, worker.places.get(), worker.values.get());
+    if (look_up && found > WINDOW / MANY) worker.looks_up[q] = false;
+    for (int i = 0; i < found; ++i) {
+      const int place = worker.places[i];
+      double sum = worker.values[i];
+      if (look_up) {
+        for (const QueryTerm& term : columns)
+          if (const uint8_t level = term.levels[window * WINDOW + place]; level != term.zero) sum += term.weigh(level);
+        if (sum < least) continue;
+      }
+      if (place >= n || !search_.allowed(first_query_ + q, first_row + place)) continue;
+      add(worker, q, {query.unit * (sum - query.error), query.unit * (sum + query.error), first_row + place});
+    }
+  }
+
+  // What columns can add at most.
+  static int32_t most_of(const std::vector<QueryTerm>& columns) {
+    int32_t most = 0;
+    for (const QueryTerm& term : columns) most += std::max({0, static_cast<int>(term.weigh(255)), static_cast<int>(term.weigh(0))});
+    return most;
+  }
+
+  // Before anything was found: the floor that the window itself gives, so that few of its documents are listed.
+  void prime(Worker& worker, int64_t q, int n) {
+    ScoreFloor& floor = floors_[q];
+    if (k_ > n / 2 || search_.mask || floor.get() > 0 || !worker.pools[q].items().empty()) return;
+    worker.rounded.assign(worker.sums.get(), worker.sums.get() + n);
+    const double kth = table_.kth_largest(worker.rounded.data(), n, static_cast<int>(k_));
+    const SparseQuery& query = queries_[q];
+    floor.raise(surely_below(query.unit * (kth - std::fabs(kth) * 0x1p-22 - query.error)));
+  }
+
+  void with_bias(Worker& worker, int64_t q, int64_t first_row, int n) {
+    const SparseQuery& query = queries_[q];
+    for (int i = 0; i < n; ++i) {
+      const double bias = search_.bias[first_row + i], score = query.unit * worker.sums[i] + bias;
+      const double off = query.unit * query.error + 0x1p-50 * (std::fabs(score) + std::fabs(bias));
+      if (score + off < floors_[q].get() || !search_.allowed(first_query_ + q, first_row + i)) continue;
+      add(worker, q, {score - off, score + off, first_row + i});
+    }
+    std::fill_n(worker.sums.get(), WINDOW, 0);
+  }
+
+  void add(Worker& worker, int64_t q, const ScoredRow& row) { worker.pools[q].add(row, k_, most_, floors_[q]); }
+
+  void write(CandidateLists& out) {
+    for (size_t q = 0; q < queries_.size(); ++q) {
+      SparsePool& pool = workers_[0].pools[q];
+      for (int thread = 1; thread < threads_; ++thread) pool.take(workers_[thread].pools[q]);
+      pool.thin(k_, floors_[q]);
+      for (const ScoredRow& each : pool.items()) list(out, each.row, (each.lower + each.upper) / 2);
+      list_uncovered(out, first_query_ + static_cast<int64_t>(q));
+      out.offsets.push_back(static_cast<int64_t>(out.rows.size()));
+      out.dropped.push_back(floors_[q].get());
+      pool = SparsePool();
+    }
+  }
+
+  // The rows that no Postings covers: few.
+  void list_uncovered(CandidateLists& out, int64_t query) {
+    if (uncovered_.empty()) return;
+    if (!scorer_) scorer_.emplace(search_.queries, search_.docs, search_.bias);
+    scorer_->set_query(query);
+    for (int64_t row : uncovered_)
+      if (search_.allowed(query, row)) list(out, row, (*scorer_)(row));
+  }
+
+  static std::vector<int64_t> uncovered(const SparseSearch& search) {
+    std::vector<int64_t> rows;
+    int64_t row = 0;
+    for (const Postings& each : search.postings) {
+      for (; row < each.first; ++row) rows.push_back(row);
+      row = each.first + each.count;
+    }
+    for (; row < search.docs.n; ++row) rows.push_back(row);
+    return rows;
+  }
+
+  static void list(CandidateLists& out, int64_t row, double score) {
+    constexpr double LARGEST = std::numeric_limits<float>::max();
+    out.rows.push_back(row);
+    out.estimates.push_back(static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)));
+  }
+
+  const SparseSearch& search_;
+  const KernelTable& table_ = kernels();
+  int64_t first_query_, k_, most_;
+  int threads_;
+  const Interrupt& interrupt_;
+  std::vector<SparseQuery> queries_;
+  std::vector<ScoreFloor> floors_;
+  std::vector<Worker> workers_;
+  std::vector<QueryTerm> lists_, rare_;  // of the postings at hand, one query after another
+  std::vector<Span> spans_;              // [queries + 1]
+  std::vector<int64_t> uncovered_;
+  std::optional<SparseScorer> scorer_;
+};
+
+}  // namespace
+
+CandidateLists propose_sparse(const SparseSearch& search, int64_t k, int64_t width, int threads, const Interrupt& interrupt) {
+  const DefaultFloatEnvironment environment;
+  CandidateLists out;
+  const int64_t most = std::max({width, 4 * k, LEAST_POOL});
+  for (int64_t first = 0; first < search.queries.n; first += QUERY_BLOCK) {
+    const int64_t count = std::min(QUERY_BLOCK, search.queries.n - first);
+    SparseScan(search, first, count, k, most, threads, interrupt).run(out);
+  }
+  return out;
+}
+
+}  // namespace pyengine

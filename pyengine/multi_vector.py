@@ -12,6 +12,7 @@ from pyengine.explain import Plan, explain
 from pyengine.filters import FilterArguments
 from pyengine.life import Index
 from pyengine.maxsim_request import candidate_lists, kind, prepare, rerank
+from pyengine.pooling import Pooler, Pooling
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.ragged import Ragged
 from pyengine.request import answer, as_input, run
@@ -76,23 +77,32 @@ class MultiVectorIndex(Index[TokenStore]):
             f"tokens={contents.store.offsets[contents.n_rows]}, bytes={contents.store.nbytes(contents.n_rows)})"
         )
 
-    def add(self, docs: Any, ids: Any = None) -> None:
+    def add(self, docs: Any, ids: Any = None, *, pool: float | None = None, drop: Any = None) -> Pooling | None:
         """Add documents with ``ids`` int64 [n] (default: counting on from the largest id ever used).
 
         ``docs`` is a `pyengine.Ragged` (of a memory map, too), a list of arrays [L_i, D], an array [n, L, D], or an
         iterator of such chunks; then ``ids``, if given, is an iterator of their ids. One call adds everything or
         nothing, and searches see nothing of it until all is there.
 
+        With ``pool``, a number of 1 or more, ceil(L / pool) tokens are kept of L, each the mean of some that are alike,
+        and tokens of which ``drop`` is True are not kept at all: see `pyengine.pool_tokens`. What was removed is
+        returned, as a `pyengine.Pooling` (12 bytes a token). ``drop`` is bool [T] or a list of arrays [L_i], and for an
+        iterator of chunks an iterator of these.
+
         Raises ValueError for a wrong shape, a token with NaN or inf, or an id that is there already; TypeError for a
         wrong dtype; and whatever an iterator raises. Nothing is added then.
         """
-        total = chunks.length(docs)
-        self._add(chunks.watched(chunks.documents(docs, ids, self.dim), total), total)
+        pooler, total = _pooler(pool, drop), chunks.length(docs)
+        self._add(chunks.watched(chunks.documents(docs, ids, self.dim, pooler, drop), total), total)
+        return None if pooler is None else pooler.pooling
 
-    def replace(self, docs: Any, ids: Any) -> None:
-        """Put other documents in the place of those with these ``ids``, as one change: ``docs`` and ``ids`` are as for
+    def replace(self, docs: Any, ids: Any, *, pool: float | None = None, drop: Any = None) -> Pooling | None:
+        """Put other documents in the place of those with these ``ids``, as one change: arguments and result are as for
         `add`, but every id must be in the index. In the order of `ids` they come last."""
-        self._add(chunks.documents(docs, checks.given(ids, "ids"), self.dim), None, replacing=True)
+        pooler = _pooler(pool, drop)
+        pieces = chunks.documents(docs, checks.given(ids, "ids"), self.dim, pooler, drop)
+        self._add(pieces, None, replacing=True)
+        return None if pooler is None else pooler.pooling
 
     def train(self, docs: Any, centroids: int | None = None) -> None:
         """Make the centroids of residual codes from these documents (as for `add`), which are not added: from their
@@ -227,3 +237,7 @@ class MultiVectorIndex(Index[TokenStore]):
         ids = contents.row_ids.head(contents.n_rows)
         docs = contents.store.token_documents(contents.n_rows, contents.cache, contents.living)
         return prepare(queries, docs, k, normalize=self.normalize, ids=ids, **arguments)
+
+
+def _pooler(pool: Any, drop: Any) -> Pooler | None:
+    return None if pool is None and drop is None else Pooler(1 if pool is None else pool, "pool")

@@ -14,7 +14,7 @@ WORDS = {
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",
-    "multi_vector",
+    "multi_vector", "pooling",
 }  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},

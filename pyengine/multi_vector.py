@@ -11,13 +11,14 @@ from pyengine import checks, chunks, codecs, exact, kmeans
 from pyengine.explain import Plan, explain
 from pyengine.filters import FilterArguments
 from pyengine.life import Index
-from pyengine.maxsim_request import candidate_lists, kind, prepare, rerank
+from pyengine.maxsim_request import candidate_lists, kind, numbers_of, prepare, rerank, rows_of
+from pyengine.maxsim_scores import listed, matrix, pair_list
 from pyengine.pooling import Pooler, Pooling
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.ragged import Ragged
 from pyengine.request import answer, as_input, run
 from pyengine.token_store import TokenStore
-from pyengine.types import TopK
+from pyengine.types import I64, TopK
 
 TRAIN_SAMPLE = 1 << 20  # tokens that `train` takes at most
 
@@ -187,6 +188,55 @@ class MultiVectorIndex(Index[TokenStore]):
         )  # fmt: skip
         ranked = partial(rerank, lists=candidate_lists(candidates, problem, skip_unknown=missing == "skip"))
         return TopK(*(as_input(part, kind(queries)) for part in answer(problem, self._backend(backend), ranked)))
+
+    @exact.arithmetic()
+    def scores(
+        self,
+        queries: Any,
+        *,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        temperature: float | None = None,
+        bias: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The score of every query with every document, float32 [Q, len(self)] in the order of `ids`: those of
+        `pyengine.maxsim`, made from the tokens as they are kept, which are not copied. Arguments and errors as there.
+        """
+        problem = self._problem(
+            queries, 1, bias=bias, reduce=reduce, query_weights=query_weights, temperature=temperature,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return as_input(answer(problem, self._backend(backend), matrix), kind(queries))
+
+    @exact.arithmetic()
+    def pairs(
+        self,
+        queries: Any,
+        pairs: Any,
+        *,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        temperature: float | None = None,
+        bias: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The scores, float32 [P], of ``pairs``, int [P, 2]: the number of a query and the id of a document, in any
+        order. Only the tokens of these documents are read, where they lie. The other arguments and the errors are those
+        of `scores`; an id that is not in the index is a ValueError."""
+        problem = self._problem(
+            queries, 1, bias=bias, reduce=reduce, query_weights=query_weights, temperature=temperature,
+            num_threads=num_threads,
+        )  # fmt: skip
+        chosen = pair_list(pairs)
+
+        def pairs_of(part: slice) -> tuple[I64, I64]:
+            owner = numbers_of(chosen[part, 0], "pairs[:, 0]", problem.n_queries, "queries")
+            return owner, rows_of(chosen[part, 1], "pairs[:, 1]", problem)
+
+        return as_input(listed(problem, self._backend(backend), len(chosen), pairs_of), kind(queries))
 
     @exact.arithmetic()
     def explain(

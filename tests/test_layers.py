@@ -20,7 +20,7 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "request", "dense", "maxsim", "maxsim_request", "ranges", "ranks", "explain"},
+    {"search", "request", "dense", "maxsim", "maxsim_request", "maxsim_scores", "ranges", "ranks", "explain"},
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

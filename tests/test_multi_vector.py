@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import tempfile
 import threading
@@ -262,40 +261,6 @@ def test_an_interrupted_iterator_adds_nothing() -> None:
     holds(index, range(40))
     index.add(DOCS[:2])
     holds(index, range(42))
-
-
-def tampered(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """The manifest with a change, and a hash that fits."""
-    from pyengine import storage
-
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    content.pop("blake2b")
-    change(content)
-    path.write_text(json.dumps(content | {"blake2b": storage._content_hash(content)}, indent=1))
-
-
-@pytest.mark.parametrize("mmap", [False, True])
-def test_a_file_that_was_altered_is_refused(tmp_path: Path, mmap: bool) -> None:
-    made().save(tmp_path)
-    offsets = next(tmp_path.glob("data-*/offsets.npy"))
-    raw = bytearray(offsets.read_bytes())
-    raw[-9] = 99  # the offset before the last, far beyond the tokens
-    offsets.write_bytes(raw)
-    with pytest.raises(
-        ValueError, match=r"offsets\.npy was altered|must list offsets that rise from 0 to its 204 tokens"
-    ):
-        pe.load(tmp_path, mmap=mmap)
-
-
-def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
-    made().save(tmp_path)
-    tampered(tmp_path, lambda content: content.update(format="pyengine CubicIndex"))
-    with pytest.raises(ValueError, match="must describe a DenseIndex or MultiVectorIndex; got 'CubicIndex'"):
-        pe.load(tmp_path)
-    tampered(tmp_path, lambda content: content.update(format="pyengine MultiVectorIndex", tokens=-1))
-    with pytest.raises(ValueError, match="must give tokens as an integer of 0 or more; got -1"):
-        pe.load(tmp_path)
 
 
 BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [

@@ -35,8 +35,8 @@ class MultiVectorIndex(Index[TokenStore]):
         of some centroids and what is left of it in 1, 2 or 4 bits a dimension, 4 bytes a token more (ColBERTv2, arXiv
         2112.01488). The first documents added are the sample for the centroids, unless `train` was given another.
     originals : "ram", "disk" or None
-        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. Beside
-        them only int8 codes have a bound tight enough for an exact search, which with the others scans the originals;
+        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. "disk"
+        keeps them in a file, of which a search reads the candidates only; the codes stay in memory. Beside originals only int8 codes have a bound tight enough for an exact search, which with the others scans the originals;
         they rank a search of ``precision="fast"``.
     normalize : bool
         Whether tokens are compared by cosine rather than by inner product.
@@ -81,9 +81,9 @@ class MultiVectorIndex(Index[TokenStore]):
     def add(self, docs: Any, ids: Any = None, *, pool: float | None = None, drop: Any = None) -> Pooling | None:
         """Add documents with ``ids`` int64 [n] (default: counting on from the largest id ever used).
 
-        ``docs`` is a `pyengine.Ragged` (of a memory map, too), a list of arrays [L_i, D], an array [n, L, D], or an
-        iterator of such chunks; then ``ids``, if given, is an iterator of their ids. One call adds everything or
-        nothing, and searches see nothing of it until all is there.
+        ``docs`` is a `pyengine.Ragged` (of a float32 memory map, too, of which a few megabytes are read at a time), a
+        list of arrays [L_i, D], an array [n, L, D], or an iterator of such chunks; then ``ids``, if given, is an
+        iterator of their ids. One call adds everything or nothing, and searches see nothing of it until all is there.
 
         With ``pool``, a number of 1 or more, ceil(L / pool) tokens are kept of L, each the mean of some that are alike,
         and tokens of which ``drop`` is True are not kept at all: see `pyengine.pool_tokens`. What was removed is

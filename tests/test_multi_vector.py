@@ -350,6 +350,37 @@ def test_torch_decodes_a_block_at_a_time(codec: str, originals: str | None, monk
     conformance.same(found, spec.topk(Ragged.padded(QUERY), index.tokens(index.ids), 4), codec)
 
 
+@pytest.mark.parametrize("codec", ["int8", "residual2"])
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_originals_on_disk_are_streamed_from_a_map_and_never_held(
+    codec: str, in_chunks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "tokens.npy", LONG.values)
+    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    monkeypatch.setattr("pyengine.arrays.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 1 << 16)
+    index = MultiVectorIndex(64, codec, "disk", directory=tmp_path)
+    if codec == "residual2":
+        index.train(LONG.part(slice(100)))
+    docs = Ragged(mapped, LONG.offsets)
+    tracemalloc.start()
+    index.add((docs.part(slice(i, i + 90)) for i in range(0, len(docs), 90)) if in_chunks else docs)
+    index.save(tmp_path / "index")
+    found = index.search(QUERY, 4, precision="fast", rescore=10)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    arrays = index._contents.store.heads(len(index))
+    held = sum(array.nbytes for name, array in arrays.items() if name != "rows")
+    assert (
+        most < 2.5 * held + (1 << 19) < LONG.values.nbytes
+    )  # arrays in memory are copied as they grow, the rows are not
+    want = MultiVectorIndex(64, "float32")
+    want.add(LONG)
+    for each in (index, pe.load(tmp_path / "index", mmap=True)):
+        conformance.same(each.search(QUERY, 4), want.search(QUERY, 4), codec)
+    assert codec != "int8" or np.array_equal(found.ids, want.search(QUERY, 4).ids)
+
+
 @typed
 def test_scores_copy_no_tokens(codec: str, originals: str | None) -> None:
     index = MultiVectorIndex(64, codec=codec, originals=originals)

@@ -36,8 +36,9 @@ class MultiVectorIndex(Index[TokenStore]):
         2112.01488). The first documents added are the sample for the centroids, unless `train` was given another.
     originals : "ram", "disk" or None
         With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. "disk"
-        keeps them in a file, of which a search reads the candidates only; the codes stay in memory. Beside originals only int8 codes have a bound tight enough for an exact search, which with the others scans the originals;
-        they rank a search of ``precision="fast"``.
+        keeps them in a file, of which a search reads the candidates only; the codes stay in memory. Beside originals
+        only int8 codes have a bound tight enough for an exact search, which with the others scans the originals; they
+        rank a search of ``precision="fast"``.
     normalize : bool
         Whether tokens are compared by cosine rather than by inner product.
     backend : "auto" or a name of `pyengine.backends`

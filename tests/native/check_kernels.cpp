@@ -59,8 +59,9 @@ void check_scans(const KernelTable& table, int count, int depth, int n_panels, b
       start[q] -= table.code_zero * queries[q * depth + k];
       panels[q / PANEL * PANEL * depth + k / 4 * PANEL * 4 + q % PANEL * 4 + k % 4] = queries[q * depth + k];
     }
-  const std::vector<float> scale = random_sizes(count, 1), weight = random_sizes(count, 1), residual = random_sizes(count, 1),
-                           offset = random_floats(count, 1e4f), error = random_sizes(n_queries, 1e4f),
+  const std::vector<float> scale = random_sizes(count, 1), weight = random_sizes(count, 1),
+                           residual = random_sizes(count, 1), offset = random_floats(count, 1e4f),
+                           error = random_sizes(n_queries, 1e4f),
                            spread = random_sizes(n_queries, 1e4f), lift = random_sizes(n_queries, 1),
                            threshold = random_floats(n_queries, 1e4f);
   const bool weighted = count % 3 != 0;

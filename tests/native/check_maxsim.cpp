@@ -58,9 +58,9 @@ void check_token_maxima(const KernelTable& table, int count, int depth, int n_pa
   const size_t stride = given.row_floats();
   const std::vector<float> before = random_floats(given.ends.size() * stride, 1e3f);
   std::vector<float> maxima = before;
-  const TokenTile tile{given.codes.data(), static_cast<size_t>(given.stride), count, given.scale.data(), given.ends.data(),
-                       count % 2 == 0, n_added ? given.centroid.data() : nullptr,
-                       n_added ? given.added.data() : nullptr, n_added};
+  TokenTile tile{given.codes.data(), static_cast<size_t>(given.stride), count, given.scale.data(), given.ends.data(),
+                 count % 2 == 0};
+  if (n_added) tile.centroid = given.centroid.data(), tile.added = given.added.data(), tile.n_added = n_added;
   table.token_maxima(tile, given.panels.data(), given.start.data(), n_panels, depth, maxima.data(), stride);
   for (size_t doc = 0; doc < given.ends.size(); ++doc)
     for (int q = 0; q < given.n_queries; ++q) {
@@ -131,7 +131,8 @@ void check_estimates(const KernelTable& table, int count, int n_queries, int dim
   }
   for (int q = 0; q < n_queries; ++q) {
     queries[q] = random_floats(dim, 1);
-    for (int k = 0; k < dim; ++k) plain_panels[(q / PANEL * static_cast<size_t>(dim) + k) * PANEL + q % PANEL] = queries[q][k];
+    for (int k = 0; k < dim; ++k)
+      plain_panels[(q / PANEL * static_cast<size_t>(dim) + k) * PANEL + q % PANEL] = queries[q][k];
   }
   std::vector<float> out(n_out, NAN);
   table.multiply_tokens(plain.data(), dim, count, plain_panels.data(), n_panels, dim, out.data());
@@ -151,7 +152,8 @@ void check_estimates(const KernelTable& table, int count, int n_queries, int dim
 
 void check_window(const KernelTable& table, int count, int n_queries, bool by_row) {
   const int width = padded(n_queries, PANEL);
-  std::vector<float> estimates = random_floats(static_cast<size_t>(count) * width, 1), error = random_sizes(width, 0.1f);
+  std::vector<float> estimates = random_floats(static_cast<size_t>(count) * width, 1);
+  std::vector<float> error = random_sizes(width, 0.1f);
   const std::vector<float> scale = random_sizes(count, 1), weight = random_sizes(count, 1);
   if (count > 2) estimates[2 * width] = NAN;
   std::vector<uint16_t> sought(width / PANEL, 0), present(width / PANEL, 0);
@@ -190,7 +192,8 @@ void check_window(const KernelTable& table, int count, int n_queries, bool by_ro
   for (int r = 0; r < count; ++r)
     for (int q = 0; q < width; ++q) {
       const bool wanted = sought[q / PANEL] >> q % PANEL & 1, there = present[q / PANEL] >> q % PANEL & 1;
-      const double high = reach(r, q, 1), over = wanted ? best[q] - high : INF, row_over = by_row && there ? row_best[r] - high : INF;
+      const double high = reach(r, q, 1), over = wanted ? best[q] - high : INF;
+      const double row_over = by_row && there ? row_best[r] - high : INF;
       if (std::fabs(over) < SLACK || std::fabs(row_over) < SLACK) continue;
       const bool passes = (wanted && !(over > 0)) || (by_row && there && !(row_over > 0));
       require(found.count({r, q}) == passes, table, "window_pairs", count);
@@ -258,7 +261,8 @@ void check_square(const KernelTable& table, int n) {
   const std::vector<float> row = random_floats(n, 3);
   double square = 0;
   for (const float x : row) square += static_cast<double>(x) * x;
-  require(std::fabs(table.square_f32(row.data(), n) - square) <= (n / 4 + 32) * 0x1p-24 * square, table, "square_f32", n);
+  const double off = std::fabs(table.square_f32(row.data(), n) - square);
+  require(off <= (n / 4 + 32) * 0x1p-24 * square, table, "square_f32", n);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ from pyengine.index import DenseIndex
 from pyengine.loading import load
 from pyengine.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
 from pyengine.multi_vector import MultiVectorIndex
-from pyengine.pooling import pool_tokens
+from pyengine.pooling import Pooling, pool_tokens
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
@@ -21,6 +21,7 @@ __all__ = [
     "Alignment",
     "DenseIndex",
     "MultiVectorIndex",
+    "Pooling",
     "Ragged",
     "Ranges",
     "TopK",

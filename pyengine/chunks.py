@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pyengine import checks, exact, ragged
 from pyengine.arrays import BLOCK_BYTES, blocks
+from pyengine.pooling import Pooler
 from pyengine.ragged import Ragged
-from pyengine.types import I64
+from pyengine.types import I64, Bool
 
 MANY_ROWS = 1 << 17  # fewer never take long
 PATIENCE = 5.0  # seconds before a bar shows
 
+T = TypeVar("T")
 Piece = tuple[Any, I64 | None]  # rows and their ids [n]; None where none are given
 
 
@@ -24,12 +27,14 @@ def vectors(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
 
     Raises ValueError or TypeError, naming the argument, as soon as something is wrong.
     """
-    return _pieces(given, ids, "vectors", lambda chunk, chunk_ids: _vectors(chunk, chunk_ids, dim))
+    return _pieces(given, "vectors", partial(_vectors, dim=dim), ids=ids)
 
 
-def documents(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
-    """The same of documents of token vectors, each piece a `Ragged`."""
-    return _pieces(given, ids, "docs", lambda chunk, chunk_ids: _documents(chunk, chunk_ids, dim))
+def documents(given: Any, ids: Any, dim: int, pooler: Pooler | None = None, drop: Any = None) -> Iterator[Piece]:
+    """The same of documents of token vectors, each piece a `Ragged`, or what a ``pooler`` leaves of it; ``drop`` says
+    which tokens are for it to drop."""
+    for part, kept, dropped in _pieces(given, "docs", partial(_documents, dim=dim), ids=ids, drop=drop):
+        yield part if pooler is None else pooler(part, dropped), kept
 
 
 def first_tokens(pieces: Iterator[Piece], count: int) -> list[Piece]:
@@ -43,23 +48,30 @@ def first_tokens(pieces: Iterator[Piece], count: int) -> list[Piece]:
     return taken
 
 
-def _pieces(given: Any, ids: Any, name: str, split: Callable[[Any, Any], Iterator[Piece]]) -> Iterator[Piece]:
+def _pieces(given: Any, name: str, split: Callable[..., Iterator[T]], **along: Any) -> Iterator[T]:
+    """The pieces of an array, or of each array that an iterator gives. What goes ``along`` (None: nothing) belongs to
+    that array, or is an iterator of as many."""
     if not isinstance(given, Iterator):
-        yield from split(given, ids)
+        yield from split(given, **along)
         return
-    if ids is not None and not isinstance(ids, Iterator):
-        got = type(ids).__name__
-        raise TypeError(f"ids must be an iterator of id arrays where {name} is an iterator; got a {got}")
-    for number, chunk in enumerate(given):
-        chunk_ids = None if ids is None else next(ids, None)
-        if ids is not None and chunk_ids is None:
-            raise ValueError(f"ids must have one array for each chunk of {name}; got {number}")
-        yield from split(chunk, chunk_ids)
-    if ids is not None and next(ids, None) is not None:
-        raise ValueError(f"ids must have one array for each chunk of {name}; got more")
+    along = {key: value for key, value in along.items() if value is not None}
+    for key, value in along.items():
+        if not isinstance(value, Iterator):
+            got = type(value).__name__
+            raise TypeError(f"{key} must be an iterator of arrays where {name} is an iterator; got a {got}")
+    number = 0
+    for number, chunk in enumerate(given, 1):
+        own = {key: next(value, None) for key, value in along.items()}
+        for key in own:
+            if own[key] is None:
+                raise ValueError(f"{key} must have one array for each chunk of {name}; got {number - 1}")
+        yield from split(chunk, **own)
+    for key, value in along.items():
+        if next(value, None) is not None:
+            raise ValueError(f"{key} must have one array for each chunk of {name}; got more than {number}")
 
 
-def _vectors(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
+def _vectors(given: Any, *, dim: int, ids: Any = None) -> Iterator[Piece]:
     """The pieces of one array, of which only one at a time is converted."""
     array = given if checks.is_torch(given) else checks.host_array(given, "vectors")
     if array.ndim != 2 or array.shape[1] != dim or not len(array):
@@ -71,21 +83,25 @@ def _vectors(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
         yield rows, None if kept is None else kept[block]
 
 
-def _documents(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
-    """The pieces of documents in any form; of a list, one piece at a time is converted."""
+def _documents(
+    given: Any, *, dim: int, ids: Any = None, drop: Any = None
+) -> Iterator[tuple[Ragged, I64 | None, Bool | None]]:
+    """The pieces of documents in any form, with their ids and marks; of a list, one piece at a time is converted."""
     docs = given if isinstance(given, (list, tuple)) else ragged.tokens(given, "docs", dim)
     kept = _ids(ids, len(docs), "document")
-    for block in _blocks_of_tokens(docs, dim):
+    lengths = docs.lengths if isinstance(docs, Ragged) else np.array([_size(each) for each in docs], np.int64)
+    dropped, ends = ragged.marks(drop, "drop", lengths), np.concatenate([[0], np.cumsum(lengths)])
+    for block in _blocks_of_tokens(ends, dim):
         with exact.arithmetic():
             part = docs.part(block) if isinstance(docs, Ragged) else Ragged.of(docs[block], "docs", dim, block.start)
-        yield part, None if kept is None else kept[block]
+        own = None if dropped is None else dropped[ends[block.start] : ends[block.stop]]
+        yield part, None if kept is None else kept[block], own
 
 
-def _blocks_of_tokens(docs: Ragged | Sequence[Any], dim: int) -> Iterator[slice]:
-    """Slices of documents, with about `BLOCK_BYTES` of float32 tokens each."""
-    lengths = docs.lengths if isinstance(docs, Ragged) else [_size(each) for each in docs]
-    number = np.cumsum(lengths) * 4 * dim // BLOCK_BYTES
-    starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(docs)]
+def _blocks_of_tokens(ends: I64, dim: int) -> Iterator[slice]:
+    """Slices of documents, with about `BLOCK_BYTES` of float32 tokens each; ``ends`` [n + 1] from 0 on."""
+    number = ends[1:] * 4 * dim // BLOCK_BYTES
+    starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
     return (slice(low, high) for low, high in pairwise(starts) if low < high)
 
 

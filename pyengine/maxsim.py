@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pyengine import checks, exact, exact_maxsim, ragged
-from pyengine.backends.base import Proposer
-from pyengine.filters import integers
 from pyengine.maxsim_request import candidate_lists, kind, lists_of, numbers_of, prepare, rerank
+from pyengine.maxsim_scores import PairsOf, listed, matrix, pair_list, parts
 from pyengine.problem import Documents
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.request import answer, as_input, run
-from pyengine.types import F32, I64, Alignment, Candidates, TopK
-
-PairsOf = Callable[[slice], tuple[I64, I64]]  # the query and document numbers of some of a list of pairs
+from pyengine.types import I64, Alignment, TopK
 
 __all__ = ["maxsim", "maxsim_align", "maxsim_candidates", "maxsim_pairs", "maxsim_topk"]
 
@@ -86,7 +83,7 @@ def maxsim(
         temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
     problem.docs.check_finite()
-    return as_input(answer(problem, backend, _score_matrix), kind(queries))
+    return as_input(answer(problem, backend, matrix), kind(queries))
 
 
 @exact.arithmetic()
@@ -111,16 +108,14 @@ def maxsim_pairs(
         queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
         temperature=temperature, bias=bias, num_threads=num_threads,
     )  # fmt: skip
-    chosen = integers(pairs, "pairs")
-    chosen = chosen.reshape(0, 2) if not chosen.size else chosen
-    if chosen.ndim != 2 or chosen.shape[1] != 2:
-        raise ValueError(f"pairs must have shape [P, 2]; got shape {chosen.shape}")
+    chosen = pair_list(pairs)
 
     def pairs_of(part: slice) -> tuple[I64, I64]:
         owner = numbers_of(chosen[part, 0], "pairs[:, 0]", problem.n_queries, "queries")
         return owner, numbers_of(chosen[part, 1], "pairs[:, 1]", len(problem.docs), "documents")
 
-    return as_input(_score_listed(problem, backend, len(chosen), pairs_of), kind(queries))
+    _check_listed(problem, len(chosen), pairs_of)
+    return as_input(listed(problem, backend, len(chosen), pairs_of), kind(queries))
 
 
 @exact.arithmetic()
@@ -157,7 +152,9 @@ def maxsim_candidates(
         rows = [each[q][max(0, part.start - starts[q]) : part.stop - starts[q]] for q in among]
         return owner, numbers_of(np.concatenate(rows), "lists", len(problem.docs), "documents")
 
-    scores = _score_listed(problem, backend, int(ends[-1]) if len(ends) else 0, pairs_of)
+    count = int(ends[-1]) if len(ends) else 0
+    _check_listed(problem, count, pairs_of)
+    scores = listed(problem, backend, count, pairs_of)
     return [as_input(part, kind(queries)) for part in np.split(scores, ends)[: len(each)]]
 
 
@@ -201,9 +198,9 @@ def maxsim_topk(
         return run(problem, backend, precision, like=like)
     checks.choice(precision, "precision", checks.PRECISIONS)
     lists = candidate_lists(candidates, problem)
-    listed = np.zeros(len(problem.docs), bool)
-    listed[lists.rows] = True
-    problem.docs.check_finite(listed)
+    named = np.zeros(len(problem.docs), bool)
+    named[lists.rows] = True
+    problem.docs.check_finite(named)
     return TopK(*(as_input(part, like) for part in answer(problem, backend, partial(rerank, lists=lists))))
 
 
@@ -236,38 +233,9 @@ def _prepared(queries: Any, docs: Any, k: int = 1, scan: bool = False, **argumen
     return prepare(checked, documents, k, **arguments)
 
 
-def _score_matrix(problem: MaxSimProblem, backend: Proposer[MaxSimProblem]) -> F32:
-    """float32 [Q, N]."""
-    scores = np.empty((problem.n_queries, len(problem.docs)), np.float32)
-    for which in exact.portions(problem):
-        part = problem.only(which)
-        scores[which] = backend.refine(part, exact.everything(part)).reshape(len(which), len(part.docs))
-    return scores
-
-
-def _score_listed(problem: MaxSimProblem, backend: str, count: int, pairs_of: PairsOf) -> F32:
-    """float32 [count]: of these pairs, in any order and any number of times; so many at a time that little memory is
-    held."""
-    parts = [slice(start, min(start + exact.EVERYTHING, count)) for start in range(0, count, exact.EVERYTHING)]
-    listed = np.zeros(len(problem.docs), bool)
-    for part in parts:
-        listed[pairs_of(part)[1]] = True
-    problem.docs.check_finite(listed)
-
-    def search(problem: MaxSimProblem, chosen: Proposer[MaxSimProblem]) -> F32:
-        scores = np.empty(count, np.float32)
-        for part in parts:
-            scores[part] = _score_pairs(problem, chosen, *pairs_of(part))
-        return scores
-
-    return answer(problem, backend, search)
-
-
-def _score_pairs(problem: MaxSimProblem, backend: Proposer[MaxSimProblem], owner: I64, rows: I64) -> F32:
-    """float32 [P]: of these queries and rows, in any order and any number of times."""
-    order = np.argsort(owner, kind="stable")
-    offsets = np.searchsorted(owner[order], np.arange(problem.n_queries + 1))
-    scores = np.empty(len(order), np.float32)
-    listed = Candidates(rows[order], offsets, np.empty(len(order), np.float32), np.empty(0))
-    scores[order] = backend.refine(problem, listed)
-    return scores
+def _check_listed(problem: MaxSimProblem, count: int, pairs_of: PairsOf) -> None:
+    """Check the numbers of these pairs, and look through the tokens of their documents."""
+    named = np.zeros(len(problem.docs), bool)
+    for part in parts(count):
+        named[pairs_of(part)[1]] = True
+    problem.docs.check_finite(named)

@@ -152,6 +152,14 @@ def numbers_of(given: np.ndarray, name: str, count: int, of: str) -> I64:
     return numbers
 
 
+def rows_of(given: np.ndarray, name: str, problem: MaxSimProblem) -> I64:
+    """The rows of the documents of these ids."""
+    rows = problem.docs.rows_of(problem.ids, as_ids(given))
+    if (rows < 0).any():
+        raise ValueError(f"{name} must hold ids of documents; got {given[np.argmax(rows < 0)]}, which is unknown")
+    return rows
+
+
 def kind(queries: Any) -> Any:
     """What decides the kind of array of a result: the queries, or the first of a list of them."""
     return queries[0] if isinstance(queries, (list, tuple)) and queries else queries

@@ -11,12 +11,14 @@ from pyengine import checks, chunks, codecs, exact, kmeans
 from pyengine.explain import Plan, explain
 from pyengine.filters import FilterArguments
 from pyengine.life import Index
-from pyengine.maxsim_request import candidate_lists, kind, prepare, rerank
+from pyengine.maxsim_request import candidate_lists, kind, numbers_of, prepare, rerank, rows_of
+from pyengine.maxsim_scores import listed, matrix, pair_list
+from pyengine.pooling import Pooler, Pooling
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.ragged import Ragged
 from pyengine.request import answer, as_input, run
 from pyengine.token_store import TokenStore
-from pyengine.types import TopK
+from pyengine.types import I64, TopK
 
 TRAIN_SAMPLE = 1 << 20  # tokens that `train` takes at most
 
@@ -33,9 +35,10 @@ class MultiVectorIndex(Index[TokenStore]):
         of some centroids and what is left of it in 1, 2 or 4 bits a dimension, 4 bytes a token more (ColBERTv2, arXiv
         2112.01488). The first documents added are the sample for the centroids, unless `train` was given another.
     originals : "ram", "disk" or None
-        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. Beside
-        them only int8 codes have a bound tight enough for an exact search, which with the others scans the originals;
-        they rank a search of ``precision="fast"``.
+        With codes: where the float32 tokens are kept too, which then define the scores; with None the codes do. "disk"
+        keeps them in a file, of which a search reads the candidates only; the codes stay in memory. Beside originals
+        only int8 codes have a bound tight enough for an exact search, which with the others scans the originals; they
+        rank a search of ``precision="fast"``.
     normalize : bool
         Whether tokens are compared by cosine rather than by inner product.
     backend : "auto" or a name of `pyengine.backends`
@@ -76,23 +79,32 @@ class MultiVectorIndex(Index[TokenStore]):
             f"tokens={contents.store.offsets[contents.n_rows]}, bytes={contents.store.nbytes(contents.n_rows)})"
         )
 
-    def add(self, docs: Any, ids: Any = None) -> None:
+    def add(self, docs: Any, ids: Any = None, *, pool: float | None = None, drop: Any = None) -> Pooling | None:
         """Add documents with ``ids`` int64 [n] (default: counting on from the largest id ever used).
 
-        ``docs`` is a `pyengine.Ragged` (of a memory map, too), a list of arrays [L_i, D], an array [n, L, D], or an
-        iterator of such chunks; then ``ids``, if given, is an iterator of their ids. One call adds everything or
-        nothing, and searches see nothing of it until all is there.
+        ``docs`` is a `pyengine.Ragged` (of a float32 memory map, too, of which a few megabytes are read at a time), a
+        list of arrays [L_i, D], an array [n, L, D], or an iterator of such chunks; then ``ids``, if given, is an
+        iterator of their ids. One call adds everything or nothing, and searches see nothing of it until all is there.
+
+        With ``pool``, a number of 1 or more, ceil(L / pool) tokens are kept of L, each the mean of some that are alike,
+        and tokens of which ``drop`` is True are not kept at all: see `pyengine.pool_tokens`. What was removed is
+        returned, as a `pyengine.Pooling` (12 bytes a token). ``drop`` is bool [T] or a list of arrays [L_i], and for an
+        iterator of chunks an iterator of these.
 
         Raises ValueError for a wrong shape, a token with NaN or inf, or an id that is there already; TypeError for a
         wrong dtype; and whatever an iterator raises. Nothing is added then.
         """
-        total = chunks.length(docs)
-        self._add(chunks.watched(chunks.documents(docs, ids, self.dim), total), total)
+        pooler, total = _pooler(pool, drop), chunks.length(docs)
+        self._add(chunks.watched(chunks.documents(docs, ids, self.dim, pooler, drop), total), total)
+        return None if pooler is None else pooler.pooling
 
-    def replace(self, docs: Any, ids: Any) -> None:
-        """Put other documents in the place of those with these ``ids``, as one change: ``docs`` and ``ids`` are as for
+    def replace(self, docs: Any, ids: Any, *, pool: float | None = None, drop: Any = None) -> Pooling | None:
+        """Put other documents in the place of those with these ``ids``, as one change: arguments and result are as for
         `add`, but every id must be in the index. In the order of `ids` they come last."""
-        self._add(chunks.documents(docs, checks.given(ids, "ids"), self.dim), None, replacing=True)
+        pooler = _pooler(pool, drop)
+        pieces = chunks.documents(docs, checks.given(ids, "ids"), self.dim, pooler, drop)
+        self._add(pieces, None, replacing=True)
+        return None if pooler is None else pooler.pooling
 
     def train(self, docs: Any, centroids: int | None = None) -> None:
         """Make the centroids of residual codes from these documents (as for `add`), which are not added: from their
@@ -179,6 +191,55 @@ class MultiVectorIndex(Index[TokenStore]):
         return TopK(*(as_input(part, kind(queries)) for part in answer(problem, self._backend(backend), ranked)))
 
     @exact.arithmetic()
+    def scores(
+        self,
+        queries: Any,
+        *,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        temperature: float | None = None,
+        bias: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The score of every query with every document, float32 [Q, len(self)] in the order of `ids`: those of
+        `pyengine.maxsim`, made from the tokens as they are kept, which are not copied. Arguments and errors as there.
+        """
+        problem = self._problem(
+            queries, 1, bias=bias, reduce=reduce, query_weights=query_weights, temperature=temperature,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return as_input(answer(problem, self._backend(backend), matrix), kind(queries))
+
+    @exact.arithmetic()
+    def pairs(
+        self,
+        queries: Any,
+        pairs: Any,
+        *,
+        reduce: str = "sum",
+        query_weights: Any = None,
+        temperature: float | None = None,
+        bias: Any = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> Any:
+        """The scores, float32 [P], of ``pairs``, int [P, 2]: the number of a query and the id of a document, in any
+        order. Only the tokens of these documents are read, where they lie. The other arguments and the errors are those
+        of `scores`; an id that is not in the index is a ValueError."""
+        problem = self._problem(
+            queries, 1, bias=bias, reduce=reduce, query_weights=query_weights, temperature=temperature,
+            num_threads=num_threads,
+        )  # fmt: skip
+        chosen = pair_list(pairs)
+
+        def pairs_of(part: slice) -> tuple[I64, I64]:
+            owner = numbers_of(chosen[part, 0], "pairs[:, 0]", problem.n_queries, "queries")
+            return owner, rows_of(chosen[part, 1], "pairs[:, 1]", problem)
+
+        return as_input(listed(problem, self._backend(backend), len(chosen), pairs_of), kind(queries))
+
+    @exact.arithmetic()
     def explain(
         self,
         queries: Any,
@@ -227,3 +288,7 @@ class MultiVectorIndex(Index[TokenStore]):
         ids = contents.row_ids.head(contents.n_rows)
         docs = contents.store.token_documents(contents.n_rows, contents.cache, contents.living)
         return prepare(queries, docs, k, normalize=self.normalize, ids=ids, **arguments)
+
+
+def _pooler(pool: Any, drop: Any) -> Pooler | None:
+    return None if pool is None and drop is None else Pooler(1 if pool is None else pool, "pool")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.types import F32, I64
+from pyengine.types import F32, I64, Bool
 
 FORMS = "a pyengine.Ragged, a list of arrays [L, D], or an array [n, L, D]"
 
@@ -111,6 +111,13 @@ class Ragged:
         places, offsets = taken(self.offsets, which)
         return Ragged(self.values[places], offsets)
 
+    def without(self, dropped: Bool) -> Ragged:
+        """These rows less some tokens, of which ``dropped`` [T] is True; not copied where there are none."""
+        if not dropped.any():
+            return self
+        kept_before = np.concatenate([[0], np.cumsum(~dropped)])
+        return Ragged(self.values[~dropped], kept_before[self.offsets])
+
 
 def taken(offsets: I64, rows: I64) -> tuple[I64, I64]:
     """Where the tokens of these rows lie, row after row, and the offsets that they then have."""
@@ -151,21 +158,38 @@ def per_token(value: Any, name: str, offsets: I64) -> F32 | None:
     """One finite weight per token, in their order, as float32 [T]; a list of n arrays [L_i] is taken too."""
     if value is None:
         return None
-    if isinstance(value, (list, tuple)) and len(value) and np.ndim(value[0]) == 1:
-        parts = [checks.host_array(part, f"{name}[{i}]") for i, part in enumerate(value)]
-        if [part.shape for part in parts] != [(length,) for length in np.diff(offsets)]:
-            raise ValueError(f"{name} must have one array for each row, of one weight per token; got other lengths")
-        value = np.concatenate(parts)
-    array = checks.host_array(value, name)
+    array = _flat(value, name, np.diff(offsets))
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
-    if array.shape != (offsets[-1],):
-        raise ValueError(f"{name} must have shape ({offsets[-1]},), one per token; got {array.shape}")
     weights: F32 = np.require(array, np.float32, ["C", "A"])
     bad = np.flatnonzero(~np.isfinite(weights))
     if bad.size:
         raise ValueError(f"{name} must be finite in float32; entry {bad[0]} is {array[bad[0]]}")
     return weights
+
+
+def marks(value: Any, name: str, lengths: I64) -> Bool | None:
+    """One bool per token, in their order, as bool [T]; a list of n arrays [L_i] is taken too."""
+    if value is None:
+        return None
+    array = _flat(value, name, lengths)
+    if array.dtype != np.bool_ and array.size:
+        raise TypeError(f"{name} must be bool, one per token; got dtype {array.dtype}")
+    return array.astype(bool)
+
+
+def _flat(value: Any, name: str, lengths: I64) -> np.ndarray:
+    """[T]: one value per token of rows of these lengths."""
+    if isinstance(value, (list, tuple)) and len(value) and np.ndim(value[0]) == 1:
+        parts = [checks.host_array(part, f"{name}[{i}]") for i, part in enumerate(value)]
+        if [part.shape for part in parts] != [(length,) for length in lengths]:
+            raise ValueError(f"{name} must have one array for each row, of one value per token; got other lengths")
+        value = np.concatenate([part for part in parts if part.size] or parts)
+    array = checks.host_array(value, name)
+    total = int(lengths.sum())
+    if array.shape != (total,):
+        raise ValueError(f"{name} must have shape ({total},), one per token; got {array.shape}")
+    return array
 
 
 def finite(values: Any, offsets: I64, name: str, first: int = 0) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "tests/native/check_kernels.cpp", *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
+SOURCES = [*sorted((ROOT / "tests/native").glob("*.cpp")), *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
 
 FLAGS = ["-std=c++17", "-O2", "-static", "-ffp-contract=off", "-fno-math-errno", "-DPYENGINE_TESTING", f"-I{ROOT}/csrc"]
 

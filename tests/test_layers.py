@@ -14,13 +14,13 @@ WORDS = {
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",
-    "multi_vector",
+    "multi_vector", "pooling",
 }  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "request", "dense", "maxsim", "maxsim_request", "ranges", "ranks", "explain"},
+    {"search", "request", "dense", "maxsim", "maxsim_request", "maxsim_scores", "ranges", "ranks", "explain"},
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

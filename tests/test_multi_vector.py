@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import tempfile
 import threading
@@ -177,6 +176,50 @@ def test_rerank_is_the_search_among_the_candidates() -> None:
         assert (index.rerank(QUERIES, one, 1, missing="skip").ids == -1).all()
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@codecs
+def test_scores_are_those_of_the_tokens_that_it_keeps(codec: str, originals: str | None, normalize: bool) -> None:
+    index = made(codec, originals, normalize)
+    index.remove([0, 4, 6, 39])
+    index.add([DOCS[6]], ids=[4])
+    docs, rng = index.tokens(index.ids), np.random.default_rng(3)
+    bias, weights = rng.standard_normal(37), np.array([1, -2, 0.5, 0], np.float32)
+    options: list[dict[str, Any]] = [{"reduce": reduce} for reduce in spec.MAXIMA]
+    options += [{"bias": bias, "query_weights": weights}, {"reduce": "softmax", "temperature": 0.5}]
+    place = rng.integers(0, [3, 37], (90, 2))
+    pairs = np.stack([place[:, 0], index.ids[place[:, 1]]], axis=1)
+    for each in options:
+        want = spec.scores(QUERIES, docs, normalize=normalize, **each)
+        np.testing.assert_array_equal(index.scores(QUERIES, **each), want)
+        np.testing.assert_array_equal(index.pairs(QUERIES, pairs, **each), want[place[:, 0], place[:, 1]])
+    found = index.scores(QUERIES)
+    assert (found.dtype, found.shape) == (np.float32, (3, 37))
+
+
+@pytest.mark.parametrize("backend", [each.name for each in pe.backends() if each.available and each.name != "faiss"])
+def test_every_backend_gives_the_same_scores(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "EVERYTHING", 50)  # so that pairs are scored in parts
+    index = made("int8", None)
+    index.remove([3])
+    pairs = np.stack([np.tile([2, 0, 1], 39), np.repeat(index.ids, 3)], axis=1)
+    want = index.scores(QUERIES)
+    np.testing.assert_array_equal(index.scores(QUERIES, backend=backend), want)
+    np.testing.assert_array_equal(index.pairs(QUERIES, pairs, backend=backend), want[[2, 0, 1]].T.ravel())
+
+
+def test_scores_of_nothing() -> None:
+    assert MultiVectorIndex(D).scores(QUERIES).shape == (3, 0)
+    assert made().scores(QUERIES.part(slice(0))).shape == (0, 40)
+    assert made().pairs(QUERIES, []).shape == (0,)
+
+
+def test_scores_of_tensors_are_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    queries = [torch.from_numpy(np.array(query)) for query in QUERIES]
+    assert torch.equal(made().scores(queries), torch.from_numpy(made().scores(QUERIES)))
+    assert torch.is_tensor(made().pairs(queries, torch.tensor([[0, 1]])))
+
+
 def test_short_names_of_codecs() -> None:
     assert [MultiVectorIndex(D, name).codec for name in ("f32", "bf16")] == ["float32", "bfloat16"]
 
@@ -220,40 +263,6 @@ def test_an_interrupted_iterator_adds_nothing() -> None:
     holds(index, range(42))
 
 
-def tampered(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """The manifest with a change, and a hash that fits."""
-    from pyengine import storage
-
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    content.pop("blake2b")
-    change(content)
-    path.write_text(json.dumps(content | {"blake2b": storage._content_hash(content)}, indent=1))
-
-
-@pytest.mark.parametrize("mmap", [False, True])
-def test_a_file_that_was_altered_is_refused(tmp_path: Path, mmap: bool) -> None:
-    made().save(tmp_path)
-    offsets = next(tmp_path.glob("data-*/offsets.npy"))
-    raw = bytearray(offsets.read_bytes())
-    raw[-9] = 99  # the offset before the last, far beyond the tokens
-    offsets.write_bytes(raw)
-    with pytest.raises(
-        ValueError, match=r"offsets\.npy was altered|must list offsets that rise from 0 to its 204 tokens"
-    ):
-        pe.load(tmp_path, mmap=mmap)
-
-
-def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
-    made().save(tmp_path)
-    tampered(tmp_path, lambda content: content.update(format="pyengine CubicIndex"))
-    with pytest.raises(ValueError, match="must describe a DenseIndex or MultiVectorIndex; got 'CubicIndex'"):
-        pe.load(tmp_path)
-    tampered(tmp_path, lambda content: content.update(format="pyengine MultiVectorIndex", tokens=-1))
-    with pytest.raises(ValueError, match="must give tokens as an integer of 0 or more; got -1"):
-        pe.load(tmp_path)
-
-
 BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
     (lambda _: MultiVectorIndex(0), "dim must be a positive integer below 2^31; got 0"),
     (lambda _: MultiVectorIndex(4, "float64"), "codec must be one of .*; got 'float64'"),
@@ -278,6 +287,14 @@ BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
     (lambda index: index.search(QUERIES, reduce="max"), "reduce must be one of .*; got 'max'"),
     (lambda index: index.search(QUERIES, query_weights=[1.0]), r"query_weights must have shape \(4,\), one per token"),
     (lambda index: index.search(QUERIES, rescore=2), "rescore must come with precision='fast'"),
+    (
+        lambda index: index.pairs(QUERIES, [[0, 1], [1, 77]]),
+        r"pairs\[:, 1\] must hold ids of documents; got 77, which is unknown",
+    ),
+    (lambda index: index.pairs(QUERIES, [[3, 1]]), r"pairs\[:, 0\] must hold numbers of the 3 queries; got 3"),
+    (lambda index: index.pairs(QUERIES, [1, 2]), r"pairs must have shape \[P, 2\]; got shape \(2,\)"),
+    (lambda index: index.pairs(QUERIES, [[0.0, 1.0]]), "pairs must hold integers; got dtype float64"),
+    (lambda index: index.scores(QUERIES, bias=[1.0]), r"bias must have shape \(40,\)"),
     (lambda index: index.rerank(QUERIES, [[1]]), "candidates must have one list per query, 3; got 1"),
     (lambda index: index.rerank(QUERIES, [[1]] * 3, missing="drop"), "missing must be one of 'error', 'skip'"),
     (lambda index: index.search(QUERIES, reduce="symmetric", query_weights=[1.0] * 4), "an index keeps none"),
@@ -331,6 +348,51 @@ def test_torch_decodes_a_block_at_a_time(codec: str, originals: str | None, monk
     tracemalloc.stop()
     assert most < 5 << 20
     conformance.same(found, spec.topk(Ragged.padded(QUERY), index.tokens(index.ids), 4), codec)
+
+
+@pytest.mark.parametrize("codec", ["int8", "residual2"])
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_originals_on_disk_are_streamed_from_a_map_and_never_held(
+    codec: str, in_chunks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "tokens.npy", LONG.values)
+    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    monkeypatch.setattr("pyengine.arrays.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 1 << 16)
+    index = MultiVectorIndex(64, codec, "disk", directory=tmp_path)
+    if codec == "residual2":
+        index.train(LONG.part(slice(100)))
+    docs = Ragged(mapped, LONG.offsets)
+    tracemalloc.start()
+    index.add((docs.part(slice(i, i + 90)) for i in range(0, len(docs), 90)) if in_chunks else docs)
+    index.save(tmp_path / "index")
+    found = index.search(QUERY, 4, precision="fast", rescore=10)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    arrays = index._contents.store.heads(len(index))
+    held = sum(array.nbytes for name, array in arrays.items() if name != "rows")
+    assert (
+        most < 2.5 * held + (1 << 19) < LONG.values.nbytes
+    )  # arrays in memory are copied as they grow, the rows are not
+    want = MultiVectorIndex(64, "float32")
+    want.add(LONG)
+    for each in (index, pe.load(tmp_path / "index", mmap=True)):
+        conformance.same(each.search(QUERY, 4), want.search(QUERY, 4), codec)
+    assert codec != "int8" or np.array_equal(found.ids, want.search(QUERY, 4).ids)
+
+
+@typed
+def test_scores_copy_no_tokens(codec: str, originals: str | None) -> None:
+    index = MultiVectorIndex(64, codec=codec, originals=originals)
+    index.add(LONG)
+    pairs = np.stack([np.zeros(len(index), np.int64), index.ids[::-1]], axis=1)
+    tracemalloc.start()
+    found = index.scores(QUERY), index.pairs(QUERY, pairs)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 18
+    np.testing.assert_array_equal(found[0][0, ::-1], found[1])
+    np.testing.assert_array_equal(found[0], pe.maxsim(QUERY, index.tokens(index.ids)))
 
 
 @typed

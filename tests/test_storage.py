@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import DenseIndex, conformance, exact, reference, storage
+from pyengine import DenseIndex, MultiVectorIndex, conformance, conformance_cases, exact, storage
 from pyengine.types import F32
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
@@ -25,6 +28,7 @@ D = 8
 RNG = np.random.default_rng(5)
 DOCS: F32 = RNG.standard_normal((40, D)).astype(np.float32)
 QUERIES: F32 = RNG.standard_normal((3, D)).astype(np.float32)
+TOKENS: list[F32] = [RNG.standard_normal((length, D)).astype(np.float32) for length in [0, 1, 5, 2, 30, 1, 0, 3] * 5]
 FIXTURES = Path(__file__).parent / "fixtures"
 IDS = [[23, 24, 27, 18], [11, 13, 20, 18]]  # of the fixtures' answer
 SCORE_BITS = [[1116733440, 1115160576, 1114112000, 1111752704], [1122238464, 1121452032, 1118175232, 1117519872]]
@@ -32,24 +36,56 @@ STORES = ["float32", *(["int8"] if exact.native() else [])]
 mapped = pytest.mark.parametrize("mmap", [False, True], ids=["read", "mapped"])
 
 
-def made(store: str, first: int = 0) -> DenseIndex:
-    index = DenseIndex(D, "dot", store)
-    index.add(DOCS, ids=np.arange(first, first + 40)[::-1])
-    index.remove([first + 3, first + 20])
-    return index
+@dataclass(frozen=True)
+class Kind:
+    """A kind of index, and what to fill it with."""
+
+    name: str
+    empty: Callable[[], Any]
+    docs: Any  # 40 of them
+    queries: Any
+
+    def made(self, first: int = 0) -> Any:
+        """38 documents."""
+        index = self.empty()
+        index.add(self.docs, ids=np.arange(first, first + 40)[::-1])
+        index.remove([first + 3, first + 20])
+        return index
+
+
+def dense(store: str, originals: str | None = "ram", metric: str = "dot") -> Kind:
+    made = partial(DenseIndex, D, metric, store, originals)
+    return Kind(f"dense-{store}-{originals}-{metric}", made, DOCS, QUERIES)
+
+
+def tokens(codec: str, originals: str | None = "ram") -> Kind:
+    return Kind(f"tokens-{codec}-{originals}", partial(MultiVectorIndex, D, codec, originals), TOKENS, QUERIES[None])
+
+
+KINDS = [dense(store) for store in conformance_cases.stores() if store != "matrix"]
+ON_DISK: list[Kind] = []
+if exact.native() is not None:
+    KINDS += [tokens("float32"), tokens("int8"), tokens("residual2", None), tokens("residual1")]
+    ON_DISK += [dense("int8", "disk"), tokens("int8", "disk"), tokens("residual2", "disk")]
+KILLED = [dense(STORES[-1]), *(each for each in KINDS if each.name == "tokens-int8-ram")]
+DENSE = [each for each in KINDS if each.name.startswith("dense")]
+some = partial(pytest.mark.parametrize, "kind", ids=lambda kind: kind.name)
+kinds = some(KINDS)
 
 
 @pytest.fixture
-def folder(store: str, tmp_path: Path) -> Path:
+def folder(kind: Kind, tmp_path: Path) -> Path:
     """A saved index."""
-    made(store).save(tmp_path / "index")
+    kind.made().save(tmp_path / "index")
     return tmp_path / "index"
 
 
-def same(found: DenseIndex, want: DenseIndex) -> None:
-    assert (found.dim, found.metric, found.originals) == (want.dim, want.metric, want.originals)
+def same(kind: Kind, found: Any, want: Any) -> None:
+    assert type(found) is type(want)
+    for name in want.settings:
+        assert getattr(found, name) == getattr(want, name)
     np.testing.assert_array_equal(found.ids, want.ids)
-    conformance.same(found.search(QUERIES, 50), want.search(QUERIES, 50), "after loading")
+    conformance.same(found.search(kind.queries, 50), want.search(kind.queries, 50), "after loading")
 
 
 def files(folder: Path) -> list[Path]:
@@ -60,67 +96,65 @@ def files(folder: Path) -> list[Path]:
 
 
 @mapped
-@pytest.mark.parametrize("metric", reference.METRICS)
+@some([*KINDS, *(dense(store, metric=metric) for store in STORES for metric in ("cosine", "l2"))])
 @pytest.mark.parametrize("n_docs", [0, 1, 40])
-def test_what_is_loaded_answers_as_what_was_saved(
-    store: str, metric: str, n_docs: int, mmap: bool, tmp_path: Path
-) -> None:
-    index = DenseIndex(D, metric, store)
-    index.add(DOCS[:n_docs])
+def test_what_is_loaded_answers_as_what_was_saved(kind: Kind, n_docs: int, mmap: bool, tmp_path: Path) -> None:
+    index = kind.empty()
+    index.add(kind.docs[:n_docs])
     index.save(tmp_path / "new" / "index")
-    same(pe.load(tmp_path / "new" / "index", mmap), index)
-    same(pe.load(str(tmp_path / "new" / "index"), mmap, verify=not mmap), index)
+    same(kind, pe.load(tmp_path / "new" / "index", mmap), index)
+    same(kind, pe.load(str(tmp_path / "new" / "index"), mmap, verify=not mmap), index)
 
 
 @mapped
-def test_a_loaded_index_lives_on(store: str, folder: Path, mmap: bool) -> None:
-    index, loaded = made(store), pe.load(folder, mmap)
+@kinds
+def test_a_loaded_index_lives_on(kind: Kind, folder: Path, mmap: bool) -> None:
+    index, loaded = kind.made(), pe.load(folder, mmap)
     for each in (index, loaded):
-        each.add(DOCS[:5])
+        each.add(kind.docs[:5])
         each.remove([0, 40, 41])
-        each.add(DOCS[7:8], ids=[3])
-    same(loaded, index)
+        each.add(kind.docs[7:8], ids=[3])
+    same(kind, loaded, index)
     assert index.ids[-4:].tolist() == [42, 43, 44, 3]
     loaded.compact()
-    same(loaded, index)
-    same(pe.load(folder, mmap), made(store))  # the files are as they were
+    same(kind, loaded, index)
+    same(kind, pe.load(folder, mmap), kind.made())  # the files are as they were
 
 
 @mapped
-def test_an_index_may_be_saved_where_it_was_loaded_from(store: str, folder: Path, mmap: bool) -> None:
+@kinds
+def test_an_index_may_be_saved_where_it_was_loaded_from(kind: Kind, folder: Path, mmap: bool) -> None:
     loaded = pe.load(folder, mmap)
     loaded.save(folder)
     loaded.remove([0])
     loaded.save(folder)
-    same(pe.load(folder, mmap), loaded)
+    same(kind, pe.load(folder, mmap), loaded)
     assert len(list(folder.iterdir())) == 2  # one manifest, one folder of data
 
 
-@pytest.mark.parametrize("originals", ["ram", "disk"])
 @mapped
-def test_originals_on_disk_are_saved_and_mapped(originals: str, mmap: bool, tmp_path: Path) -> None:
-    if exact.native() is None:
-        pytest.skip("the extension is not built")
-    index = DenseIndex(D, originals=originals)
-    index.add(DOCS)
+@some([*KILLED, *ON_DISK])
+def test_originals_on_disk_are_saved_and_mapped(kind: Kind, mmap: bool, tmp_path: Path) -> None:
+    index = kind.empty()
+    index.add(kind.docs)
     index.save(tmp_path)
     loaded = pe.load(tmp_path, mmap, directory=tmp_path)
     rows = loaded._contents.store.arrays["rows"].view
-    assert rows.flags.writeable == (originals == "ram" and not mmap)
-    same(loaded, index)
-    loaded.add(DOCS)
-    loaded.add(DOCS[:1])
-    index.add(np.concatenate([DOCS, DOCS[:1]]))
-    same(loaded, index)
+    assert rows.flags.writeable == (kind not in ON_DISK and not mmap)
+    same(kind, loaded, index)
+    loaded.add(kind.docs)
+    loaded.add(kind.docs[:1])
+    index.add(iter([kind.docs, kind.docs[:1]]))
+    same(kind, loaded, index)
     loaded.save(tmp_path)
-    same(pe.load(tmp_path), index)
+    same(kind, pe.load(tmp_path), index)
 
 
+@kinds
 def test_an_npy_file_is_what_numpy_reads(folder: Path) -> None:
     for path in files(folder):
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
-            assert len(array) == 38
             assert storage._header(array.dtype, array.shape) == path.read_bytes()[: -array.nbytes]
 
 
@@ -140,23 +174,25 @@ def test_format_version_1_keeps_loading(fixture: str, mmap: bool) -> None:
 # --- Where to ---------------------------------------------------------------------------------------------------------
 
 
-def test_other_peoples_folders_are_left_alone(store: str, tmp_path: Path) -> None:
+@kinds
+def test_other_peoples_folders_are_left_alone(kind: Kind, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match=r"path must be an empty folder.* which holds 'letter.txt'"):
-        made(store).save(tmp_path)
+        kind.made().save(tmp_path)
     with pytest.raises(ValueError, match=r"path must be a folder, or new; got .*letter.txt', which is a file"):
-        made(store).save(tmp_path / "letter.txt")
+        kind.made().save(tmp_path / "letter.txt")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text('{"name": "an app"}')
     with pytest.raises(ValueError, match=r"path must be an empty folder.* which holds 'manifest.json'"):
-        made(store).save(tmp_path / "other")
+        kind.made().save(tmp_path / "other")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["letter.txt", "manifest.json", "other"]
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace", "mkdir"])
 @pytest.mark.parametrize("after", range(12))
+@some(KILLED)
 def test_a_save_that_fails_leaves_what_was_there(
-    folder: Path, store: str, failing: str, after: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, kind: Kind, failing: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, left = getattr(os, failing), after
 
@@ -170,18 +206,19 @@ def test_a_save_that_fails_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr(os, failing, full)
         with suppress(OSError):
-            made(store, first=100).save(folder)
+            kind.made(100).save(folder)
     loaded = pe.load(folder)
-    same(loaded, made(store, first=100 if loaded.ids.min() >= 100 else 0))
+    same(kind, loaded, kind.made(100 if loaded.ids.min() >= 100 else 0))
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
-def test_saves_at_once_and_changes_meanwhile_leave_one_whole_state(store: str, tmp_path: Path) -> None:
-    index = made(store)
+@kinds
+def test_saves_at_once_and_changes_meanwhile_leave_one_whole_state(kind: Kind, tmp_path: Path) -> None:
+    index = kind.made()
 
     def change() -> None:
         for _ in range(60):
-            index.add(DOCS)
+            index.add(kind.docs)
             index.remove(index.ids[-40:])
 
     def save() -> None:
@@ -198,10 +235,11 @@ def test_saves_at_once_and_changes_meanwhile_leave_one_whole_state(store: str, t
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
+@some(KILLED)
+def test_kill_9_leaves_the_old_index_or_the_new_one(kind: Kind, tmp_path: Path) -> None:
     """200 times: a process that saves two states by turns is killed at a random moment."""
     rng, path = np.random.default_rng(17), tmp_path / "index"
-    states = [made(STORES[-1]), made(STORES[-1], first=1000)]
+    states = [kind.made(), kind.made(1000)]
     states[0].save(path)
     last, changes, longest = 0, 0, 0.01  # seconds
     for _ in range(200):
@@ -218,7 +256,7 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         loaded = pe.load(path)
         found = int(loaded.ids.min() >= 1000)
-        same(loaded, states[found])
+        same(kind, loaded, states[found])
         changes += found != last
         longest *= 0.9 if found != last else 1.1  # however fast the disk is, about half of the kills come after a save
         last = found
@@ -231,6 +269,7 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
 
 
 @mapped
+@kinds
 def test_a_truncated_or_longer_file_is_refused(folder: Path, mmap: bool) -> None:
     for path in files(folder):
         whole = path.read_bytes()
@@ -244,8 +283,9 @@ def test_a_truncated_or_longer_file_is_refused(folder: Path, mmap: bool) -> None
 
 
 @mapped
-def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, store: str, mmap: bool) -> None:
-    rng, want = np.random.default_rng(9), made(store)
+@kinds
+def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, kind: Kind, mmap: bool) -> None:
+    rng, want = np.random.default_rng(9), kind.made()
     for _ in range(300):
         path = files(folder)[rng.integers(len(files(folder)))]
         whole = path.read_bytes()
@@ -261,25 +301,26 @@ def test_a_flipped_bit_is_noticed_or_harmless(folder: Path, store: str, mmap: bo
             assert mmap or path.name == "manifest.json", path
             if mmap:
                 with suppress(ValueError):
-                    loaded.search(QUERIES, 50)  # whatever it answers
+                    loaded.search(kind.queries, 50)  # whatever it answers
             else:
-                same(loaded, want)  # a blank for another
+                same(kind, loaded, want)  # a blank for another
         assert named
         path.write_bytes(whole)
 
 
-def test_mapped_arrays_full_of_garbage_do_not_crash(folder: Path) -> None:
+@kinds
+def test_mapped_arrays_full_of_garbage_do_not_crash(folder: Path, kind: Kind) -> None:
     """They are refused, at loading or at searching, or answer somehow."""
     for path in files(folder):
-        if path.stem in ("rows", "codes", "norms", "scale", "residual"):
+        if path.suffix == ".npy":
             whole = path.read_bytes()
             for garbage in (b"\xff", b"\x7f", b"\x80\x00", b"\xf0\x7f\x00\x00"):
                 path.write_bytes(whole[:128] + (garbage * len(whole))[: len(whole) - 128])
                 for precision in ("exact", "fast"):
                     with suppress(ValueError):
                         loaded = pe.load(folder, mmap=True)
-                        loaded.search(QUERIES, 50, precision=precision)
-                        loaded.search(QUERIES, 5, precision=precision, num_threads=3)
+                        loaded.search(kind.queries, 50, precision=precision)
+                        loaded.search(kind.queries, 5, precision=precision, num_threads=3)
             path.write_bytes(whole)
 
 
@@ -337,10 +378,29 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[Manifest], object], str]] = {
 }
 
 
+BAD_OF_TOKENS: dict[str, tuple[Callable[[Manifest], object], str]] = {
+    "another kind": (
+        lambda content: content.update(format="pyengine CubicIndex"),
+        "must describe a DenseIndex or MultiVectorIndex; got 'CubicIndex'",
+    ),
+    "tokens below 0": (lambda content: content.update(tokens=-1), "give tokens as an integer of 0 or more; got -1"),
+    "fewer tokens": (lambda content: content.update(tokens=200), "must describe array 'rows'"),
+    "enormous": (lambda content: content.update(tokens=1 << 62), "must describe array 'rows'"),
+    "fewer documents": (lambda content: content.update(documents=37), "must describe array 'ids'"),
+    "an array less": (lambda content: content["arrays"].pop("offsets"), "must list the arrays ids, "),
+    "offsets of another shape": (entry("offsets", shape=[38]), "must describe array 'offsets'"),
+    "an unknown codec": (lambda content: content.update(codec="pq"), "index that this pyengine knows; got codec"),
+}
+
+
 @mapped
-@pytest.mark.parametrize("case", BAD_MANIFESTS)
-def test_a_manifest_made_by_hand_is_refused(folder: Path, case: str, mmap: bool) -> None:
-    change, says = BAD_MANIFESTS[case]
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [*product(DENSE, BAD_MANIFESTS), *product(KILLED[1:], BAD_OF_TOKENS)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_manifest_made_by_hand_is_refused(folder: Path, kind: Kind, case: str, mmap: bool) -> None:
+    change, says = (BAD_MANIFESTS if kind in DENSE else BAD_OF_TOKENS)[case]
     rewrite(folder, change)
     with pytest.raises(ValueError, match=says) as caught:
         pe.load(folder, mmap)
@@ -356,12 +416,23 @@ BAD_ARRAYS: dict[str, tuple[str, np.ndarray, str]] = {
     "a norm of NaN": ("norms", np.where(WHOLE == 7, np.nan, 1.0), "'norms' of finite numbers"),
     "an infinite norm": ("norms", np.where(WHOLE == 7, np.inf, 1.0), "'norms' of finite numbers"),
 }
+OFFSETS = np.cumsum([0, *(len(each) for row, each in enumerate(TOKENS) if 39 - row not in (3, 20))])
+BAD_OFFSETS: dict[str, tuple[str, np.ndarray, str]] = {
+    "offsets that fall": ("offsets", np.where(np.arange(39) == 7, 999, OFFSETS), "offsets that rise from 0 to its"),
+    "offsets below 0": ("offsets", np.where(np.arange(39) == 7, -1, OFFSETS), "offsets that rise from 0 to its"),
+    "offsets from 1": ("offsets", np.maximum(1, OFFSETS), "offsets that rise from 0 to its"),
+    "offsets that end early": ("offsets", np.minimum(OFFSETS[-1] - 1, OFFSETS), "offsets that rise from 0 to its"),
+}
 
 
 @mapped
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_values_that_no_index_saves_are_refused(folder: Path, case: str, mmap: bool) -> None:
-    name, values, says = BAD_ARRAYS[case]
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [*product(DENSE, BAD_ARRAYS), *product(KILLED[1:], BAD_OFFSETS)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_values_that_no_index_saves_are_refused(folder: Path, kind: Kind, case: str, mmap: bool) -> None:
+    name, values, says = (BAD_ARRAYS | BAD_OFFSETS)[case]
     rewrite(folder, lambda content: None, {name: values})
     with pytest.raises(ValueError, match=says):
         pe.load(folder, mmap)
@@ -369,6 +440,7 @@ def test_values_that_no_index_saves_are_refused(folder: Path, case: str, mmap: b
 
 @mapped
 @pytest.mark.parametrize("what", ["a link", "a linked folder", "a pipe", "a folder", "nothing"])
+@some(KILLED)
 def test_only_files_of_the_folder_are_opened(folder: Path, tmp_path: Path, mmap: bool, what: str) -> None:
     path = next(path for path in files(folder) if path.name == "norms.npy")
     if what == "a linked folder":
@@ -389,6 +461,7 @@ def test_only_files_of_the_folder_are_opened(folder: Path, tmp_path: Path, mmap:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[" * 60_000, b"9" * 5000, b'{"format": 1e999}', b"\xff\xfe", b"[1]" * 40_000]
 )
+@some(KILLED)
 def test_a_manifest_that_is_none_is_refused(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"manifest.json must be the manifest of a saved index"):

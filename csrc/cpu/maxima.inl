@@ -46,12 +46,15 @@ struct Maxima {
   INLINE_MEMBER void add(const I* products, int token) {
     if (__builtin_expect(token == *end, 0)) next_doc();
     const F factor = splat(scale[token]);
-    if (added) return add_centroid(products, factor, added + (centroid[token] < last_added ? centroid[token] : last_added) * stride);
+    if (added) {
+      const int row = centroid[token] < last_added ? centroid[token] : last_added;
+      return add_centroid(products, factor, added + row * stride);
+    }
 #pragma GCC unroll 8
     for (int v = 0; v < WIDTH; ++v) best[v] = maximum(__builtin_convertvector(products[v], F) * factor, best[v]);
   }
 
-  // Rows of MAX_PANELS panels of products, of tokens of one document: as a tree, so that few maxima wait for one another.
+  // Rows of MAX_PANELS panels of products, of tokens of one document: as a tree, so that few maxima wait for others.
   INLINE_MEMBER void add_four(const int32_t* products, int token) {
 #pragma GCC unroll 8
     for (int v = 0; v < WIDTH; ++v)

@@ -27,8 +27,8 @@ struct Tokens {
   int64_t count(int64_t i) const { return offsets[i + 1] - offsets[i]; }
 };
 
-// How the maxima make a score: of the query's tokens summed or averaged, or averaged in both directions. The others take
-// what is softer than a maximum, or no maximum (maxsim_soft.h).
+// How the maxima make a score: of the query's tokens summed or averaged, or averaged in both directions. The others
+// take what is softer than a maximum, or no maximum (maxsim_soft.h).
 enum class Reduction { sum, mean, symmetric, softmax, pooled, aligned };
 
 // A score with its document's bias, rounded once; -inf stays.

@@ -17,8 +17,8 @@ struct Choices {
   const float* weights;     // optional, one for each token of all choosers
 };
 
-// Adds to the gradients [T, dim] of all tokens of both sides, null where one is not wanted. Whatever the number of threads, each row is summed in the
-// order of the pairs.
+// Adds to the gradients [T, dim] of all tokens of both sides, null where one is not wanted. Whatever the number of
+// threads, each row is summed in the order of the pairs.
 void maxsim_backward(const Tokens& choosers, const Tokens& chosen, const Choices& choices, float* chooser_gradient,
                      float* chosen_gradient, int threads, const Interrupt& interrupt);
 

@@ -138,7 +138,8 @@ class PairScorer {
   void finish(const Running& pair, int64_t doc_tokens) {
     const int count = pair.query->count;
     const int64_t at = pair.place->at;
-    answers_.scores[at] = rounded_score(score(pair, count, static_cast<double>(doc_tokens)), pairs_.bias, pair.place->row);
+    const double exactly = score(pair, count, static_cast<double>(doc_tokens));
+    answers_.scores[at] = rounded_score(exactly, pairs_.bias, pair.place->row);
     if (answers_.winners) std::copy_n(winner_.data() + pair.at, count, answers_.winners + answers_.winners_at[at]);
     if (answers_.columns && count == 0)
       std::fill_n(answers_.columns + answers_.columns_at[at], doc_tokens, -1);

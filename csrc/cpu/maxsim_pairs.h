@@ -20,8 +20,8 @@ struct TokenPairs {
   const double* bias;
 };
 
-// Where the answers go. Winners of pair p begin at its place, one for each of the query's tokens: the number, within the
-// document, of the token that makes the maximum, -1 where there is none. Columns: the same the other way round.
+// Where the answers go. Winners of pair p begin at its place, one for each of the query's tokens: the number, within
+// the document, of the token that makes the maximum, -1 where there is none. Columns: the same the other way round.
 struct PairAnswers {
   float* scores;               // [n]
   int32_t* winners;            // optional, with winners_at [n]

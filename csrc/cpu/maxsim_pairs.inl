@@ -79,8 +79,10 @@ static int token_words(int dim) { return dim; }
 constexpr double TOKEN_ROUNDING = 0;
 constexpr decltype(KernelTable::round_token) round_token = nullptr;
 
-static void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words, float* out) {
-  multiply_tokens(static_cast<const float*>(rows), stride, count, static_cast<const float*>(panels), n_panels, words, out);
+static void estimate_tokens(const void* rows, size_t stride, int count, const void* panels, int n_panels, int words,
+                            float* out) {
+  multiply_tokens(static_cast<const float*>(rows), stride, count, static_cast<const float*>(panels), n_panels, words,
+                  out);
 }
 
 #endif

@@ -13,7 +13,7 @@
 namespace pyengine {
 namespace {
 
-constexpr int64_t CENTROID_LANES = 64;  // of query tokens at most, whose products with centroids are looked up: more decode once
+constexpr int64_t CENTROID_LANES = 64;  // query tokens whose products with centroids are looked up: more decode once
 constexpr double LARGEST_CENTROID = 1e15, SMALLEST_UNIT = 1e-6;  // beyond, such products could over- or underflow
 constexpr int64_t MAXIMA_BYTES = 64 << 10;  // that a thread holds, unless the queries have more tokens
 
@@ -62,8 +62,8 @@ double largest_centroid(const TokenSearch& search, int64_t lanes, double norm_un
   for (int64_t c = 0; c < rows.n_centroids; ++c)
     largest = std::max(largest, kernels().square_f32(rows.centroids + c * rows.width, rows.width));
   const double size = std::sqrt(static_cast<double>(largest)) * (1 + 0x1p-8);
-  const bool usable = norm_unit > SMALLEST_UNIT && norm_unit < LARGEST_CENTROID && size < LARGEST_CENTROID * std::min(1.0, norm_unit);
-  return usable ? size : -1;
+  if (!(norm_unit > SMALLEST_UNIT && norm_unit < LARGEST_CENTROID)) return -1;
+  return size < LARGEST_CENTROID * std::min(1.0, norm_unit) ? size : -1;
 }
 
 // One block of queries against the whole corpus.
@@ -72,13 +72,15 @@ class TokenScan {
   TokenScan(const TokenSearch& search, const Corpus& tokens, const Considered& considered, int64_t first_query,
             int64_t count, int64_t k, const TokenScanPlan& plan, double norm_unit, double offset_unit, int threads,
             const Interrupt& interrupt)
-      : search_(search), tokens_(tokens), considered_(considered), first_query_(first_query), plan_(plan), threads_(threads),
-        interrupt_(interrupt), depth_((tokens.dims + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP), offset_unit_(offset_unit),
-        queries_(search, tokens, first_query, count, depth_, norm_unit, offset_unit, plan.deviations, kernels(), threads,
-                 interrupt),
+      : search_(search), tokens_(tokens), considered_(considered), first_query_(first_query), plan_(plan),
+        threads_(threads), interrupt_(interrupt), depth_((tokens.dims + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP),
+        offset_unit_(offset_unit),
+        queries_(search, tokens, first_query, count, depth_, norm_unit, offset_unit, plan.deviations, kernels(),
+                 threads, interrupt),
         selection_({k, plan.sample_rank, plan.width}, tokens.dims, queries_.scalings(), queries_.cautions(), threads,
                    kernels()),
-        run_docs_(std::max<int64_t>(1, std::min<int64_t>(plan.tile, MAXIMA_BYTES / 4 / std::max<int64_t>(1, queries_.lanes())))) {
+        run_docs_(std::clamp<int64_t>(MAXIMA_BYTES / 4 / std::max<int64_t>(1, queries_.lanes()), 1,
+                                      std::max<int64_t>(1, plan.tile))) {
     for (int64_t q = 0; q < count; ++q) {
       any_empty_ |= queries_.empty(q);
       if (search.floor) selection_.set_floor(q, search.floor[first_query + q]);
@@ -162,7 +164,8 @@ class TokenScan {
       queries_.maxima(part, worker.maxima.data());
     }
     for (int d = 0; d < n; ++d)
-      consider(worker.docs[d], worker.maxima.data() + d * lanes, {worker.weight[d], worker.residual[d], 0, 0}, extent, thread);
+      consider(worker.docs[d], worker.maxima.data() + d * lanes, {worker.weight[d], worker.residual[d], 0, 0}, extent,
+               thread);
   }
 
   // A document for every query; `maxima` is null where it has no tokens.
@@ -219,7 +222,8 @@ CandidateLists propose_tokens(const TokenSearch& search, int64_t k, const TokenS
     int64_t count = 1;
     const int64_t* offsets = search.queries.offsets + first;
     while (first + count < search.queries.n && offsets[count + 1] - offsets[0] <= plan.query_tokens) ++count;
-    TokenScan(search, tokens, considered, first, count, k, bounded, norm_unit, largest_bias, useful, interrupt).run(out);
+    TokenScan scan(search, tokens, considered, first, count, k, bounded, norm_unit, largest_bias, useful, interrupt);
+    scan.run(out);
     first += count;
   }
   return out;

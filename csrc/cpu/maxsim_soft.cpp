@@ -89,19 +89,22 @@ class SoftScorer {
     }
   }
 
-  // The cosine of the one query token with the sum of the document's tokens (or their unit vectors), each times its power.
+  // The cosine of the one query token with the sum of the document's tokens (or their unit vectors), each times its
+  // power.
   double pooled(const double* powers, int64_t first, int64_t tokens) {
     pool_.assign(width_, 0.0);
     for (int64_t done = 0; done < tokens; done += DOC_ROWS) {
       const int count = static_cast<int>(std::min<int64_t>(DOC_ROWS, tokens - done));
-      const double* rows = tokens > DOC_ROWS ? read(first + done, count) : wide_docs_.data();  // those that were multiplied
+      const double* rows = tokens > DOC_ROWS ? read(first + done, count) : wide_docs_.data();  // still there
       for (int r = 0; r < count; ++r) {
-        const double factor = !pairs_.normalize ? powers[done + r] : doc_norms_[r] > 0 ? powers[done + r] / doc_norms_[r] : 0.0;
+        double factor = powers[done + r];
+        if (pairs_.normalize) factor = doc_norms_[r] > 0 ? factor / doc_norms_[r] : 0.0;
         table_.add_scaled_f64(rows + static_cast<size_t>(r) * width_, factor, width_, pool_.data());
       }
     }
-    const double norms = std::sqrt(product(wide_queries_.data(), wide_queries_.data())) * std::sqrt(product(pool_.data(), pool_.data()));
-    return norms > 0 ? product(wide_queries_.data(), pool_.data()) / norms : 0.0;
+    const double *query = wide_queries_.data(), *pool = pool_.data();
+    const double norms = std::sqrt(product(query, query)) * std::sqrt(product(pool, pool));
+    return norms > 0 ? product(query, pool) / norms : 0.0;
   }
 
   // By the specification, of any doubles.
@@ -156,8 +159,10 @@ void soft_pairs(const TokenPairs& pairs, float* scores, int threads, const Inter
     order_by_row(places, pairs.docs.n);
     const int64_t n = static_cast<int64_t>(places.size());
     parallel_for((n + PAIRS - 1) / PAIRS, threads, interrupt, [&](int64_t run, int thread) {
-      for (int64_t i = run * PAIRS; i < std::min(n, (run + 1) * PAIRS); ++i)
-        scores[places[i].at] = rounded_score((*scorers[thread])(places[i].query, places[i].row), pairs.bias, places[i].row);
+      for (int64_t i = run * PAIRS; i < std::min(n, (run + 1) * PAIRS); ++i) {
+        const Place& place = places[i];
+        scores[place.at] = rounded_score((*scorers[thread])(place.query, place.row), pairs.bias, place.row);
+      }
     });
   }
 }

@@ -1,5 +1,6 @@
-// Softmax over document tokens in float64, part of kernels.inl: no operation but those of the specification, so that the
-// bits are the same everywhere. (Products of two float32 are exact in float64, and fma then rounds as the sum would.) Rows of doubles are padded with zeros to LANES, which changes no lane.
+// Softmax over document tokens in float64, part of kernels.inl: no operation but those of the specification, so that
+// the bits are the same everywhere. (Products of two float32 are exact in float64, and fma then rounds as the sum
+// would.) Rows of doubles are padded with zeros to LANES, which changes no lane.
 
 typedef uint64_t L __attribute__((vector_size(4 * W)));
 
@@ -37,7 +38,8 @@ INLINE void multiply_rows(const double* queries, const double* rows, int n_rows,
   for (; r < n_rows; ++r) multiply_tile<N_QUERIES, 1>(queries, rows + r * static_cast<size_t>(n), n, out + r, stride);
 }
 
-static void products_f64(const double* queries, int n_queries, const double* rows, int n_rows, int n, double* out, size_t stride) {
+static void products_f64(const double* queries, int n_queries, const double* rows, int n_rows, int n, double* out,
+                         size_t stride) {
   int q = 0;
   for (; q + SOFT_TILE <= n_queries; q += SOFT_TILE)
     multiply_rows<SOFT_TILE>(queries + q * static_cast<size_t>(n), rows, n_rows, n, out + q * stride, stride);
@@ -48,10 +50,11 @@ static void products_f64(const double* queries, int n_queries, const double* row
 // e^x for x in [EXP_LEAST, 0]: 2^k e^r with |r| <= ln 2 / 2, by the Taylor series.
 constexpr double EXP_LEAST = -200;
 INLINE D exp_d(D x) {
-  constexpr double LOG2_E = 1.4426950408889634, LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
+  constexpr double LOG2_E = 1.4426950408889634;
+  constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
   constexpr double NEAREST = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
-  constexpr double SERIES[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
-                               1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1, 1};
+  constexpr double SERIES[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                               1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1, 1};
   const D shifted = x * LOG2_E + NEAREST, k = shifted - NEAREST;
   const D r = (x - k * LN2_HIGH) - k * LN2_LOW;
   D sum = SERIES[0] + D{};

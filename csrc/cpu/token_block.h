@@ -1,10 +1,11 @@
 // Token vectors as the kernels of MaxSim take them: a query's packed in panels, a document's in blocks of rows.
 //
 // The bound. u = 2^-24, gamma_n = n u / (1 - n u). Estimates take q^ for q' (q times a power of two, or 1/|q|) and d^
-// for d: |q^ - q'| = m, |d^ - d| <= r |d|, both 0 where floats are taken as they are. n rounded operations make E off by
+// for d: |q^ - q'| = m, |d^ - d| <= r |d|, both 0 where floats are taken as they are. n rounded operations make
+// E off by
 //   |E - <q',d>| <= gamma_n |q^||d^| + |q^||d^ - d| + |q^ - q'||d| <= ((|q'| + m) (gamma_n (1 + r) + r) + m) |d|.
-// A scale t = 1/|d| of relative error n' u and the rounding of the bound itself raise n. Where floats are denormal, what
-// is off by 2^-126 at most lies in FLOOR_QUERY * FLOOR_DOC * dim. So |t E - t <q',d>| <= error_i weight_j with
+// A scale t = 1/|d| of relative error n' u and the rounding of the bound itself raise n. Where floats are denormal,
+// what is off by 2^-126 at most lies in FLOOR_QUERY * FLOOR_DOC * dim. So |t E - t <q',d>| <= error_i weight_j with
 //   error_i = (|q'_i| + m) (gamma (1 + r) + r) + m + FLOOR_QUERY,  weight_j = t (|d_j| + dim FLOOR_DOC).
 #pragma once
 

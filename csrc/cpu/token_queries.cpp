@@ -20,16 +20,17 @@ std::vector<int64_t> offsets_from(const Tokens& queries, int64_t first, int64_t 
   return offsets;
 }
 
-// Bound on the relative error of a float32 sum of n products, by vectors of 4 lanes or more, with what underflow may do.
+// Bound on the relative error of a float32 sum of n products, by vectors of 4 lanes or more, and of what underflows.
 double sum_error(int64_t n) { return (static_cast<double>(n) / 4 + 16) * 0x1p-23; }
 
 }  // namespace
 
 TokenQueries::TokenQueries(const TokenSearch& search, const Corpus& tokens, int64_t first, int64_t count, int depth,
-                           double norm_unit, double offset_unit, double deviations, const KernelTable& table, int threads,
-                           const Interrupt& interrupt)
+                           double norm_unit, double offset_unit, double deviations, const KernelTable& table,
+                           int threads, const Interrupt& interrupt)
     : table_(table), rows_(reinterpret_cast<const float*>(search.queries.rows.at(search.queries.offsets[first]))),
-      dim_(tokens.dims), depth_(depth), relative_(relative_error(tokens.dims)), offsets_(offsets_from(search.queries, first, count)),
+      dim_(tokens.dims), depth_(depth), relative_(relative_error(tokens.dims)),
+      offsets_(offsets_from(search.queries, first, count)),
       tokens_(unit_vectors(tokens), {reinterpret_cast<const float*>(search.queries.rows.data), search.queries.total()},
               search.queries.offsets[first], offsets_.back(), depth, false, 1, 0, table, threads, interrupt),
       factors_(tokens_.padded()), terms_(count), scalings_(count), cautions_(count) {
@@ -64,7 +65,8 @@ void TokenQueries::set_terms(int64_t query, const TokenSearch& search, int64_t f
 }
 
 AlignedVector<float> TokenQueries::products(const Rows& rows, double norm_unit) const {
-  AlignedVector<float> panels(static_cast<size_t>(lanes()) * dim_), out(static_cast<size_t>(lanes()) * rows.n_centroids);
+  AlignedVector<float> panels(static_cast<size_t>(lanes()) * dim_);
+  AlignedVector<float> out(static_cast<size_t>(lanes()) * rows.n_centroids);
   for (int64_t i = 0; i < offsets_.back(); ++i) {
     const PreparedQueries::Part part = tokens_.part(i);
     const double unit = part.norm * part.scale * norm_unit, factor = unit > 0 ? 1 / unit : 0;

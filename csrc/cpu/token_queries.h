@@ -1,7 +1,8 @@
 // A block of late-interaction queries prepared for scanning: their tokens as panels, and the terms of their bounds.
 //
-// For query tokens q_i ~ |q_i| s_i c_i, off by e_i |q_i|, and document tokens d_j ~ w_j a_j c_j, off by w_j r_j (c: int8 codes),
-// the maximum over j is off by at most |q_i| (e_i (W + R) + R), W and R being the largest w_j and w_j r_j. A score sums these over i.
+// For query tokens q_i ~ |q_i| s_i c_i, off by e_i |q_i|, and document tokens d_j ~ w_j a_j c_j, off by w_j r_j (c:
+// int8 codes), the maximum over j is off by at most |q_i| (e_i (W + R) + R), W and R being the largest w_j and w_j r_j.
+// A score sums these over i.
 #pragma once
 
 #include <vector>
@@ -20,8 +21,9 @@ struct TokenTerms {
 class TokenQueries {
  public:
   // Queries [first, first + count). `tokens` are the documents' tokens as a corpus, for cosine or dot.
-  TokenQueries(const TokenSearch& search, const Corpus& tokens, int64_t first, int64_t count, int depth, double norm_unit,
-               double offset_unit, double deviations, const KernelTable& table, int threads, const Interrupt& interrupt);
+  TokenQueries(const TokenSearch& search, const Corpus& tokens, int64_t first, int64_t count, int depth,
+               double norm_unit, double offset_unit, double deviations, const KernelTable& table, int threads,
+               const Interrupt& interrupt);
 
   int64_t count() const { return static_cast<int64_t>(terms_.size()); }
   int64_t lanes() const { return tokens_.padded(); }  // of a row of maxima
@@ -29,8 +31,8 @@ class TokenQueries {
   const std::vector<Scaling>& scalings() const { return scalings_; }
   const std::vector<double>& cautions() const { return cautions_; }
 
-  // What the centroids of residuals [C, D] add to the products of `maxima`, where tiles are coded without: [C, lanes]. Weights
-  // are in norm_unit.
+  // What the centroids of residuals [C, D] add to the products of `maxima`, where tiles are coded without: [C, lanes].
+  // Weights are in norm_unit.
   AlignedVector<float> products(const Rows& rows, double norm_unit) const;
 
   // KernelTable::token_maxima for all of the block.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact, exact_maxsim
+from pyengine.backends import centring
 from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problem import ALL, Codes, DenseProblem, Documents
@@ -62,7 +63,7 @@ class CpuBackend(Backend):
         plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
         small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
         several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
-        return plain and small and several and self._listed(problem) is None
+        return plain and small and several and self._listed(problem) is None and centring.centre(problem) is None
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.
@@ -83,21 +84,23 @@ class CpuBackend(Backend):
         listed = self._listed(problem)
         if listed is not None and len(listed) <= max(self.few, problem.k):
             return _everything(problem, listed)
+        problem, shift = centring.shifted(problem)
         launch = self.plan(problem, width, None if listed is None else len(listed)).launch()
         hints = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": listed}
         corpus = exact.corpus(problem, scan=True)
         *found, _ = kernels.propose(corpus, problem.queries, problem.k, **launch, **hints)
-        return Candidates(*found)
+        return centring.restored(Candidates(*found), shift)
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         """One pass of the scan, whose thresholds are the floors and never rise."""
         kernels = exact.native()
         assert kernels is not None
+        problem, shift = centring.shifted(problem)
         launch = self.plan(replace(problem, k=1), self.first_width(problem)).launch() | {"sample": 0, "width": 4 * ALL}
         corpus = exact.corpus(problem, scan=True)
         limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": self._listed(problem)}
         *found, above = kernels.propose(corpus, problem.queries, ALL, **launch, **limits)
-        yield np.arange(problem.n_queries), Candidates(*found), above
+        yield np.arange(problem.n_queries), centring.restored(Candidates(*found), shift), above
 
     def _listed(self, problem: DenseProblem) -> NDArray[np.int32] | None:
         """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
@@ -126,6 +129,8 @@ class CpuBackend(Backend):
             "reads": f"{read:,} bytes, and {row_bytes(problem.docs.rows):,} more per candidate refined",
             "computes": f"{plan.operations:,} int8 operations",
         }
+        if centring.centre(problem) is not None:
+            facts["centre"] = "documents lie far from the origin: coded relative to their mean, at the first search"
         return facts, rejected | plan.rejected
 
     def _filter(self, problem: DenseProblem, listed: NDArray[np.int32] | None) -> str:

@@ -139,5 +139,18 @@ class TokenLife(Life):
             if bits(found) != bits(want):
                 raise Wrong(f"maxsim, allow {few.truth}: {found}; must be {want}")
 
+        self.scores(docs, ids)
+
+    def scores(self, docs: Ragged, ids: Any) -> None:
+        """Of the first documents as queries, with all, and with one each."""
+        queries = docs.part(slice(0, 2))
+        want = reference_maxsim.scores(queries, docs, normalize=self.normalize)
+        each = np.arange(len(queries))
+        pairs = np.stack([each, ids[: len(queries)]], axis=1)
+        found = self.tally.call("scores", True, lambda: self.index.scores(queries))
+        some = self.tally.call("pairs", True, lambda: self.index.pairs(queries, pairs))
+        if bits((found, some)) != bits((want, want[each, each])):
+            raise Wrong(f"scores {found}, pairs {some}; must be {want}")
+
     def queries(self) -> Any:
         return np.ones((3, 2, self.dim), np.float32)

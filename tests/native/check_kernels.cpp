@@ -1,51 +1,14 @@
 // Checks every kernel table of the machine it runs on against plain loops; prints the tables, exits 1 at a difference.
 // Lets an instruction set be checked under an emulator, without Python: see tests/test_cross_compiled.py.
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <random>
 #include <set>
 #include <tuple>
-#include <vector>
 
+#include "checks.h"
 #include "cpu/dispatch.h"
-#include "cpu/kernels.h"
 
 using namespace pyengine;
 
 namespace {
-
-std::mt19937 engine(7);
-
-void require(bool holds, const KernelTable& table, const char* what, int n) {
-  if (holds) return;
-  std::printf("%s: %s is wrong at n = %d\n", table.name, what, n);
-  std::exit(1);
-}
-
-std::vector<float> random_floats(size_t n, float scale) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& x : values) x = scale * normal(engine);
-  return values;
-}
-
-std::vector<float> random_sizes(size_t n, float scale) {
-  std::vector<float> values = random_floats(n, scale);
-  for (float& x : values) x = std::fabs(x);
-  return values;
-}
-
-double lanes(const float* a, const float* b, int n, bool difference) {
-  double lane[8] = {};
-  for (int i = 0; i < n; ++i) {
-    const double x = a[i], y = b[i], d = x - y;
-    const double term = difference ? d * d : x * y;
-    lane[i % 8] += term;
-  }
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
 
 void check_float64(const KernelTable& table, int n) {
   const std::vector<float> wanted = random_floats(n * PAIR_BLOCK, 3), docs = random_floats(n * PAIR_BLOCK, 1e-3f);
@@ -57,7 +20,7 @@ void check_float64(const KernelTable& table, int n) {
       (difference ? table.l2_f64 : table.dot_f64)(queries, rows, rows, count, n, out);
       for (int r = 0; r < count; ++r) {
         const double want = lanes(queries[r], rows[r], n, difference);
-        require(std::memcmp(&out[r], &want, sizeof want) == 0, table, difference ? "l2_f64" : "dot_f64", n);
+        require(same_bits(out[r], want), table, difference ? "l2_f64" : "dot_f64", n);
       }
     }
 }
@@ -96,8 +59,9 @@ void check_scans(const KernelTable& table, int count, int depth, int n_panels, b
       start[q] -= table.code_zero * queries[q * depth + k];
       panels[q / PANEL * PANEL * depth + k / 4 * PANEL * 4 + q % PANEL * 4 + k % 4] = queries[q * depth + k];
     }
-  const std::vector<float> scale = random_sizes(count, 1), weight = random_sizes(count, 1), residual = random_sizes(count, 1),
-                           offset = random_floats(count, 1e4f), error = random_sizes(n_queries, 1e4f),
+  const std::vector<float> scale = random_sizes(count, 1), weight = random_sizes(count, 1),
+                           residual = random_sizes(count, 1), offset = random_floats(count, 1e4f),
+                           error = random_sizes(n_queries, 1e4f),
                            spread = random_sizes(n_queries, 1e4f), lift = random_sizes(n_queries, 1),
                            threshold = random_floats(n_queries, 1e4f);
   const bool weighted = count % 3 != 0;
@@ -136,6 +100,7 @@ int main() {
     for (int count : {1, 2, 11, 12, 13, 16, 31, 32, 33, 97})
       for (int depth : {64, 128, 448})
         for (int panels : {1, 2}) check_scans(*table, count, depth, panels, count % 2 == 0);
+    check_maxsim(*table);
     std::printf("%s: ok\n", table->name);
   }
 }

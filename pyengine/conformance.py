@@ -83,6 +83,8 @@ def run(case: Case | MaxSimCase | SparseCase, backend: Proposer[Any] | str) -> l
         check_answers(problem, backend)
         if problem.family == "dense":
             check_ranges_and_ranks(problem, backend)
+        if problem.family == "sparse":
+            check_ranges(problem, backend)
     except Nonconformance as failure:
         raise Nonconformance(f"backend {backend.name!r}, case {case}: {failure}") from None
     return []
@@ -208,6 +210,20 @@ def check_ranges_and_ranks(problem: DenseProblem, backend: Proposer[DenseProblem
         ranked = ranks(plain, backend, targets)
         expected = reference.rank_of(*corpus, targets, problem.metric, mask=allowed(problem), **arguments)
         _refuse(ranked != expected, lambda q, t: f"rank_of: query {q}: got {ranked[q, t]}, expected {expected[q, t]}")
+
+
+def check_ranges(problem: P, backend: Proposer[P]) -> None:
+    """`within` finds what reaches the score of the last result, and what is positive."""
+    may = replace(problem.filters or Filters(), groups=None, after=None, threshold=None)
+    found = specified(replace(problem, filters=may)).scores.astype(np.float64)
+    last = np.where(np.isfinite(found), found, np.inf).min(axis=1)
+    for threshold in (last, np.maximum(last, float(np.finfo(np.float32).smallest_subnormal))):
+        asked = replace(problem, k=max(1, len(problem.docs)), filters=replace(may, threshold=threshold))
+        got, want = reaching(replace(asked, k=ALL), backend), specified(asked)
+        kept = want.ids >= 0
+        expected = want.scores[kept], want.ids[kept], np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+        if any(each.tobytes() != other.tobytes() for each, other in zip(got, expected)):
+            raise Nonconformance(f"range_search: got {got}, expected {expected}")
 
 
 def _variations(problem: P) -> Iterator[tuple[str, P, I64, int]]:

@@ -15,7 +15,7 @@ from pyengine.types import F32, I64
 
 I32 = NDArray[np.int32]
 LOOKED_AT = 1 << 18  # entries checked together: they stay in a cache
-SORTED = 1 << 22  # entries put into order together, in some 200 MB of scratch
+SORTED = 1 << 19  # entries put into order together, in some 30 MB of scratch
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -25,6 +25,7 @@ pytestmark = [
 ]
 RNG = np.random.default_rng(0)
 QUERIES, DOCS = conformance_sparse.CORPORA["random"](RNG)
+ZERO = np.zeros(1, np.float32)
 BIAS = RNG.standard_normal(len(DOCS))
 
 
@@ -209,3 +210,13 @@ def test_inputs_are_not_changed(sparse_engine: str) -> None:
     pe.sparse_topk(QUERIES, DOCS, 3, backend=sparse_engine)
     for got, want in zip((QUERIES.values, QUERIES.indices, DOCS.values, DOCS.indices), before):
         np.testing.assert_array_equal(got, want)
+
+
+def test_listed_zeros_do_not_come_before_smaller_ids_that_are_not_listed(sparse_engine: str) -> None:
+    """Filters take the first zeros that fill up, and the last documents share terms but score 0."""
+    docs = SparseRows.of([{}] * 20 + [{0: 1.0, 1: -1.0}] * 5, 3)
+    queries, rows = SparseRows.of([{0: 1.0, 1: 1.0}], 3), np.arange(25)
+    options: dict[str, Any]
+    for options in ({"exclude": [rows[:4]]}, {"groups": np.minimum(rows // 4, 5)}, {"after": (ZERO, rows[3:4])}):
+        found = pe.sparse_topk(queries, docs, 4, **options, backend=sparse_engine)
+        same(found, spec.topk(queries, docs, 4, **options))

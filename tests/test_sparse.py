@@ -108,6 +108,21 @@ def test_stored_weights_are_the_truth(sparse_engine: str) -> None:
         same(found, spec.topk(QUERIES, docs.rows.decoded(), 10), store)
 
 
+def test_without_the_extension_the_bits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = sparse.prepare(QUERIES, conformance_sparse.documents(DOCS, "uint8"), 10, bias=BIAS)
+    rows = np.random.default_rng(5).integers(0, len(DOCS), 400)
+    pairs = Candidates(rows, np.array([0, 10, 10, 300, 301, 400]), np.empty(400, np.float32), np.empty(0))
+    before = exact_sparse.refine(problem, pairs)
+    monkeypatch.setattr(exact_sparse, "native", lambda: None)
+    for together in (1 << 20, 50, 1):
+        monkeypatch.setattr(exact_sparse, "PAIR_WEIGHTS", together)
+        np.testing.assert_array_equal(exact_sparse.refine(problem, pairs).view(np.int32), before.view(np.int32))
+    same(pe.sparse_topk(QUERIES, DOCS, 10), spec.topk(QUERIES, DOCS, 10))
+    reason = registry.of_family("cpu", "sparse").missing()
+    assert reason is not None
+    assert "pip install ." in reason
+
+
 # --- Documents of score 0 ---------------------------------------------------------------------------------------------
 
 

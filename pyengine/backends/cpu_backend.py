@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact, exact_maxsim, exact_sparse
-from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend
+from pyengine import checks, exact, exact_maxsim
+from pyengine.backends import machine
+from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problem import ALL, Codes, DenseProblem, Documents
 from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.problem_sparse import SparseProblem, TermRows
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
-ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
-MAX_DIMS = 1 << 16  # sums of byte products stay in int32
-MAX_DOCUMENTS = (1 << 31) - 2
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
 LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
@@ -41,10 +38,10 @@ class CpuBackend(Backend):
     few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
-        return _missing()
+        return machine.missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.dims, len(problem.docs))
+        return super().refusals(problem) + machine.beyond(problem.dims, len(problem.docs))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
@@ -115,7 +112,7 @@ class CpuBackend(Backend):
         once = self._codes_once(problem)
         coded = "" if problem.docs.codes else f", coded as int8 {'before' if once else 'while'} it is scanned"
         read = problem.docs.rows.nbytes + plan.bytes_read // CODED_SHARE if once else plan.bytes_read
-        isa, rejected = _isas()
+        isa, rejected = machine.isas()
         facts = {
             "isa": isa,
             "store": problem.docs.store + coded,
@@ -154,10 +151,10 @@ class CpuMaxSim(MaxSimBackend):
     scanned = ("sum", "mean")
 
     def missing(self) -> str | None:
-        return _missing()
+        return machine.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.docs.dim, len(problem.docs))
+        return super().refusals(problem) + machine.beyond(problem.docs.dim, len(problem.docs))
 
     def checks_finite(self, problem: MaxSimProblem) -> bool:
         """Where every token is read: of a mask for all queries, no others are."""
@@ -211,7 +208,7 @@ class CpuMaxSim(MaxSimBackend):
         return Candidates(*found)
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
-        isa, rejected = _isas()
+        isa, rejected = machine.isas()
         upper = problem.upper()
         if upper.reduce not in self.scanned:
             facts, _ = super().describe(problem)
@@ -237,98 +234,6 @@ class CpuMaxSim(MaxSimBackend):
         else:
             facts["candidate stage"] = "would pay: rerank what a dense or sparse index finds (then not certified)"
         return facts | bounded, rejected | plan.rejected
-
-
-class CpuSparse(SparseBackend):
-    """Sums over postings: of quantised weights, with a bound on what that leaves out, which is how far the estimates of
-    ``precision="fast"`` are off. Documents without postings get them for the terms of the queries."""
-
-    name = "cpu"
-
-    def missing(self) -> str | None:
-        reason = _missing()
-        if reason is None and exact_sparse.native() is None:
-            return "the compiled extension is from before the sparse kernels: run 'pip install .' in the source tree"
-        return reason
-
-    def refusals(self, problem: SparseProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(1, len(problem.docs))
-
-    def readied(self, problem: SparseProblem) -> SparseProblem:
-        docs = problem.docs
-        if docs.postings or docs.cache is not None or not len(docs):
-            return problem
-        terms = np.unique(problem.queries.indices).astype(np.int64)
-        built = exact_sparse.build(docs.rows, 0, len(docs), terms, problem.num_threads)
-        return replace(problem, docs=replace(docs, postings=(built,), cache={}))
-
-    def first_width(self, problem: SparseProblem) -> int:
-        return 8 * problem.k + 1024  # of quantised weights that are close, many are kept
-
-    def listed(self, problem: SparseProblem, width: int) -> Candidates:
-        return self._proposed(problem, problem.k, width)
-
-    def within(self, problem: SparseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
-        """What reaches floors above 0 shares a term: one pass over the postings lists it."""
-        if problem.bias is not None or problem.floor is None or not (problem.floor > 0).all():
-            yield from super().within(problem)
-            return
-        none_above = np.zeros(problem.n_queries, np.int64)
-        yield np.arange(problem.n_queries), self._proposed(self.readied(problem), ALL, 4 * ALL), none_above
-
-    def _proposed(self, problem: SparseProblem, k: int, width: int) -> Candidates:
-        kernels = exact_sparse.native()
-        assert kernels is not None
-        found = kernels.sparse_propose(
-            exact_sparse.native_rows(TermRows.of(problem.queries)), exact_sparse.corpus(problem.docs),
-            exact_sparse.native_postings(problem.docs), k, width,
-            mask=problem.mask, bias=problem.bias, floor=problem.floor, num_threads=problem.num_threads,
-        )  # fmt: skip
-        return Candidates(*found)
-
-    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        facts, _ = super().describe(problem)
-        isa, rejected = _isas()
-        postings = problem.docs.postings
-        covered = sum(each.count for each in postings)
-        held = sum(array.nbytes for each in postings for array in each.arrays.values())
-        kept = f"of {covered} documents in {len(postings)} ranges, {held:,} bytes"
-        facts |= {
-            "postings": kept if postings else "built of the queries' terms, for this search",
-            "candidates": f"about {self.first_width(problem)} per query before widening",
-        }
-        return {"isa": isa} | facts, rejected
-
-
-def _missing() -> str | None:
-    kernels = exact.native()
-    if kernels is None:
-        return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
-    try:
-        kernels.isa()
-    except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
-        return str(error)
-    return None
-
-
-def _beyond(dims: int, n_docs: int) -> list[str]:
-    """What is too large."""
-    found = []
-    if dims > MAX_DIMS:
-        found.append(f"it takes at most {MAX_DIMS} dimensions, and {dims} are asked for")
-    if n_docs > MAX_DOCUMENTS:
-        found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {n_docs}")
-    return found
-
-
-def _isas() -> tuple[str, dict[str, str]]:
-    """The instruction set in use, and why no other."""
-    kernels = exact.native()
-    assert kernels is not None
-    taken, present = kernels.isa(), kernels.isas()
-    slower = f"{taken} was {'forced' if taken != present[0] else 'taken: it is the fastest here'}"
-    rejected = {f"isa {isa}": slower for isa in present if isa != taken}
-    return taken, rejected | {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
 
 
 def row_bytes(rows: Any) -> int:

@@ -30,7 +30,7 @@ FAMILIES = {  # what those of each name are, for the problems of each family tha
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     },
     "sparse": {
-        "cpu": "pyengine.backends.cpu_backend:CpuSparse",
+        "cpu": "pyengine.backends.cpu_sparse:CpuSparse",
         "torch": "pyengine.backends.torch_backend:TorchSparse",
         "scipy": "pyengine.backends.scipy_backend:ScipySparse",
         "numpy": "pyengine.backends.numpy_backend:NumpySparse",

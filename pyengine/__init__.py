@@ -12,7 +12,9 @@ from pyengine.pooling import Pooling, pool_tokens
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
-from pyengine.types import Alignment, Ranges, TopK
+from pyengine.sparse import explain_terms, sparse_topk
+from pyengine.sparse_rows import SparseRows
+from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:
     from pyengine import torch as torch
@@ -24,8 +26,11 @@ __all__ = [
     "Pooling",
     "Ragged",
     "Ranges",
+    "SparseRows",
+    "TermContributions",
     "TopK",
     "backends",
+    "explain_terms",
     "load",
     "maxsim",
     "maxsim_align",
@@ -35,6 +40,7 @@ __all__ = [
     "pool_tokens",
     "range_search",
     "rank_of",
+    "sparse_topk",
     "topk",
     "topk_both",
     "use_backend",

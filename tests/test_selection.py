@@ -71,6 +71,7 @@ def test_every_backend_is_listed_with_a_reason_where_it_cannot_run() -> None:
     assert list(statuses)[:4] == ["cpu", "torch", "faiss", "numpy"]
     assert statuses["numpy"] == ("numpy", True, None)
     assert statuses["unable"] == ("unable", False, "it is never here: wait")
+    assert [status.name for status in pyengine.backends("sparse")] == ["cpu", "torch", "scipy", "numpy"]
     for name, available, reason in statuses.values():
         assert available == (reason is None), name
         assert reason is None or reason.strip(), name
@@ -113,7 +114,8 @@ def test_an_explicit_choice_that_refuses_raises_with_every_reason() -> None:
 def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backend, "refusals", lambda self, problem: [f"{self.name} is on strike"])
     monkeypatch.setattr(Loud, "missing", lambda self: "it went home")
-    for name, backend in ((name, type(registry.get(name))) for name in registry.names()):
+    dense_ones = [name for name in registry.names() if name != "scipy"]
+    for name, backend in ((name, type(registry.get(name))) for name in dense_ones):
         if "refusals" in vars(backend) and name != "picky":
             monkeypatch.setattr(backend, "refusals", Backend.refusals)
     with pytest.raises(RuntimeError) as caught:
@@ -122,6 +124,7 @@ def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.Monke
     assert lines[0].startswith("backend 'auto' cannot run dense top-2")
     assert [line.split(":")[0].strip() for line in lines[1:]] == registry.names()
     assert "  numpy: numpy is on strike" in lines
+    assert "  scipy: it has nothing for dense" in lines
     assert "  loud: it went home" in lines
 
 
@@ -242,7 +245,7 @@ def test_a_third_party_joins_by_an_entry_point(tmp_path: Path) -> None:
         at,
     )
     assert out.splitlines() == [
-        "['cpu', 'torch', 'faiss', 'numpy', 'theirs'] False",
+        "['cpu', 'torch', 'faiss', 'scipy', 'numpy', 'theirs'] False",
         "[BackendStatus(name='theirs', available=True, reason=None)]",
         "[0 1 2]",
         "their_module",

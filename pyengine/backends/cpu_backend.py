@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact, exact_maxsim
-from pyengine.backends import centring
+from pyengine.backends import centring, machine
 from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problem import ALL, Codes, DenseProblem, Documents
@@ -18,9 +18,6 @@ from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
-ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
-MAX_DIMS = 1 << 16  # sums of byte products stay in int32
-MAX_DOCUMENTS = (1 << 31) - 2
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
 LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
@@ -41,10 +38,10 @@ class CpuBackend(Backend):
     few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
-        return _missing()
+        return machine.missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.dims, len(problem.docs))
+        return super().refusals(problem) + machine.beyond(problem.dims, len(problem.docs))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
@@ -117,7 +114,7 @@ class CpuBackend(Backend):
         once = self._codes_once(problem)
         coded = "" if problem.docs.codes else f", coded as int8 {'before' if once else 'while'} it is scanned"
         read = problem.docs.rows.nbytes + plan.bytes_read // CODED_SHARE if once else plan.bytes_read
-        isa, rejected = _isas()
+        isa, rejected = machine.isas()
         facts = {
             "isa": isa,
             "store": problem.docs.store + coded,
@@ -158,10 +155,10 @@ class CpuMaxSim(MaxSimBackend):
     scanned = ("sum", "mean")
 
     def missing(self) -> str | None:
-        return _missing()
+        return machine.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.docs.dim, len(problem.docs))
+        return super().refusals(problem) + machine.beyond(problem.docs.dim, len(problem.docs))
 
     def checks_finite(self, problem: MaxSimProblem) -> bool:
         """Where every token is read: of a mask for all queries, no others are."""
@@ -215,7 +212,7 @@ class CpuMaxSim(MaxSimBackend):
         return Candidates(*found)
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
-        isa, rejected = _isas()
+        isa, rejected = machine.isas()
         upper = problem.upper()
         if upper.reduce not in self.scanned:
             facts, _ = super().describe(problem)
@@ -241,37 +238,6 @@ class CpuMaxSim(MaxSimBackend):
         else:
             facts["candidate stage"] = "would pay: rerank what a dense or sparse index finds (then not certified)"
         return facts | bounded, rejected | plan.rejected
-
-
-def _missing() -> str | None:
-    kernels = exact.native()
-    if kernels is None:
-        return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
-    try:
-        kernels.isa()
-    except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
-        return str(error)
-    return None
-
-
-def _beyond(dims: int, n_docs: int) -> list[str]:
-    """What is too large."""
-    found = []
-    if dims > MAX_DIMS:
-        found.append(f"it takes at most {MAX_DIMS} dimensions, and {dims} are asked for")
-    if n_docs > MAX_DOCUMENTS:
-        found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {n_docs}")
-    return found
-
-
-def _isas() -> tuple[str, dict[str, str]]:
-    """The instruction set in use, and why no other."""
-    kernels = exact.native()
-    assert kernels is not None
-    taken, present = kernels.isa(), kernels.isas()
-    slower = f"{taken} was {'forced' if taken != present[0] else 'taken: it is the fastest here'}"
-    rejected = {f"isa {isa}": slower for isa in present if isa != taken}
-    return taken, rejected | {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}
 
 
 def row_bytes(rows: Any) -> int:

@@ -1,0 +1,41 @@
+"""What the C++ kernels can do on this machine."""
+
+from __future__ import annotations
+
+from pyengine import exact
+
+ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
+MAX_DIMS = 1 << 16  # sums of byte products stay in int32
+MAX_DOCUMENTS = (1 << 31) - 2
+
+
+def missing() -> str | None:
+    """Why they cannot run here, None where they can."""
+    kernels = exact.native()
+    if kernels is None:
+        return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
+    try:
+        kernels.isa()
+    except RuntimeError as error:  # PYENGINE_CPU_ISA names what this machine does not have
+        return str(error)
+    return None
+
+
+def beyond(dims: int, n_docs: int) -> list[str]:
+    """What is too large."""
+    found = []
+    if dims > MAX_DIMS:
+        found.append(f"it takes at most {MAX_DIMS} dimensions, and {dims} are asked for")
+    if n_docs > MAX_DOCUMENTS:
+        found.append(f"it takes at most {MAX_DOCUMENTS} documents, and there are {n_docs}")
+    return found
+
+
+def isas() -> tuple[str, dict[str, str]]:
+    """The instruction set in use, and why no other."""
+    kernels = exact.native()
+    assert kernels is not None
+    taken, present = kernels.isa(), kernels.isas()
+    slower = f"{taken} was {'forced' if taken != present[0] else 'taken: it is the fastest here'}"
+    rejected = {f"isa {isa}": slower for isa in present if isa != taken}
+    return taken, rejected | {f"isa {isa}": "this machine does not have it" for isa in ISAS if isa not in present}

@@ -13,8 +13,8 @@ WORDS = {
     "filters", "problem", "problem_maxsim", "exact", "exact_maxsim",
 }  # fmt: skip
 INDEXES = {
-    "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",
-    "multi_vector",
+    "arrays", "ids", "row_store", "ragged_store", "stores", "kmeans", "codecs", "token_store", "sparse_store",
+    "segments", "chunks", "contents", "storage", "life", "index", "multi_vector", "sparse_index",
 }  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},

@@ -12,6 +12,8 @@ from pyengine.pooling import pool_tokens
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
+from pyengine.sparse_index import SparseIndex
+from pyengine.sparse_rows import SparseRows
 from pyengine.types import Alignment, Ranges, TopK
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ __all__ = [
     "MultiVectorIndex",
     "Ragged",
     "Ranges",
+    "SparseIndex",
+    "SparseRows",
     "TopK",
     "backends",
     "load",

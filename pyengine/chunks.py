@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from pyengine import checks, exact, ragged
 from pyengine.arrays import BLOCK_BYTES, blocks
 from pyengine.ragged import Ragged
+from pyengine.sparse_rows import SparseRows
 from pyengine.types import I64
 
+WEIGHT_BYTES = 8  # a term and its weight
 MANY_ROWS = 1 << 17  # fewer never take long
 PATIENCE = 5.0  # seconds before a bar shows
 
@@ -30,6 +32,11 @@ def vectors(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
 def documents(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
     """The same of documents of token vectors, each piece a `Ragged`."""
     return _pieces(given, ids, "docs", lambda chunk, chunk_ids: _documents(chunk, chunk_ids, dim))
+
+
+def sparse(given: Any, ids: Any, n_terms: int) -> Iterator[Piece]:
+    """The same of sparse rows, each piece `SparseRows`."""
+    return _pieces(given, ids, "rows", lambda chunk, chunk_ids: _sparse(chunk, chunk_ids, n_terms))
 
 
 def first_tokens(pieces: Iterator[Piece], count: int) -> list[Piece]:
@@ -75,17 +82,25 @@ def _documents(given: Any, ids: Any, dim: int) -> Iterator[Piece]:
     """The pieces of documents in any form; of a list, one piece at a time is converted."""
     docs = given if isinstance(given, (list, tuple)) else ragged.tokens(given, "docs", dim)
     kept = _ids(ids, len(docs), "document")
-    for block in _blocks_of_tokens(docs, dim):
+    lengths = docs.lengths if isinstance(docs, Ragged) else [_size(each) for each in docs]
+    for block in _ragged_blocks(lengths, 4 * dim):
         with exact.arithmetic():
             part = docs.part(block) if isinstance(docs, Ragged) else Ragged.of(docs[block], "docs", dim, block.start)
         yield part, None if kept is None else kept[block]
 
 
-def _blocks_of_tokens(docs: Ragged | Sequence[Any], dim: int) -> Iterator[slice]:
-    """Slices of documents, with about `BLOCK_BYTES` of float32 tokens each."""
-    lengths = docs.lengths if isinstance(docs, Ragged) else [_size(each) for each in docs]
-    number = np.cumsum(lengths) * 4 * dim // BLOCK_BYTES
-    starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(docs)]
+def _sparse(given: Any, ids: Any, n_terms: int) -> Iterator[Piece]:
+    with exact.arithmetic():
+        rows = SparseRows.of(given, n_terms)
+    kept = _ids(ids, len(rows), "row")
+    for block in _ragged_blocks(rows.lengths, WEIGHT_BYTES):
+        yield rows.part(block), None if kept is None else kept[block]
+
+
+def _ragged_blocks(lengths: Any, entry_bytes: int) -> Iterator[slice]:
+    """Slices of rows with so many entries each, about `BLOCK_BYTES` of them."""
+    number = np.cumsum(lengths) * entry_bytes // BLOCK_BYTES
+    starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(lengths)]
     return (slice(low, high) for low, high in pairwise(starts) if low < high)
 
 

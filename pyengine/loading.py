@@ -13,10 +13,11 @@ from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.index import DenseIndex
 from pyengine.multi_vector import MultiVectorIndex
+from pyengine.sparse_index import SparseIndex
 from pyengine.storage import FORMAT, Saved
 from pyengine.types import I64
 
-KINDS: dict[str, Any] = {each.kind: each for each in (DenseIndex, MultiVectorIndex)}
+KINDS: dict[str, Any] = {each.kind: each for each in (DenseIndex, MultiVectorIndex, SparseIndex)}
 
 
 def load(
@@ -27,7 +28,7 @@ def load(
     backend: str = "auto",
     directory: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """An index that `DenseIndex.save` or `MultiVectorIndex.save` wrote: one of that class.
+    """An index that the `save` of `DenseIndex`, `MultiVectorIndex` or `SparseIndex` wrote: one of that class.
 
     Parameters
     ----------
@@ -82,7 +83,8 @@ def _empty(saved: Saved, directory: str | None) -> Any:
         facts: dict[str, Any] = {name: saved.facts.get(name) for name in made.settings}
         return made(**facts, directory=directory)
     except KeyError as error:
-        kinds = " or ".join(KINDS)
+        *others, last = KINDS
+        kinds = f"{', '.join(others)} or {last}"
         raise ValueError(f"{saved.manifest} must describe a {kinds}; got {error.args[0]!r}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{saved.manifest} must describe an index that this pyengine knows; got {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from pyengine import checks, exact, lists, reference
 from pyengine.backends.base import Proposer
 from pyengine.dense import prepare
 from pyengine.filters import FilterArguments
-from pyengine.problem import ALL, DenseProblem, Documents
+from pyengine.problem import ALL, Documents, Problem
 from pyengine.request import answer, as_input
 from pyengine.search import refined
 from pyengine.types import Ranges
+
+P = TypeVar("P", bound=Problem)
 
 
 @exact.arithmetic()
@@ -65,12 +67,12 @@ def required(threshold: Any) -> Any:
     return threshold
 
 
-def run(problem: DenseProblem, backend: str, like: Any) -> Ranges:
+def run(problem: Problem, backend: str, like: Any) -> Ranges:
     """Choose the backend, search, and give the result in the caller's kind of array."""
     return Ranges(*(as_input(part, like) for part in answer(problem, backend, reaching)))
 
 
-def reaching(problem: DenseProblem, backend: Proposer[DenseProblem]) -> Ranges:
+def reaching(problem: P, backend: Proposer[P]) -> Ranges:
     """Everything that the problem's filters leave. Parts come in the order of the queries."""
     problem = replace(problem, docs=problem.docs.without_loose_codes())
     parts = []
@@ -83,7 +85,7 @@ def reaching(problem: DenseProblem, backend: Proposer[DenseProblem]) -> Ranges:
     return Ranges(scores, np.concatenate([np.empty(0, np.int64), *(part.ids for part in parts)]), offsets)
 
 
-def _ordered(problem: DenseProblem, found: Any) -> Ranges:
+def _ordered(problem: Problem, found: Any) -> Ranges:
     ids = problem.ids_of(found.rows)
     order = lists.best_first(found, reference.rank_score(found.estimates, problem.metric), ids)
     return Ranges(found.estimates[order], ids[order], found.offsets)

@@ -24,6 +24,7 @@ LEVELS = 255  # the largest code of a weight
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LARGEST_STEP = np.nextafter(np.float32(FLOAT32_MAX / LEVELS), np.float32(0))  # 255 of these do not overflow
 PREFIX = "postings_"  # of a segment's arrays, in files
+PLAIN = [np.dtype(each).str for each in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")]  # their dtypes
 
 
 class SparseStore(RaggedStore):
@@ -63,8 +64,8 @@ class SparseStore(RaggedStore):
         if self.weights == "uint8":
             return coded(rows, first)
         values = rows.values.astype(self.weights)
-        bad = np.flatnonzero(~np.isfinite(values)) if self.weights == "float16" else []
-        if len(bad):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
             row = first + int(np.searchsorted(rows.indptr, bad[0], side="right")) - 1
             raise ValueError(f"rows must stay finite in float16; row {row} holds {rows.values[bad[0]]:g}")
         return {"values": values}
@@ -113,9 +114,8 @@ class SparseStore(RaggedStore):
 
 
 def coded(rows: SparseRows, first: int = 0) -> Arrays:
-    """``values`` uint8 [P], ``low`` and ``step`` float32 [n]: a weight is step * code + low, where a row's codes go from
-    the smallest weight, or 0 if that is less, to the largest. No zero is lost, and no weight off by more than step / 2
-    and roundings.
+    """``values`` uint8 [P], ``low`` and ``step`` float32 [n]: a weight is step * code + low, and the codes of a row go
+    from its smallest weight, or 0 if that is less, to its largest.
 
     Raises ValueError, counting from ``first``, for a row whose weights are further apart than float32 can say.
     """
@@ -152,12 +152,9 @@ def _unprefixed(heads: Arrays) -> Arrays:
 
 def _shape(entry: Any) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
     """The dtype and shape that an entry of a manifest gives, if they are such as a segment's arrays may have."""
-    dtypes = {
-        np.dtype(each).str: np.dtype(each) for each in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
-    }
     dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(dtype, str) or dtype not in dtypes or not isinstance(shape, list) or len(shape) not in (1, 2):
+    if not isinstance(dtype, str) or dtype not in PLAIN or not isinstance(shape, list) or len(shape) not in (1, 2):
         return None
     if not all(type(each) is int and 0 <= each < 1 << 40 for each in shape):
         return None
-    return dtypes[dtype], tuple(shape)
+    return np.dtype(dtype), tuple(shape)

@@ -22,7 +22,7 @@ class RowStore:
     """Rows kept as ``arrays`` by name, which grow together: what was given out is never written again."""
 
     arrays: dict[str, GrowingArray]
-    bulk: ClassVar[tuple[str, ...]] = ()  # arrays that hold what the rows do, too much to be looked at in a load
+    bulk: ClassVar[frozenset[str]] = frozenset()  # arrays that are too long to be looked at when they are loaded
 
     def append(self, rows: Any, first: int = 0) -> None:
         """Add rows. Raises ValueError for one that it cannot hold, counting them from ``first``."""
@@ -95,9 +95,9 @@ class RowStore:
 
     def flaw(self, heads: Arrays) -> str | None:
         """What is wrong with arrays of the right lengths that somebody gives; None where they can be its own."""
-        for name, head in heads.items():
-            small = head.ndim == 1 and head.dtype.kind == "f" and name not in self.bulk
-            if small and not np.isfinite(head).all():
+        for name in self.arrays.keys() - self.bulk:
+            head = heads[name]
+            if head.ndim == 1 and head.dtype.kind == "f" and not np.isfinite(head).all():
                 return f"an array {name!r} of finite numbers"
         return None
 

@@ -14,7 +14,8 @@ from pyengine.filters import FilterArguments
 from pyengine.life import Index
 from pyengine.problem import ALL
 from pyengine.problem_sparse import SparseProblem, TermRows
-from pyengine.request import fields, run
+from pyengine.request import run
+from pyengine.sparse import prepare
 from pyengine.sparse_rows import SparseRows
 from pyengine.sparse_store import SparseStore
 from pyengine.types import Ranges, TopK
@@ -98,7 +99,7 @@ class SparseIndex(Index[SparseStore]):
         or an id that is there already; TypeError for a wrong dtype; and whatever an iterator raises. Nothing is added
         then.
         """
-        whole = rows if isinstance(rows, Iterator) else self._rows(rows, "rows")
+        whole = rows if isinstance(rows, Iterator) else SparseRows.of(rows, self.n_terms)
         total = chunks.length(whole)
         self._add(chunks.watched(chunks.sparse(whole, ids, self.n_terms), total), total)
 
@@ -203,18 +204,14 @@ class SparseIndex(Index[SparseStore]):
             pending=len(rows) - segments.covered(postings),
             row_bytes=row_bytes,
             posting_bytes=posting_bytes,
-            bytes_per_posting=(row_bytes + posting_bytes) / max(1, rows.nnz),
+            bytes_per_posting=(row_bytes + posting_bytes) / rows.nnz if rows.nnz else 0.0,
         )
-
-    def _rows(self, rows: Any, name: str) -> SparseRows:
-        return SparseRows.of(rows, self.n_terms, name)
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> SparseProblem:
         contents = self._contents  # one state of rows and ids, which later changes leave alone
-        given, ids = self._rows(queries, "queries"), contents.row_ids.head(contents.n_rows)
+        ids = contents.row_ids.head(contents.n_rows)
         docs = contents.store.documents(contents.n_rows, contents.cache, contents.living)
-        checked = fields(docs, len(given), k, metric="dot", ids=ids, **arguments)
-        return SparseProblem(docs=docs, queries=given, **checked)
+        return prepare(queries, docs, k, ids=ids, **arguments)
 
 
 def _distinct(rows: TermRows) -> int:

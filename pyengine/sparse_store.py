@@ -37,7 +37,7 @@ class SparseStore(RaggedStore):
 
     unit = "entries"
     per_row = ("low", "step")
-    bulk = ("values",)
+    bulk = frozenset(["values"])
 
     def __init__(self, n_terms: int, weights: str, originals: str, directory: str | None = None) -> None:
         checks.choice(weights, "weights", WEIGHTS)

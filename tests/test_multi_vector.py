@@ -247,7 +247,7 @@ def test_a_file_that_was_altered_is_refused(tmp_path: Path, mmap: bool) -> None:
 def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
     made().save(tmp_path)
     tampered(tmp_path, lambda content: content.update(format="pyengine CubicIndex"))
-    with pytest.raises(ValueError, match="must describe a DenseIndex, .* or SparseIndex; got 'CubicIndex'"):
+    with pytest.raises(ValueError, match=r"must describe a DenseIndex, .* or SparseIndex; got 'CubicIndex'"):
         pe.load(tmp_path)
     tampered(tmp_path, lambda content: content.update(format="pyengine MultiVectorIndex", tokens=-1))
     with pytest.raises(ValueError, match="must give tokens as an integer of 0 or more; got -1"):

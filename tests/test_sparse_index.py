@@ -95,7 +95,7 @@ def holds(index: SparseIndex, ids: Any, k: int = 8, **arguments: Any) -> None:
     assert index.ids.tolist() == list(ids)
     assert len(index) == len(index.ids)
     docs = index.rows(index.ids)
-    want = spec.topk(QUERIES, docs, k, ids=np.asarray(ids, np.int64), **arguments)
+    want = spec.topk(QUERIES, docs, k, ids=np.array(list(ids), np.int64), **arguments)
     conformance.same(index.search(QUERIES, k, **arguments), want, f"{index}, {arguments}")
     ordered(index)
 

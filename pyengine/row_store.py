@@ -95,8 +95,7 @@ class RowStore:
 
     def flaw(self, heads: Arrays) -> str | None:
         """What is wrong with arrays of the right lengths that somebody gives; None where they can be its own."""
-        for name in self.arrays.keys() - self.bulk:
-            head = heads[name]
+        for name, head in ((name, heads[name]) for name in self.arrays if name not in self.bulk):
             if head.ndim == 1 and head.dtype.kind == "f" and not np.isfinite(head).all():
                 return f"an array {name!r} of finite numbers"
         return None

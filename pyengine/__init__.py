@@ -12,9 +12,10 @@ from pyengine.pooling import pool_tokens
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
+from pyengine.sparse import explain_terms, sparse_topk
 from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
-from pyengine.types import Alignment, Ranges, TopK
+from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:
     from pyengine import torch as torch
@@ -27,8 +28,10 @@ __all__ = [
     "Ranges",
     "SparseIndex",
     "SparseRows",
+    "TermContributions",
     "TopK",
     "backends",
+    "explain_terms",
     "load",
     "maxsim",
     "maxsim_align",
@@ -38,6 +41,7 @@ __all__ = [
     "pool_tokens",
     "range_search",
     "rank_of",
+    "sparse_topk",
     "topk",
     "topk_both",
     "use_backend",

@@ -16,6 +16,8 @@ from pyengine.problem_sparse import Postings, SparseProblem, TermRows
 from pyengine.types import F32, I64, Candidates
 
 PAIR_WEIGHTS = 1 << 20  # weights of candidates that the NumPy form gathers together
+MANY_ROWS = 1 << 18  # rows looked at together for those that are not listed
+BELOW_ZERO = -(2.0**-149)  # a float32 too, so that it stays below 0 when it is rounded
 
 
 def native() -> ModuleType | None:
@@ -68,3 +70,74 @@ def _refine(problem: SparseProblem, candidates: Candidates) -> F32:
     if problem.bias is not None:
         scores += problem.bias[candidates.rows]
     return reference.round_score(scores)
+
+
+def fill_zeros(problem: SparseProblem, candidates: Candidates, k: int) -> Candidates:
+    """With the documents of score 0 that may fill up the k best, where all that may score above 0 are listed (then
+    ``dropped`` is 0.0) and they are fewer than k.
+
+    The first rows that are not listed, by id, are added until k of them score 0. What is then not listed scores 0 at
+    most, and comes after those k: `BELOW_ZERO`, as ``dropped``, says that it cannot be among the k best. That holds
+    whatever is filtered, since a list that filters make too short proves nothing; but for a threshold, which a short
+    list would prove to be whole by it. With a bias, documents without shared terms do not tie.
+    """
+    if problem.bias is not None or (problem.filters is not None and problem.filters.threshold is not None):
+        return candidates
+    positive = np.bincount(first_rows(candidates.offsets)[candidates.estimates > 0], minlength=problem.n_queries)
+    short = np.flatnonzero((candidates.dropped == 0.0) & (positive < k))
+    dropped = candidates.dropped.copy()
+    added: dict[int, tuple[I64, F32]] = {}
+    for count in (k, 8 * k, 64 * k):  # more than k only where terms are shared, and scores negative
+        if not len(short):
+            break
+        found = [_first_unlisted(problem, candidates, q, count) for q in short.tolist()]
+        scores = _scores_of(problem.only(short), found)
+        whole = np.array([len(rows) < count for rows in found])
+        done = whole | np.array([np.count_nonzero(own >= 0) >= k for own in scores])
+        dropped[short[done]] = np.where(whole, -np.inf, BELOW_ZERO)[done]
+        added |= {int(short[i]): (found[i], scores[i]) for i in np.flatnonzero(done)}
+        short = short[~done]
+    return _with(candidates, added)._replace(dropped=dropped)
+
+
+def _first_unlisted(problem: SparseProblem, candidates: Candidates, q: int, count: int) -> I64:
+    """The first ``count`` allowed rows, by id, that are not listed for query q; all, where they are fewer."""
+    n_docs, mask = len(problem.docs), problem.mask
+    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
+    listed = np.sort(candidates.rows[slice(*candidates.offsets[q : q + 2])])
+    bits = None if mask is None else mask[q if len(mask) > 1 else 0]
+    found, total, start, step = [np.empty(0, np.int64)], 0, 0, min(MANY_ROWS, count + len(listed) + 64)
+    while start < n_docs and total < count:
+        stop = min(start + step, n_docs)
+        rows = np.arange(start, stop) if order is None else order[start:stop]
+        keep = np.searchsorted(listed, rows) == np.searchsorted(listed, rows, side="right")
+        if bits is not None:
+            keep &= (bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(bool)
+        found.append(rows[keep])
+        total += len(found[-1])
+        start, step = stop, min(MANY_ROWS, 4 * step)
+    return np.concatenate(found)[:count]
+
+
+def _scores_of(problem: SparseProblem, lists: list[I64]) -> list[F32]:
+    """The scores of each query with its rows."""
+    offsets = np.cumsum([0, *map(len, lists)])
+    rows = np.concatenate([np.empty(0, np.int64), *lists])
+    scores = refine(problem, Candidates(rows, offsets, np.empty(len(rows), np.float32), np.empty(0)))
+    return np.split(scores, offsets[1:-1])
+
+
+def _with(candidates: Candidates, added: dict[int, tuple[I64, F32]]) -> Candidates:
+    """The candidates, and at the end of the list of each query what was added for it."""
+    lengths = np.zeros(len(candidates.offsets) - 1, np.int64)
+    for q, (rows, _) in added.items():
+        lengths[q] = len(rows)
+    places = np.repeat(candidates.offsets[1:], lengths)
+    each = [added[q] for q in sorted(added)]
+    rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in each)])
+    scores = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in each)])
+    return candidates._replace(
+        rows=np.insert(candidates.rows, places, rows),
+        offsets=candidates.offsets + np.concatenate([[0], np.cumsum(lengths)]),
+        estimates=np.insert(candidates.estimates, places, scores),
+    )

@@ -77,13 +77,17 @@ class Corpus:
         it is the last row."""
         if ids is None or len(ids) == 0:
             return np.where((wanted >= 0) & (wanted < (len(self) if ids is None else 0)), wanted, -1)
-        order = self.derived(
-            "order of ids", lambda: None if (ids[1:] > ids[:-1]).all() else np.argsort(ids, kind="stable")
-        )
+        order = self.id_order(ids)
         place = np.maximum(np.searchsorted(ids, wanted, side="right", sorter=order) - 1, 0)
         rows: I64 = place if order is None else order[place]
         known = ids[rows] == wanted
         return np.where(known if self.living is None else known & self.living.has(rows), rows, -1)
+
+    def id_order(self, ids: I64) -> I64 | None:
+        """An order of the rows by which their ``ids`` rise, None where they do as they are."""
+        return self.derived(
+            "order of ids", lambda: None if (ids[1:] > ids[:-1]).all() else np.argsort(ids, kind="stable")
+        )
 
     def derived(self, key: Any, build: Callable[[], T]) -> T:
         """``build()``, kept under ``key`` when this corpus outlives the search."""

@@ -48,6 +48,14 @@ class Alignment(NamedTuple):
     scores: Any
 
 
+class TermContributions(NamedTuple):
+    """What each shared term adds to a sparse score, the largest first: ``terms`` int64 [S], ``contributions``
+    float32 [S]."""
+
+    terms: I64
+    contributions: F32
+
+
 class Candidates(NamedTuple):
     """What a backend proposes: ragged rows per query, and a bound on everything it left out.
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import pyengine
 from pyengine import conformance_cases, exact
+from pyengine.backends import registry
 from pyengine.kernels import plan
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
@@ -26,8 +27,13 @@ GOLDEN = Path(__file__).parent / "golden"
 NATIVE = exact.native()
 ISAS: list[str] = [] if NATIVE is None else list(NATIVE.isas())
 STATUSES = pyengine.backends()
-# Every backend that can run here, and the instruction set it is to use: cpu comes once for each.
-ENGINES = [(each.name, isa) for each in STATUSES if each.available for isa in (ISAS if each.name == "cpu" else [""])]
+
+
+def _engines(family: str) -> list[tuple[str, str]]:
+    """Every backend that can run here, and the instruction set it is to use: cpu comes once for each."""
+    built = [registry.of_family(each.name, family) for each in STATUSES]
+    able = [each.name for each in built if each is not None and each.missing() is None]
+    return [(name, isa) for name in able for isa in (ISAS if name == "cpu" else [""])]
 
 
 def pytest_report_header() -> list[str]:
@@ -58,13 +64,25 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(scope="module", params=ENGINES, ids=lambda engine: "-".join(filter(None, engine)))
+def _named(engine: tuple[str, str]) -> str:
+    return "-".join(filter(None, engine))
+
+
+@pytest.fixture(scope="module", params=_engines("dense"), ids=_named)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of each backend that can run here; ``cpu`` once for each instruction set, and with as many threads as
     it is given, however little there is to do."""
     name, isa = request.param
     with using_isa(isa), pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "THREAD_OPERATIONS", 1)
+        yield name
+
+
+@pytest.fixture(scope="module", params=_engines("sparse"), ids=_named)
+def sparse_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same of those for sparse rows."""
+    name, isa = request.param
+    with using_isa(isa):
         yield name
 
 

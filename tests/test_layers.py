@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "pyengine"
 WORDS = {
     "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists",
-    "filters", "problem", "problem_maxsim", "exact", "exact_maxsim",
+    "filters", "problem", "problem_maxsim", "exact", "exact_maxsim", "sparse_rows", "sparse_forms", "problem_sparse",
+    "reference_sparse", "exact_sparse",
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "row_store", "ragged_store", "stores", "kmeans", "codecs", "token_store", "sparse_store",
@@ -20,7 +21,7 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "request", "dense", "maxsim", "maxsim_request", "ranges", "ranks", "explain"},
+    {"search", "request", "dense", "maxsim", "maxsim_request", "sparse", "ranges", "ranks", "explain"},
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

@@ -68,7 +68,7 @@ def problem() -> DenseProblem:
 
 def test_every_backend_is_listed_with_a_reason_where_it_cannot_run() -> None:
     statuses = {status.name: status for status in pyengine.backends()}
-    assert list(statuses)[:4] == ["cpu", "torch", "faiss", "numpy"]
+    assert list(statuses)[:5] == ["cpu", "torch", "faiss", "scipy", "numpy"]
     assert statuses["numpy"] == ("numpy", True, None)
     assert statuses["unable"] == ("unable", False, "it is never here: wait")
     for name, available, reason in statuses.values():
@@ -113,7 +113,8 @@ def test_an_explicit_choice_that_refuses_raises_with_every_reason() -> None:
 def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backend, "refusals", lambda self, problem: [f"{self.name} is on strike"])
     monkeypatch.setattr(Loud, "missing", lambda self: "it went home")
-    for name, backend in ((name, type(registry.get(name))) for name in registry.names()):
+    dense_ones = [name for name in registry.names() if name != "scipy"]
+    for name, backend in ((name, type(registry.get(name))) for name in dense_ones):
         if "refusals" in vars(backend) and name != "picky":
             monkeypatch.setattr(backend, "refusals", Backend.refusals)
     with pytest.raises(RuntimeError) as caught:
@@ -122,6 +123,7 @@ def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.Monke
     assert lines[0].startswith("backend 'auto' cannot run dense top-2")
     assert [line.split(":")[0].strip() for line in lines[1:]] == registry.names()
     assert "  numpy: numpy is on strike" in lines
+    assert "  scipy: it has nothing for dense" in lines
     assert "  loud: it went home" in lines
 
 

@@ -1,5 +1,5 @@
-"""What a backend is: candidates with an error bound. Subclass `Backend` (dense) or `MaxSimBackend`, implement
-`propose`, and the search core makes it exact."""
+"""What a backend is: candidates with an error bound. Subclass `Backend` (dense), `MaxSimBackend` or
+`SparseBackend`, implement `propose` (`listed` of the last), and the search core makes it exact."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from pyengine import exact, exact_maxsim, reference
+from pyengine import exact, exact_maxsim, exact_sparse, reference
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F32, I64, Candidates, TopK
 
 P = TypeVar("P", bound=Problem)
@@ -121,6 +122,30 @@ class MaxSimBackend(Proposer[MaxSimProblem]):
 
     def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
         return exact_maxsim.refine(problem, candidates)
+
+
+class SparseBackend(Proposer[SparseProblem]):
+    """A proposer of sparse rows, which implements `listed`."""
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        """At most about ``width`` candidates per query (k at least), and a bound on all others, as `propose`. That is
+        exactly 0.0 where every document that may score above 0 is listed."""
+        raise NotImplementedError(f"{type(self).__name__} must implement listed")
+
+    def propose(self, problem: SparseProblem, width: int) -> Candidates:
+        return exact_sparse.fill_zeros(problem, self.listed(problem, width), problem.k)
+
+    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        docs, queries = problem.docs, problem.queries
+        facts = {
+            "store": f"{docs.store}, {docs.rows.nbytes:,} bytes",
+            "queries": f"{queries.nnz / max(1, len(queries)):.1f} terms each",
+            "documents": f"{docs.rows.nnz / max(1, len(docs)):.1f} terms each",
+        }
+        return facts, {}
+
+    def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
+        return exact_sparse.refine(problem, candidates)
 
 
 def score_all(problem: P, backend: Proposer[P]) -> TopK:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact, exact_maxsim
-from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine import checks, exact, exact_maxsim, exact_sparse
+from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problem import ALL, Codes, DenseProblem, Documents
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sparse import SparseProblem, TermRows
 from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
@@ -236,6 +237,69 @@ class CpuMaxSim(MaxSimBackend):
         else:
             facts["candidate stage"] = "would pay: rerank what a dense or sparse index finds (then not certified)"
         return facts | bounded, rejected | plan.rejected
+
+
+class CpuSparse(SparseBackend):
+    """Sums over postings: of quantised weights, with a bound on what that leaves out, which is how far the estimates of
+    ``precision="fast"`` are off. Documents without postings get them for the terms of the queries."""
+
+    name = "cpu"
+
+    def missing(self) -> str | None:
+        reason = _missing()
+        if reason is None and exact_sparse.native() is None:
+            return "the compiled extension is from before the sparse kernels: run 'pip install .' in the source tree"
+        return reason
+
+    def refusals(self, problem: SparseProblem) -> list[str]:
+        return super().refusals(problem) + _beyond(1, len(problem.docs))
+
+    def readied(self, problem: SparseProblem) -> SparseProblem:
+        docs = problem.docs
+        if docs.postings or docs.cache is not None or not len(docs):
+            return problem
+        terms = np.unique(problem.queries.indices).astype(np.int64)
+        built = exact_sparse.build(docs.rows, 0, len(docs), terms, problem.num_threads)
+        return replace(problem, docs=replace(docs, postings=(built,)))
+
+    def first_width(self, problem: SparseProblem) -> int:
+        return 8 * problem.k + 1024  # of quantised weights that are close, many are kept
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        return self._proposed(problem, problem.k, width)
+
+    def within(self, problem: SparseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
+        """What reaches floors above 0 shares a term: one pass over the postings lists it."""
+        if problem.bias is not None or problem.floor is None or not (problem.floor > 0).all():
+            yield from super().within(problem)
+            return
+        none_above = np.zeros(problem.n_queries, np.int64)
+        yield np.arange(problem.n_queries), self._proposed(self.readied(problem), ALL, 4 * ALL), none_above
+
+    def _proposed(self, problem: SparseProblem, k: int, width: int) -> Candidates:
+        kernels = exact_sparse.native()
+        assert kernels is not None
+        docs = problem.docs
+        queries = exact_sparse.native_rows(TermRows.of(problem.queries))
+        postings = [kernels.Postings(each.first, each.count, **each.arrays) for each in docs.postings]
+        found = kernels.sparse_propose(
+            queries, exact_sparse.native_rows(docs.rows), postings, k, width,
+            mask=problem.mask, bias=problem.bias, floor=problem.floor, num_threads=problem.num_threads,
+        )  # fmt: skip
+        return Candidates(*found)
+
+    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        isa, rejected = _isas()
+        postings = problem.docs.postings
+        covered = sum(each.count for each in postings)
+        held = sum(array.nbytes for each in postings for array in each.arrays.values())
+        kept = f"of {covered} documents in {len(postings)} ranges, {held:,} bytes"
+        facts |= {
+            "postings": kept if postings else "built of the queries' terms, for this search",
+            "candidates": f"about {self.first_width(problem)} per query before widening",
+        }
+        return {"isa": isa} | facts, rejected
 
 
 def _missing() -> str | None:

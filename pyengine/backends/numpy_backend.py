@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from pyengine import checks, reference, reference_maxsim
-from pyengine.backends.base import Backend, MaxSimBackend, best_of
+from collections.abc import Iterator
+
+import numpy as np
+
+from pyengine import checks, reference, reference_maxsim, reference_sparse
+from pyengine.backends import sparse_lists
+from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend, best_of
+from pyengine.backends.sparse_lists import Sharing
 from pyengine.problem import DenseProblem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import Bool, Candidates
 
 
@@ -31,6 +38,25 @@ class NumpyMaxSim(MaxSimBackend):
         docs = problem.docs.ragged()
         found = reference_maxsim.topk(problem.queries, docs, width, mask=_mask(problem), **problem.scoring())
         return best_of(found, problem, width)
+
+
+class NumpySparse(SparseBackend):
+    """The same for sparse rows: every weight of every document is looked at, for each query."""
+
+    name = "numpy"
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        return sparse_lists.candidates(problem, _sharing(problem), width)
+
+
+def _sharing(problem: SparseProblem) -> Iterator[Sharing]:
+    docs = problem.docs.sparse_rows()
+    owner, all_to_one = np.repeat(np.arange(len(docs)), docs.lengths), np.zeros(len(docs), np.int64)
+    for q in range(problem.n_queries):
+        places, products = reference_sparse.shared(problem.queries.part(slice(q, q + 1)), all_to_one, docs)
+        scores = np.bincount(owner[places], products, len(docs)).astype(np.float64)  # of nothing, they are integers
+        rows = np.unique(owner[places])
+        yield Sharing(rows, scores[rows], np.zeros(len(rows)))  # these are the scores, without an error
 
 
 def _mask(problem: DenseProblem | MaxSimProblem) -> Bool | None:

@@ -15,19 +15,25 @@ from pyengine.problem import Problem
 
 P = TypeVar("P", bound=Problem)
 GROUP = "pyengine.backends"
-BUILTIN = {  # in the order in which "auto" tries them
-    "cpu": "pyengine.backends.cpu_backend:CpuBackend",
-    "torch": "pyengine.backends.torch_backend:TorchBackend",
-    "faiss": "pyengine.backends.faiss_backend:FaissBackend",
-    "numpy": "pyengine.backends.numpy_backend:NumpyBackend",
-}
-
-FAMILIES = {  # what those of the same name are for other problems than dense ones
+BUILTIN = ("cpu", "torch", "faiss", "scipy", "numpy")  # in the order in which "auto" tries them
+FAMILIES = {  # what those of each name are, for the problems of each family that they can do
+    "dense": {
+        "cpu": "pyengine.backends.cpu_backend:CpuBackend",
+        "torch": "pyengine.backends.torch_backend:TorchBackend",
+        "faiss": "pyengine.backends.faiss_backend:FaissBackend",
+        "numpy": "pyengine.backends.numpy_backend:NumpyBackend",
+    },
     "maxsim": {
         "cpu": "pyengine.backends.cpu_backend:CpuMaxSim",
         "torch": "pyengine.backends.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
-    }
+    },
+    "sparse": {
+        "cpu": "pyengine.backends.cpu_backend:CpuSparse",
+        "torch": "pyengine.backends.torch_backend:TorchSparse",
+        "scipy": "pyengine.backends.scipy_backend:ScipySparse",
+        "numpy": "pyengine.backends.numpy_backend:NumpySparse",
+    },
 }
 
 _default: ContextVar[str] = ContextVar("pyengine_backend", default="auto")
@@ -53,9 +59,9 @@ def names() -> list[str]:
 
 @cache
 def get(name: str) -> Backend:
-    """The backend of that name; it may still be `missing` what it needs."""
-    if name in BUILTIN:
-        backend: Backend = _built(BUILTIN[name])
+    """The dense backend of that name; it may still be `missing` what it needs."""
+    if name in FAMILIES["dense"]:
+        backend: Backend = _built(FAMILIES["dense"][name])
         return backend
     joined: Backend = _third_party()[_known(name)].load()()
     return joined
@@ -69,10 +75,14 @@ def _built(path: str) -> Any:
 
 def of_family(name: str, family: str) -> Any:
     """The `Proposer` of that name for problems of a family, None where it has none."""
-    if family == "dense":
-        return get(name)
-    path = FAMILIES[family].get(_known(name))
-    return None if path is None else _built(path)
+    if not _takes(_known(name), family):
+        return None
+    return get(name) if family == "dense" else _built(FAMILIES[family][name])
+
+
+def _takes(name: str, family: str) -> bool:
+    """Those that third parties join are dense."""
+    return name in FAMILIES[family] or (family == "dense" and name not in BUILTIN)
 
 
 def _known(name: str) -> str:
@@ -83,9 +93,11 @@ def _known(name: str) -> str:
     return name
 
 
-def _missing(name: str, family: str = "dense") -> str | None:
-    """Why a backend cannot run here. A third party's failure to load is such a reason, not an error of ours."""
+def _missing(name: str, family: str | None = None) -> str | None:
+    """Why a backend cannot run here; by the first family that it takes, where none is named. A third party's failure to
+    load is such a reason, not an error of ours."""
     try:
+        family = family or next(each for each in FAMILIES if _takes(name, each))
         reason: str | None = of_family(name, family).missing()
         return reason
     except Exception as error:
@@ -117,7 +129,7 @@ def reasons(problem: Problem) -> dict[str, list[str]]:
 
 
 def _reasons(name: str, problem: Problem) -> list[str]:
-    if problem.family != "dense" and name not in FAMILIES[problem.family]:
+    if not _takes(name, problem.family):
         return [f"it has nothing for {problem.family}"]
     missing = _missing(name, problem.family)
     return [missing] if missing else of_family(name, problem.family).refusals(problem)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F32, Candidates, TopK
 
 
@@ -77,6 +78,25 @@ class TorchMaxSim(MaxSimBackend):
             return super().propose(problem, width)
         with _settings(problem):
             return torch_maxsim.propose(upper, width)
+
+
+class TorchSparse(SparseBackend):
+    """Sparse rows by `index_add_` of the weights of each term of a query, in float64, on the CPU.
+
+    With ``precision="fast"`` scores are float64 sums, which differ from the specification's by at most 2^-50 of the sum
+    of magnitudes for each term of the query (`sparse_lists`). What is said above of threads holds here too.
+    """
+
+    name = "torch"
+
+    def missing(self) -> str | None:
+        return _missing()
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        from pyengine.backends import sparse_lists, torch_sparse
+
+        with _settings(problem):
+            return sparse_lists.candidates(problem, torch_sparse.sharing(problem), width)
 
 
 def _missing() -> str | None:

@@ -462,6 +462,17 @@ def test_an_interrupted_iterator_adds_nothing() -> None:
 
 # --- Its files --------------------------------------------------------------------------------------------------------
 
+OLD = {  # ids and score bits of the fixtures' answer
+    "float32": (
+        [[26, 21, 11, 18], [17, 27, 11, 26]],
+        [[1097334784, 1093140480, 1092091904, 1089470464], [1065414569, 1043600404, 1042849921, 1041353812]],
+    ),
+    "uint8": (
+        [[26, 21, 11, 18], [17, 27, 11, 26]],
+        [[1097334784, 1093140480, 1092091904, 1089470464], [1065389897, 1043553962, 1042849921, 1041353812]],
+    ),
+}
+
 
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -493,6 +504,28 @@ def test_what_is_loaded_lives_on(weights: str, originals: str, mmap: bool, tmp_p
     loaded.save(tmp_path)
     same(pe.load(tmp_path, mmap), index)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def formula(n: int, first: int = 0) -> SparseRows:
+    """Rows of the fixtures: row r has r % 5 terms."""
+    rows = range(first, first + n)
+    terms = [(3 * row + 7 * place) % 50 for row in rows for place in range(row % 5)]
+    weights = [(row * place) % 7 - 1.25 for row in rows for place in range(row % 5)]
+    return SparseRows(np.cumsum([0, *(row % 5 for row in rows)]), terms, weights, 50)
+
+
+@mapped
+@pytest.mark.parametrize("weights", OLD)
+def test_format_version_1_keeps_loading(weights: str, mmap: bool) -> None:
+    """Saved by pyengine 0.1.0, of which documents 25 and 19 were removed."""
+    index = pe.load(Path(__file__).parent / "fixtures" / f"sparse_v1_{weights}", mmap, verify=True)
+    assert index.ids.tolist() == [each for each in range(30, 10, -1) if each not in (25, 19)]
+    every = np.arange(50)
+    queries = SparseRows([0, 50, 100], np.tile(every, 2), np.concatenate([every % 5 - 1, 1 / (every + 1)]), 50)
+    found = index.search(queries, 4)
+    assert (found.ids.tolist(), found.scores.view(np.int32).tolist()) == OLD[weights]
+    index.add(formula(1))
+    assert index.ids[-1] == 31
 
 
 def test_a_mapped_load_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@
     def test_my_backend(case: conformance.Case) -> None:
         conformance.run(case, MyBackend())
 
-or, without pytest, ``conformance.check(MyBackend())``. `maxsim_cases` are those of late interaction. Two things are
-asked, in every case:
+or, without pytest, ``conformance.check(MyBackend())``. `maxsim_cases` are those of late interaction, `sparse_cases`
+those of sparse rows. Two things are asked, in every case:
 
 - what `propose` lists keeps the contract of `Candidates`, for lists of several widths; above all ``dropped`` bounds
   the float64 rank score of every allowed document that is not listed, which is what makes the answer exact;
@@ -21,15 +21,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pyengine import reference
+from pyengine import conformance_sparse, reference
 from pyengine.backends import registry
 from pyengine.backends.base import Proposer
 from pyengine.conformance_cases import Case, cases
 from pyengine.conformance_maxsim import MaxSimCase, maxsim_cases
+from pyengine.conformance_sparse import SparseCase, sparse_cases
 from pyengine.conformance_spec import allowed, permitted, rank_scores, specified
 from pyengine.filters import Filters
 from pyengine.lists import first_rows
 from pyengine.problem import ALL, DenseProblem, Problem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.ranges import reaching
 from pyengine.ranks import ranks
 from pyengine.search import exact_search, fast_search
@@ -41,6 +43,7 @@ __all__ = [
     "Case",
     "MaxSimCase",
     "Nonconformance",
+    "SparseCase",
     "allowed",
     "cases",
     "check",
@@ -49,6 +52,7 @@ __all__ = [
     "rank_scores",
     "run",
     "same",
+    "sparse_cases",
     "specified",
 ]
 
@@ -57,13 +61,13 @@ class Nonconformance(AssertionError):
     """A backend broke its contract. The message says in which case, where first, and what was expected."""
 
 
-def check(backend: Proposer[Any] | str, chosen: Iterable[Case | MaxSimCase] | None = None) -> int:
+def check(backend: Proposer[Any] | str, chosen: Iterable[Case | MaxSimCase | SparseCase] | None = None) -> int:
     """Run the cases (all by default) and return how many the backend took on. Raises `Nonconformance` at the first
     that fails, and RuntimeError when the backend cannot run on this machine."""
     return sum(not run(case, backend) for case in (cases() if chosen is None else chosen))
 
 
-def run(case: Case | MaxSimCase, backend: Proposer[Any] | str) -> list[str]:
+def run(case: Case | MaxSimCase | SparseCase, backend: Proposer[Any] | str) -> list[str]:
     """Run one case. Returns the backend's reasons for refusing it: empty when it took it on, and passed.
 
     Raises `Nonconformance` when it fails, RuntimeError when the backend cannot run on this machine.
@@ -79,6 +83,8 @@ def run(case: Case | MaxSimCase, backend: Proposer[Any] | str) -> list[str]:
         check_answers(problem, backend)
         if problem.family == "dense":
             check_ranges_and_ranks(problem, backend)
+        if problem.family == "sparse":
+            check_ranges(problem, backend)
     except Nonconformance as failure:
         raise Nonconformance(f"backend {backend.name!r}, case {case}: {failure}") from None
     return []
@@ -116,7 +122,10 @@ def check_candidates(problem: Problem, candidates: Candidates, scores: F64) -> N
     may = allowed(problem)
     _refuse(times > 1, lambda q, d: f"lists document {d} of query {q} {times[q, d]} times")
     _refuse((times > 0) & ~may, lambda q, d: f"lists document {d} for query {q}, which the mask forbids")
-    above = may & (times == 0) & ~(scores <= candidates.dropped[:, None])
+    bounds = candidates.dropped[:, None]
+    if isinstance(problem, SparseProblem):
+        bounds = conformance_sparse.dropped(problem, candidates, scores)
+    above = may & (times == 0) & ~(scores <= bounds)
     if problem.ceiling is not None:
         above &= scores <= problem.ceiling[:, None]
     _refuse(
@@ -201,6 +210,20 @@ def check_ranges_and_ranks(problem: DenseProblem, backend: Proposer[DenseProblem
         ranked = ranks(plain, backend, targets)
         expected = reference.rank_of(*corpus, targets, problem.metric, mask=allowed(problem), **arguments)
         _refuse(ranked != expected, lambda q, t: f"rank_of: query {q}: got {ranked[q, t]}, expected {expected[q, t]}")
+
+
+def check_ranges(problem: P, backend: Proposer[P]) -> None:
+    """`within` finds what reaches the score of the last result, and what is positive."""
+    may = replace(problem.filters or Filters(), groups=None, after=None, threshold=None)
+    found = specified(replace(problem, filters=may)).scores.astype(np.float64)
+    last = np.where(np.isfinite(found), found, np.inf).min(axis=1)
+    for threshold in (last, np.maximum(last, float(np.finfo(np.float32).smallest_subnormal))):
+        asked = replace(problem, k=max(1, len(problem.docs)), filters=replace(may, threshold=threshold))
+        got, want = reaching(replace(asked, k=ALL), backend), specified(asked)
+        kept = want.ids >= 0
+        expected = want.scores[kept], want.ids[kept], np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+        if any(each.tobytes() != other.tobytes() for each, other in zip(got, expected)):
+            raise Nonconformance(f"range_search: got {got}, expected {expected}")
 
 
 def _variations(problem: P) -> Iterator[tuple[str, P, I64, int]]:

@@ -1,4 +1,4 @@
-"""What the specification says of a problem, of either family: what the conformance suite compares with."""
+"""What the specification says of a problem, of any family: what the conformance suite compares with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, reference, reference_maxsim
+from pyengine import checks, reference, reference_maxsim, reference_sparse
 from pyengine.filters import Filters
 from pyengine.lists import first_rows
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F64, Bool, TopK
 
 
@@ -18,6 +19,8 @@ def rank_scores(problem: Problem) -> F64:
     """float64 [Q, N]: what ``dropped`` has to bound, before any rounding to float32."""
     if isinstance(problem, MaxSimProblem):
         return reference_maxsim.unrounded_scores(problem.queries, problem.docs.ragged(), **problem.scoring())
+    if isinstance(problem, SparseProblem):
+        return reference_sparse.unrounded_scores(problem.queries, problem.docs.sparse_rows(), problem.bias)
     assert isinstance(problem, DenseProblem)
     rows = problem.docs.vectors()[:, : problem.dims]
     scores = np.empty((problem.n_queries, len(rows)))
@@ -48,6 +51,9 @@ def specified(problem: Problem) -> TopK:
     if isinstance(problem, MaxSimProblem):
         docs = problem.docs.ragged()
         return reference_maxsim.topk(problem.queries, docs, problem.k, **problem.scoring(), **options)
+    if isinstance(problem, SparseProblem):
+        rows = problem.docs.sparse_rows()
+        return reference_sparse.topk(problem.queries, rows, problem.k, bias=problem.bias, **options)
     assert isinstance(problem, DenseProblem)
     return reference.topk(
         problem.queries, problem.docs.vectors(), problem.k, problem.metric,

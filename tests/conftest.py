@@ -16,7 +16,6 @@ from hypothesis import settings
 
 import pyengine
 from pyengine import conformance_cases, exact
-from pyengine.backends import registry
 from pyengine.kernels import plan
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
@@ -31,8 +30,7 @@ STATUSES = pyengine.backends()
 
 def _engines(family: str) -> list[tuple[str, str]]:
     """Every backend that can run here, and the instruction set it is to use: cpu comes once for each."""
-    built = [registry.of_family(each.name, family) for each in STATUSES]
-    able = [each.name for each in built if each is not None and each.missing() is None]
+    able = [each.name for each in pyengine.backends(family) if each.available]
     return [(name, isa) for name in able for isa in (ISAS if name == "cpu" else [""])]
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, TypeVar
 
 from pyengine.backends.base import Backend, Proposer
+from pyengine.checks import choice
 from pyengine.problem import Problem
 
 P = TypeVar("P", bound=Problem)
@@ -93,11 +94,9 @@ def _known(name: str) -> str:
     return name
 
 
-def _missing(name: str, family: str | None = None) -> str | None:
-    """Why a backend cannot run here; by the first family that it takes, where none is named. A third party's failure to
-    load is such a reason, not an error of ours."""
+def _missing(name: str, family: str) -> str | None:
+    """Why a backend cannot run here. A third party's failure to load is such a reason, not an error of ours."""
     try:
-        family = family or next(each for each in FAMILIES if _takes(name, each))
         reason: str | None = of_family(name, family).missing()
         return reason
     except Exception as error:
@@ -106,9 +105,11 @@ def _missing(name: str, family: str | None = None) -> str | None:
         return f"its entry point failed to load: {type(error).__name__}: {error}"
 
 
-def backends() -> list[BackendStatus]:
-    """Every backend: available, or the reason why not and what to do about it."""
-    return [BackendStatus(name, reason is None, reason) for name in names() for reason in [_missing(name)]]
+def backends(family: str = "dense") -> list[BackendStatus]:
+    """Every backend that has something for a family ("dense", "maxsim" or "sparse"): available, or the reason why not
+    and what to do about it."""
+    able = [name for name in names() if _takes(name, choice(family, "family", tuple(FAMILIES)))]
+    return [BackendStatus(name, reason is None, reason) for name in able for reason in [_missing(name, family)]]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks, exact_sparse
@@ -48,14 +49,18 @@ def available() -> bool:
 
 def flaw(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> str | None:
     """What is wrong with arrays that are said to be one segment of all rows, by looking at a few bytes for each term:
-    what the lists hold, the kernels check as they read. None where nothing is, or nobody can tell."""
+    what lists hold, the kernels check as they read. None where nothing is, or nobody can tell."""
     kernels = exact_sparse.native()
     if kernels is None or not arrays:
         return None
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"postings of finite {name}"
     try:
         kernels.Postings(0, n_rows, **arrays)
     except (TypeError, ValueError) as error:
-        return f"postings of its {n_rows} rows ({error})"
+        reason = str(error).partition("\n")[0]
+        return f"postings of its {n_rows} rows ({reason})"
     return None
 
 

@@ -51,7 +51,7 @@ def _inverted(rows: TermRows, first: int, last: int, terms: I64 | None = None, n
     part = rows.decoded(np.arange(first, last))
     order = np.argsort(part.indices, kind="stable")
     owner = np.repeat(np.arange(len(part)), part.lengths)[order]
-    return Postings(first, last - first, {"owner": owner.astype(np.uint16), "weights": part.values[order]})
+    return Postings(first, last - first, {"owner": owner.astype(np.uint16), "bits": part.values[order].view("u4")})
 
 
 @pytest.fixture(scope="module")

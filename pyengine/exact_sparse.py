@@ -12,7 +12,7 @@ import numpy as np
 
 from pyengine import exact, reference, reference_sparse
 from pyengine.lists import first_rows
-from pyengine.problem_sparse import Postings, SparseProblem, TermRows
+from pyengine.problem_sparse import Postings, SparseDocuments, SparseProblem, TermRows
 from pyengine.types import F32, I64, Candidates
 
 PAIR_WEIGHTS = 1 << 20  # weights of candidates that the NumPy form gathers together
@@ -34,6 +34,21 @@ def native_rows(rows: TermRows) -> Any:
     return kernels.TermRows(rows.offsets, rows.terms, values, rows.n_terms, low=rows.low, step=rows.step)
 
 
+def corpus(docs: SparseDocuments) -> Any:
+    """The rows of documents as the extension takes them."""
+    return docs.derived("native rows", lambda: native_rows(docs.rows))
+
+
+def native_postings(docs: SparseDocuments) -> list[Any]:
+    """The postings of documents as the extension takes them, which looks at a few bytes for each term."""
+    kernels = native()
+    assert kernels is not None
+    postings = docs.postings
+    return docs.derived(
+        "native postings", lambda: [kernels.Postings(each.first, each.count, **each.arrays) for each in postings]
+    )
+
+
 def build(rows: TermRows, first: int, last: int, terms: I64 | None = None, num_threads: int = 1) -> Postings:
     """The inverted form of the rows first .. last-1; only of these rising terms, where given. Needs the extension."""
     kernels = native()
@@ -48,10 +63,10 @@ def refine(problem: SparseProblem, candidates: Candidates) -> F32:
     kernels = native()
     if kernels is None:
         return _refine(problem, candidates)
-    queries, docs = (native_rows(rows) for rows in (TermRows.of(problem.queries), problem.docs.rows))
     scores: F32 = kernels.sparse_refine(
-        queries, docs, problem.bias, candidates.rows, candidates.offsets, problem.num_threads
-    )
+        native_rows(TermRows.of(problem.queries)), corpus(problem.docs), problem.bias, candidates.rows,
+        candidates.offsets, problem.num_threads,
+    )  # fmt: skip
     return scores
 
 
@@ -81,10 +96,14 @@ def fill_zeros(problem: SparseProblem, candidates: Candidates, k: int) -> Candid
     whatever is filtered, since a list that filters make too short proves nothing; but for a threshold, which a short
     list would prove to be whole by it. With a bias, documents without shared terms do not tie.
     """
-    if problem.bias is not None or (problem.filters is not None and problem.filters.threshold is not None):
+    thresholds = problem.filters is not None and problem.filters.threshold is not None
+    certain = candidates.dropped == 0.0
+    if problem.bias is not None or thresholds or not certain.any():
         return candidates
     positive = np.bincount(first_rows(candidates.offsets)[candidates.estimates > 0], minlength=problem.n_queries)
-    short = np.flatnonzero((candidates.dropped == 0.0) & (positive < k))
+    short = np.flatnonzero(certain & (positive < k))
+    if not len(short):
+        return candidates
     dropped = candidates.dropped.copy()
     added: dict[int, tuple[I64, F32]] = {}
     for count in (k, 8 * k, 64 * k):  # more than k only where terms are shared, and scores negative

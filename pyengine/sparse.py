@@ -107,7 +107,8 @@ def explain_terms(query: Any, doc: Any) -> TermContributions:
         ``terms`` int64 [S] and ``contributions`` float32 [S], the largest first, ties by smaller term id. Their sum is
         the score, but for rounding.
     """
-    asked, row = sparse_forms.both(*([each] if isinstance(each, Mapping) else each for each in (query, doc)))
+    one, other = ([each] if isinstance(each, Mapping) else each for each in (query, doc))
+    asked, row = sparse_forms.both(one, other, names=("query", "doc"))
     for name, rows in (("query", asked), ("doc", row)):
         if len(rows) != 1:
             raise ValueError(f"{name} must be one row; got {len(rows)}")

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyengine import checks
 from pyengine.sparse_rows import SparseRows, build
@@ -31,18 +32,18 @@ def rows_of(value: Any, n_terms: int | None, name: str) -> SparseRows:
     raise TypeError(f"{name} must be {FORMS}; got {_described(value)}")
 
 
-def both(queries: Any, docs: Any) -> tuple[SparseRows, SparseRows]:
+def both(queries: Any, docs: Any, names: tuple[str, str] = ("queries", "docs")) -> tuple[SparseRows, SparseRows]:
     """Queries and documents over one vocabulary. Dicts take that of the other side, or what both of them ask for."""
     if not isinstance(docs, (list, tuple)):
-        rows = rows_of(docs, None, "docs")
-        return rows_of(queries, rows.n_terms, "queries"), rows
+        rows = rows_of(docs, None, names[1])
+        return rows_of(queries, rows.n_terms, names[0]), rows
+    asked = rows_of(queries, None, names[0])
     if not isinstance(queries, (list, tuple)):
-        asked = rows_of(queries, None, "queries")
-        return asked, rows_of(docs, asked.n_terms, "docs")
-    sides = rows_of(queries, None, "queries"), rows_of(docs, None, "docs")
-    n_terms = max(each.n_terms for each in sides)
-    asked, rows = (SparseRows.canonical(each.indptr, each.indices, each.values, n_terms) for each in sides)
-    return asked, rows
+        return asked, rows_of(docs, asked.n_terms, names[1])
+    rows = rows_of(docs, None, names[1])
+    n_terms = max(asked.n_terms, rows.n_terms)
+    first, second = (SparseRows.canonical(each.indptr, each.indices, each.values, n_terms) for each in (asked, rows))
+    return first, second
 
 
 def _described(value: Any) -> str:
@@ -103,22 +104,27 @@ def _of_pairs(rows: Any, terms: Any, weights: Any, n_rows: int, n_terms: int, na
 def _of_dicts(rows: Sequence[Mapping[Any, Any]], n_terms: int | None, name: str) -> SparseRows:
     if n_terms is None and not len(rows):
         raise ValueError(f"n_terms must be given with an empty list of {name}; got None")
-    terms = np.asarray(list(chain.from_iterable(rows)))
-    weights = np.asarray(list(chain.from_iterable(row.values() for row in rows)))
-    for what, array, kinds in (("term ids", terms, "iu"), ("weights", weights, "fiu")):
-        if array.size and array.dtype.kind not in kinds:
-            row, got = _odd(rows, what == "weights", kinds)
-            raise TypeError(f"{name} must be dicts of integer term ids and real weights; row {row} holds {got!r}")
+    terms = _numbers(list(chain.from_iterable(rows)), "iu")
+    weights = _numbers(list(chain.from_iterable(row.values() for row in rows)), "fiu")
+    if terms is None or weights is None:
+        row, got = _odd(rows, "iu" if terms is None else "fiu")
+        raise TypeError(f"{name} must be dicts of integer term ids and real weights; row {row} holds {got!r}")
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     if n_terms is None:
         n_terms = checks.positive_int(int(terms.max(initial=0)) + 1 if terms.size else 1, f"the terms of {name}")
     return build(indptr, terms, weights, n_terms, name)
 
 
-def _odd(rows: Sequence[Mapping[Any, Any]], weights: bool, kinds: str) -> tuple[int, Any]:
-    """The first key or weight that is not a number of these kinds, and its row."""
-    for number, row in enumerate(rows):
-        for each in row.values() if weights else row:
-            if np.asarray(each).dtype.kind not in kinds or np.ndim(each):
-                return number, each
-    return 0, rows[0]
+def _numbers(values: list[Any], kinds: str) -> NDArray[Any] | None:
+    """The array of these numbers, None where they are not numbers of these kinds."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # of sequences of several lengths
+        return None
+    return array if not array.size or (array.ndim == 1 and array.dtype.kind in kinds) else None
+
+
+def _odd(rows: Sequence[Mapping[Any, Any]], kinds: str) -> tuple[int, Any]:
+    """The first term id ("iu") or weight ("fiu") that is not a number of these kinds, and its row."""
+    each = ((number, value) for number, row in enumerate(rows) for value in (row if kinds == "iu" else row.values()))
+    return next((number, value) for number, value in each if _numbers([value], kinds) is None)

@@ -260,7 +260,7 @@ class CpuSparse(SparseBackend):
             return problem
         terms = np.unique(problem.queries.indices).astype(np.int64)
         built = exact_sparse.build(docs.rows, 0, len(docs), terms, problem.num_threads)
-        return replace(problem, docs=replace(docs, postings=(built,)))
+        return replace(problem, docs=replace(docs, postings=(built,), cache={}))
 
     def first_width(self, problem: SparseProblem) -> int:
         return 8 * problem.k + 1024  # of quantised weights that are close, many are kept
@@ -279,11 +279,9 @@ class CpuSparse(SparseBackend):
     def _proposed(self, problem: SparseProblem, k: int, width: int) -> Candidates:
         kernels = exact_sparse.native()
         assert kernels is not None
-        docs = problem.docs
-        queries = exact_sparse.native_rows(TermRows.of(problem.queries))
-        postings = [kernels.Postings(each.first, each.count, **each.arrays) for each in docs.postings]
         found = kernels.sparse_propose(
-            queries, exact_sparse.native_rows(docs.rows), postings, k, width,
+            exact_sparse.native_rows(TermRows.of(problem.queries)), exact_sparse.corpus(problem.docs),
+            exact_sparse.native_postings(problem.docs), k, width,
             mask=problem.mask, bias=problem.bias, floor=problem.floor, num_threads=problem.num_threads,
         )  # fmt: skip
         return Candidates(*found)

@@ -39,11 +39,8 @@ class ScipySparse(SparseBackend):
 def _sharing(problem: SparseProblem) -> Iterator[Sharing]:
     sparse: Any = import_module("scipy.sparse")
     inverted = sparse_lists.inverted(problem)
-    docs = sparse.csr_array(
-        (inverted.weights, inverted.docs, inverted.starts), shape=(len(inverted.terms), len(problem.docs))
-    )
     signed = inverted.signed or bool((problem.queries.values < 0).any())
-    sizes = abs(docs) if signed else docs
+    docs, sizes = problem.docs.derived(("scipy", signed), lambda: _documents(sparse, problem, inverted, signed))
     line = np.zeros(len(problem.docs))  # scores of one query, for where terms cancel and a product has no place
     for which in _portions(problem, inverted):
         asked = _matrix(sparse, problem.queries.part(which), inverted)
@@ -55,6 +52,14 @@ def _sharing(problem: SparseProblem) -> Iterator[Sharing]:
             line[scores.indices[own]] = scores.data[own]
             yield Sharing(rows.astype(np.int64), line[rows], shared.data[span])
             line[rows] = 0.0
+
+
+def _documents(sparse: Any, problem: SparseProblem, inverted: Inverted, signed: bool) -> tuple[Any, Any]:
+    """The documents [T, N], and their magnitudes."""
+    starts = inverted.starts.astype(np.int32) if inverted.starts[-1] < 1 << 31 else inverted.starts
+    shape = (len(inverted.terms), len(problem.docs))
+    docs = sparse.csr_array((inverted.weights, inverted.docs, starts), shape=shape)
+    return docs, abs(docs) if signed else docs
 
 
 def _portions(problem: SparseProblem, inverted: Inverted) -> Iterator[slice]:

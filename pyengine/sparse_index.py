@@ -99,9 +99,10 @@ class SparseIndex(Index[SparseStore]):
         or an id that is there already; TypeError for a wrong dtype; and whatever an iterator raises. Nothing is added
         then.
         """
-        whole = rows if isinstance(rows, Iterator) else SparseRows.of(rows, self.n_terms)
-        total = chunks.length(whole)
-        self._add(chunks.watched(chunks.sparse(whole, ids, self.n_terms), total), total)
+        with exact.arithmetic():  # not while the caller's iterator runs
+            given = rows if isinstance(rows, Iterator) else SparseRows.of(rows, self.n_terms)
+        total = chunks.length(given)
+        self._add(chunks.watched(chunks.sparse(given, ids, self.n_terms), total), total)
 
     def replace(self, rows: Any, ids: Any) -> None:
         """Put other rows in the place of those with these ``ids``, as one change: ``rows`` and ``ids`` are as for

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -217,6 +218,17 @@ def test_originals_on_disk_are_read_here_and_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing to clean up
 
 
+@kinds
+def test_rows_are_copied_in_blocks(weights: str, originals: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyengine.arrays.BLOCK_BYTES", 100)
+    index = made(weights, originals)
+    index.remove(range(0, 200, 3))
+    index.compact()
+    assert (index.stats().removed, index.stats().pending) == (0, 0)
+    assert listed(index.rows(index.ids)) == [row for i, row in enumerate(kept(DOCS, weights)) if i % 3]
+    holds(index, [each for each in range(200) if each % 3])
+
+
 # --- Segments ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +387,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=30, stateful_step_count=20)
 
 
 def test_what_is_in_range_is_all_that_reaches_the_threshold() -> None:
@@ -548,12 +561,12 @@ def test_a_mapped_load_reads_no_weights(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
-    """100 times: a process that saves two states by turns is killed at a random moment."""
+    """60 times: a process that saves two states by turns is killed at a random moment."""
     rng, path = np.random.default_rng(17), tmp_path / "index"
     states = [made("uint8"), made("uint8", docs=drawn(300, seed=5))]
     states[0].save(path)
     last, changes, longest = 0, 0, 0.02  # seconds
-    for _ in range(100):
+    for _ in range(60):
         child = os.fork()
         if child == 0:
             try:
@@ -571,7 +584,7 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
         changes += found != last
         longest *= 0.9 if found != last else 1.1  # however fast the disk is, about half of the kills come after a save
         last = found
-    assert 8 < changes < 92
+    assert 5 < changes < 55
     states[0].save(path)
     assert len(list(path.iterdir())) == 2  # nothing is left of those that were killed
 

@@ -24,10 +24,10 @@ LOOKED_AT = 1 << 22  # terms counted together
 
 
 class SparseStats(NamedTuple):
-    """What a `SparseIndex` holds. ``entries`` are the weights, of rows that were removed too, until the index compacts;
-    ``terms`` of the vocabulary have one at least. ``row_bytes`` are those of the rows, wherever they lie, and
-    ``posting_bytes`` those of the segments, their inverted forms; ``bytes_per_posting`` is both by entries.
-    ``segments`` lists how many rows each covers, and ``pending`` rows are in none yet."""
+    """What a `SparseIndex` holds. ``entries`` are the weights, of rows that were removed too until the index compacts,
+    and ``terms`` those of the vocabulary that have one. ``segments`` lists how many rows each covers, and ``pending``
+    rows are in none yet. ``row_bytes`` are those of the rows in memory, ``disk_bytes`` those in files for
+    ``originals="disk"``, ``posting_bytes`` those of the segments; ``bytes_per_posting`` is memory by entries."""
 
     documents: int
     removed: int
@@ -36,6 +36,7 @@ class SparseStats(NamedTuple):
     segments: tuple[int, ...]
     pending: int
     row_bytes: int
+    disk_bytes: int
     posting_bytes: int
     bytes_per_posting: float
 
@@ -194,7 +195,8 @@ class SparseIndex(Index[SparseStore]):
         """Counts and bytes; it looks at every term."""
         contents = self._contents
         rows, postings = contents.store.term_rows(contents.n_rows), contents.store.postings
-        row_bytes = contents.store.nbytes(contents.n_rows)
+        disk_bytes = contents.store.disk_bytes(contents.n_rows)
+        row_bytes = contents.store.nbytes(contents.n_rows) - disk_bytes
         posting_bytes = sum(array.nbytes for each in postings for array in each.arrays.values())
         return SparseStats(
             documents=len(contents),
@@ -204,6 +206,7 @@ class SparseIndex(Index[SparseStore]):
             segments=tuple(each.count for each in postings),
             pending=len(rows) - segments.covered(postings),
             row_bytes=row_bytes,
+            disk_bytes=disk_bytes,
             posting_bytes=posting_bytes,
             bytes_per_posting=(row_bytes + posting_bytes) / rows.nnz if rows.nnz else 0.0,
         )

@@ -90,6 +90,11 @@ class SparseStore(RaggedStore):
         """The same as a backend sees it."""
         return SparseDocuments(self.term_rows(count), self.postings, cache=cache, living=living)
 
+    def disk_bytes(self, count: int) -> int:
+        """What the first ``count`` rows take in files."""
+        heads = self.heads(count)
+        return sum(heads[name].nbytes for name, array in self.arrays.items() if isinstance(array, DiskArray))
+
     # --- From and to files --------------------------------------------------------------------------------------------
 
     def chosen(self, count: int, rows: I64 | None) -> dict[str, tuple[NDArray[Any], I64 | None]]:

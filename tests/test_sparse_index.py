@@ -174,13 +174,15 @@ def test_rows_that_trickle_in_are_inverted_a_few_times_each(monkeypatch: pytest.
     assert rebuilt < 20 * 1000
 
 
-def test_stats_count_what_is_there() -> None:
-    index = made("uint8")
+@pytest.mark.parametrize("originals", sparse_store.ORIGINALS)
+def test_stats_count_what_is_there(originals: str) -> None:
+    index = made("uint8", originals)
     index.remove(range(10))
     stats = index.stats()
     assert (stats.documents, stats.removed, stats.entries) == (190, 10, DOCS.nnz)
     assert stats.terms == len(np.unique(DOCS.indices))
-    assert stats.row_bytes == 3 * DOCS.nnz + 8 * 201 + 8 * 200
+    assert stats.row_bytes + stats.disk_bytes == 3 * DOCS.nnz + 8 * 201 + 8 * 200
+    assert stats.disk_bytes == (3 * DOCS.nnz if originals == "disk" else 0)
     assert stats.posting_bytes == sum(each.nbytes for each in index._contents.store.postings[0].arrays.values())
     assert stats.bytes_per_posting == (stats.row_bytes + stats.posting_bytes) / DOCS.nnz
     index.compact()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyengine import exact, reference, reference_sparse
-from pyengine.lists import first_rows
+from pyengine.lists import first_rows, take
 from pyengine.problem_sparse import Postings, SparseDocuments, SparseProblem, TermRows
 from pyengine.types import F32, I64, Candidates
 
@@ -91,10 +91,11 @@ def fill_zeros(problem: SparseProblem, candidates: Candidates, k: int) -> Candid
     """With the documents of score 0 that may fill up the k best, where all that may score above 0 are listed (then
     ``dropped`` is 0.0) and they are fewer than k.
 
-    The first rows that are not listed, by id, are added until k of them score 0. What is then not listed scores 0 at
-    most, and comes after those k: `BELOW_ZERO`, as ``dropped``, says that it cannot be among the k best. That holds
-    whatever is filtered, since a list that filters make too short proves nothing; but for a threshold, which a short
-    list would prove to be whole by it. With a bias, documents without shared terms do not tie.
+    What is listed and scores 0 or less is taken off; then the first rows that are not listed, by id, are added until k
+    of them score 0. All that is then not listed scores 0 at most, and its id is above those of all listed that do: so
+    it comes after k listed ones that score 0 at least, whatever is filtered. `BELOW_ZERO`, as ``dropped``, says that: a
+    list that filters leave too short does not prove itself whole by it, but where there is a threshold. With a bias,
+    documents without shared terms do not tie.
     """
     thresholds = problem.filters is not None and problem.filters.threshold is not None
     certain = candidates.dropped == 0.0
@@ -104,6 +105,7 @@ def fill_zeros(problem: SparseProblem, candidates: Candidates, k: int) -> Candid
     short = np.flatnonzero(certain & (positive < k))
     if not len(short):
         return candidates
+    candidates = _above_zero(problem, candidates, short)
     dropped = candidates.dropped.copy()
     added: dict[int, tuple[I64, F32]] = {}
     for count in (k, 8 * k, 64 * k):  # more than k only where terms are shared, and scores negative
@@ -138,10 +140,20 @@ def _first_unlisted(problem: SparseProblem, candidates: Candidates, q: int, coun
     return np.concatenate(found)[:count]
 
 
-def _scores_of(problem: SparseProblem, lists: list[I64]) -> list[F32]:
+def _above_zero(problem: SparseProblem, candidates: Candidates, which: I64) -> Candidates:
+    """The candidates, of these queries only those that score above 0."""
+    spans = [slice(*candidates.offsets[q : q + 2]) for q in which]
+    scores = _scores_of(problem.only(which), [candidates.rows[span] for span in spans])
+    keep = np.ones(len(candidates.rows), bool)
+    for span, own in zip(spans, scores):
+        keep[span] = own > 0
+    return take(candidates, keep)
+
+
+def _scores_of(problem: SparseProblem, each: list[I64]) -> list[F32]:
     """The scores of each query with its rows."""
-    offsets = np.cumsum([0, *map(len, lists)])
-    rows = np.concatenate([np.empty(0, np.int64), *lists])
+    offsets = np.cumsum([0, *map(len, each)])
+    rows = np.concatenate([np.empty(0, np.int64), *each])
     scores = refine(problem, Candidates(rows, offsets, np.empty(len(rows), np.float32), np.empty(0)))
     return np.split(scores, offsets[1:-1])
 

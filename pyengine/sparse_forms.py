@@ -23,7 +23,7 @@ def rows_of(value: Any, n_terms: int | None, name: str) -> SparseRows:
     if isinstance(value, SparseRows):
         _check_width(value.n_terms, n_terms, name)
         return value
-    if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocsr"):
+    if any(kind.__module__.startswith("scipy.sparse") for kind in type(value).__mro__):
         return _of_scipy(value, _width(value.shape, n_terms, name), name)
     if checks.is_torch(value) and "sparse" in str(value.layout):
         return _of_torch(value, _width(tuple(value.shape), n_terms, name), name)

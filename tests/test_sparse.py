@@ -25,6 +25,7 @@ pytestmark = [
 ]
 RNG = np.random.default_rng(0)
 QUERIES, DOCS = conformance_sparse.CORPORA["random"](RNG)
+ZERO = np.zeros(1, np.float32)
 BIAS = RNG.standard_normal(len(DOCS))
 
 
@@ -105,6 +106,21 @@ def test_stored_weights_are_the_truth(sparse_engine: str) -> None:
         problem = sparse.prepare(QUERIES, docs, 10)
         found = request.run(problem, sparse_engine, "exact", like=QUERIES)
         same(found, spec.topk(QUERIES, docs.rows.decoded(), 10), store)
+
+
+def test_without_the_extension_the_bits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = sparse.prepare(QUERIES, conformance_sparse.documents(DOCS, "uint8"), 10, bias=BIAS)
+    rows = np.random.default_rng(5).integers(0, len(DOCS), 400)
+    pairs = Candidates(rows, np.array([0, 10, 10, 300, 301, 400]), np.empty(400, np.float32), np.empty(0))
+    before = exact_sparse.refine(problem, pairs)
+    monkeypatch.setattr(exact_sparse, "native", lambda: None)
+    for together in (1 << 20, 50, 1):
+        monkeypatch.setattr(exact_sparse, "PAIR_WEIGHTS", together)
+        np.testing.assert_array_equal(exact_sparse.refine(problem, pairs).view(np.int32), before.view(np.int32))
+    same(pe.sparse_topk(QUERIES, DOCS, 10), spec.topk(QUERIES, DOCS, 10))
+    reason = registry.of_family("cpu", "sparse").missing()
+    assert reason is not None
+    assert "pip install ." in reason
 
 
 # --- Documents of score 0 ---------------------------------------------------------------------------------------------
@@ -209,3 +225,13 @@ def test_inputs_are_not_changed(sparse_engine: str) -> None:
     pe.sparse_topk(QUERIES, DOCS, 3, backend=sparse_engine)
     for got, want in zip((QUERIES.values, QUERIES.indices, DOCS.values, DOCS.indices), before):
         np.testing.assert_array_equal(got, want)
+
+
+def test_listed_zeros_do_not_come_before_smaller_ids_that_are_not_listed(sparse_engine: str) -> None:
+    """Filters take the first zeros that fill up, and the last documents share terms but score 0."""
+    docs = SparseRows.of([{}] * 20 + [{0: 1.0, 1: -1.0}] * 5, 3)
+    queries, rows = SparseRows.of([{0: 1.0, 1: 1.0}], 3), np.arange(25)
+    options: dict[str, Any]
+    for options in ({"exclude": [rows[:4]]}, {"groups": np.minimum(rows // 4, 5)}, {"after": (ZERO, rows[3:4])}):
+        found = pe.sparse_topk(queries, docs, 4, **options, backend=sparse_engine)
+        same(found, spec.topk(queries, docs, 4, **options))

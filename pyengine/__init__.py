@@ -13,6 +13,7 @@ from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
 from pyengine.sparse import explain_terms, sparse_topk
+from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
@@ -26,6 +27,7 @@ __all__ = [
     "Pooling",
     "Ragged",
     "Ranges",
+    "SparseIndex",
     "SparseRows",
     "TermContributions",
     "TopK",

@@ -13,8 +13,10 @@ from pyengine import checks, exact, ragged
 from pyengine.arrays import BLOCK_BYTES, blocks
 from pyengine.pooling import Pooler
 from pyengine.ragged import Ragged
+from pyengine.sparse_rows import SparseRows
 from pyengine.types import I64, Bool
 
+WEIGHT_BYTES = 8  # a term and its weight
 MANY_ROWS = 1 << 17  # fewer never take long
 PATIENCE = 5.0  # seconds before a bar shows
 
@@ -35,6 +37,11 @@ def documents(given: Any, ids: Any, dim: int, pooler: Pooler | None = None, drop
     which tokens are for it to drop."""
     for part, kept, dropped in _pieces(given, "docs", partial(_documents, dim=dim), ids=ids, drop=drop):
         yield part if pooler is None else pooler(part, dropped), kept
+
+
+def sparse(given: Any, ids: Any, n_terms: int) -> Iterator[Piece]:
+    """The same of sparse rows, each piece `SparseRows`."""
+    return _pieces(given, "rows", partial(_sparse, n_terms=n_terms), ids=ids)
 
 
 def first_tokens(pieces: Iterator[Piece], count: int) -> list[Piece]:
@@ -91,16 +98,24 @@ def _documents(
     kept = _ids(ids, len(docs), "document")
     lengths = docs.lengths if isinstance(docs, Ragged) else np.array([_size(each) for each in docs], np.int64)
     dropped, ends = ragged.marks(drop, "drop", lengths), np.concatenate([[0], np.cumsum(lengths)])
-    for block in _blocks_of_tokens(ends, dim):
+    for block in _ragged_blocks(ends, 4 * dim):
         with exact.arithmetic():
             part = docs.part(block) if isinstance(docs, Ragged) else Ragged.of(docs[block], "docs", dim, block.start)
         own = None if dropped is None else dropped[ends[block.start] : ends[block.stop]]
         yield part, None if kept is None else kept[block], own
 
 
-def _blocks_of_tokens(ends: I64, dim: int) -> Iterator[slice]:
-    """Slices of documents, with about `BLOCK_BYTES` of float32 tokens each; ``ends`` [n + 1] from 0 on."""
-    number = ends[1:] * 4 * dim // BLOCK_BYTES
+def _sparse(given: Any, *, n_terms: int, ids: Any = None) -> Iterator[Piece]:
+    with exact.arithmetic():
+        rows = SparseRows.of(given, n_terms)
+    kept = _ids(ids, len(rows), "row")
+    for block in _ragged_blocks(rows.indptr, WEIGHT_BYTES):
+        yield rows.part(block), None if kept is None else kept[block]
+
+
+def _ragged_blocks(ends: I64, entry_bytes: int) -> Iterator[slice]:
+    """Slices of rows, with about `BLOCK_BYTES` of entries each; ``ends`` [n + 1] are those of rows, from 0 on."""
+    number = ends[1:] * entry_bytes // BLOCK_BYTES
     starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
     return (slice(low, high) for low, high in pairwise(starts) if low < high)
 

@@ -7,8 +7,9 @@ import numpy as np
 from pyengine import checks, exact, stores
 from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.kmeans import nearest
+from pyengine.row_store import Arrays
 from pyengine.rows import Rows, bfloat16_values, to_bfloat16
-from pyengine.stores import FLOAT32_MAX, Arrays, Coding, Form, Store, padded
+from pyengine.stores import FLOAT32_MAX, Coding, Form, Store, padded
 from pyengine.types import F32
 
 RESIDUALS = {"residual1": 1, "residual2": 2, "residual4": 4}

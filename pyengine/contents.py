@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pyengine.ids import RowIds
 from pyengine.living import Living
-from pyengine.stores import S
+from pyengine.row_store import S
 from pyengine.types import I64
 
 
@@ -65,7 +65,7 @@ class Contents(Generic[S]):
         self.row_ids.reserve(count)
 
     def readied(self, pieces: Iterator[Any]) -> tuple[Contents[S], Iterator[Any]]:
-        """What these first pieces may be added to, and all of them: see `pyengine.stores.Store.readied`."""
+        """What these first pieces may be added to, and all of them: see `pyengine.row_store.RowStore.readied`."""
         store, pieces = self.store.readied(pieces)
         return self if store is self.store else replace(self, store=store, cache={}), pieces
 
@@ -80,7 +80,7 @@ class Contents(Generic[S]):
         """With all that was appended since."""
         n_rows = len(self.row_ids)
         living = None if self.living is None else self.living.with_more(n_rows)
-        return Contents(self.store, self.row_ids, n_rows, living, largest_id)
+        return Contents(self.store.grown(n_rows), self.row_ids, n_rows, living, largest_id)
 
     def without(self, rows: I64) -> Contents[S]:
         """Without these documents, each listed once."""

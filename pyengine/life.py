@@ -14,7 +14,7 @@ from pyengine import checks, exact, storage
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.ids import RowIds
-from pyengine.stores import S
+from pyengine.row_store import S
 from pyengine.types import I64
 
 MAX_ID = 2**63 - 1

@@ -6,16 +6,18 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pyengine import checks
+from pyengine.arrays import DiskArray
 from pyengine.backends import registry
 from pyengine.contents import Contents
 from pyengine.index import DenseIndex
 from pyengine.multi_vector import MultiVectorIndex
+from pyengine.sparse_index import SparseIndex
 from pyengine.storage import FORMAT, Saved
+from pyengine.types import I64
 
-KINDS: dict[str, Any] = {each.kind: each for each in (DenseIndex, MultiVectorIndex)}
+KINDS: dict[str, Any] = {each.kind: each for each in (DenseIndex, MultiVectorIndex, SparseIndex)}
 
 
 def load(
@@ -26,7 +28,7 @@ def load(
     backend: str = "auto",
     directory: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """An index that `DenseIndex.save` or `MultiVectorIndex.save` wrote: one of that class.
+    """An index that the `save` of `DenseIndex`, `MultiVectorIndex` or `SparseIndex` wrote: one of that class.
 
     Parameters
     ----------
@@ -54,23 +56,23 @@ def load(
         index = _empty(saved, directory)
         index.backend = backend
         contents = index._contents
-        kept = {"ids": contents.row_ids, **contents.store.arrays}
+        store, listed = contents.store, saved.facts["arrays"]
         count, largest = _whole(saved, "documents", 0), _whole(saved, "largest_id", -1)
-        sizes = {name: _whole(saved, name, 0) for name in contents.store.sizes}
-        lengths = {"ids": count, **contents.store.lengths(count, sizes)}
-        if saved.facts["arrays"].keys() != kept.keys():
-            raise ValueError(f"{saved.manifest} must list the arrays {', '.join(kept)}; got others")
+        sizes = {name: _whole(saved, name, 0) for name in store.sizes}
+        layout = {"ids": (contents.row_ids.dtype, (count,)), **store.layout(count, sizes, listed)}
+        if listed.keys() != layout.keys():
+            raise ValueError(f"{saved.manifest} must list the arrays {', '.join(layout)}; got others")
+        verified = not mmap if verify is None else verify
         heads = {}
-        for name, array in kept.items():
-            mapped = mmap or (name == "rows" and index.originals == "disk")
-            verified = not mmap if verify is None else verify
-            heads[name] = saved.array(name, array.dtype, (lengths[name], *array.width), mapped, verified)
-        _check(saved, heads, largest)
-        flaw = contents.store.flaw(heads)
+        for name, (dtype, shape) in layout.items():
+            mapped = mmap or isinstance(store.arrays.get(name), DiskArray)
+            heads[name] = saved.array(name, dtype, shape, mapped, verified)
+        ids = heads.pop("ids")
+        _check_ids(saved, ids, largest)
+        flaw = store.flaw(heads)
         if flaw is not None:
             raise ValueError(f"{saved.manifest} must list {flaw}; got others")
-    row_ids = contents.row_ids.adopted(heads.pop("ids"))
-    store = contents.store.holding({name: kept[name].adopted(head) for name, head in heads.items()})
+    row_ids, store = contents.row_ids.adopted(ids), store.loaded(heads, count)
     index._contents = Contents(store, row_ids, count, largest_id=largest)
     return index
 
@@ -81,7 +83,8 @@ def _empty(saved: Saved, directory: str | None) -> Any:
         facts: dict[str, Any] = {name: saved.facts.get(name) for name in made.settings}
         return made(**facts, directory=directory)
     except KeyError as error:
-        kinds = " or ".join(KINDS)
+        *others, last = KINDS
+        kinds = f"{', '.join(others)} or {last}"
         raise ValueError(f"{saved.manifest} must describe a {kinds}; got {error.args[0]!r}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{saved.manifest} must describe an index that this pyengine knows; got {error}") from None
@@ -94,12 +97,7 @@ def _whole(saved: Saved, name: str, least: int) -> int:
     return value
 
 
-def _check(saved: Saved, heads: dict[str, NDArray[Any]], largest: int) -> None:
-    """Refuse what no index saves, as far as looking at a few bytes per document can tell."""
-    ids = heads["ids"]
+def _check_ids(saved: Saved, ids: I64, largest: int) -> None:
     rising = ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)
     if not (rising[1:] > rising[:-1]).all() or ids.min(initial=0) < 0 or ids.max(initial=-1) > largest:
         raise ValueError(f"{saved.manifest} must list ids that are distinct and in 0 .. {largest}; got others")
-    for name, head in heads.items():
-        if head.ndim == 1 and head.dtype.kind == "f" and not np.isfinite(head).all():
-            raise ValueError(f"{saved.manifest} must list an array {name!r} of finite numbers; got NaN or inf")

@@ -7,25 +7,21 @@ top of it. Each names its arrays; `make` puts them together.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pyengine import checks, exact
 from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.living import Living
 from pyengine.problem import Codes, Documents
+from pyengine.row_store import Arrays, RowStore
 from pyengine.rows import Rows, to_bfloat16
-from pyengine.types import F32, I64
+from pyengine.types import F32
 
-Arrays = dict[str, NDArray[Any]]
-S = TypeVar("S", bound="Store")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
-SHARED = ("centroids",)  # arrays that are not one entry per row
 DECODED = 2.0**-22  # residual of codes that are the vectors: their products and their scale are rounded to float32
 
 
@@ -200,7 +196,7 @@ class PlaneCodes(Coding):
         return Codes(arrays["planes"], arrays["scale"], arrays["residual"], self.planes, prunes=False)
 
 
-class Store:
+class Store(RowStore):
     """Rows of one form with their norms, and codes of them where there is a coding: ``arrays`` by name, with one entry
     per row in each."""
 
@@ -211,11 +207,6 @@ class Store:
             self.arrays["norms"] = GrowingArray(np.float64)
         if coding is not None:
             self.arrays |= coding.arrays()
-
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more rows."""
-        for array in self.arrays.values():
-            array.reserve(count)
 
     def append(self, rows: F32, first: int = 0) -> None:
         """Add rows. Raises ValueError for one with NaN or inf, or beyond the form's range, counting them from
@@ -240,38 +231,6 @@ class Store:
             )
         return parts if self.coding is None else parts | self.coding.encode(rows, parts | share)
 
-    @property
-    def share(self) -> Arrays:
-        """The arrays that all rows share."""
-        return {name: array.view for name, array in self.arrays.items() if name in SHARED}
-
-    def readied(self: S, pieces: Iterator[Any]) -> tuple[S, Iterator[Any]]:
-        """The store that these pieces of rows, each with its ids, may be added to; and all of them."""
-        return self, pieces
-
-    def truncate(self, size: int) -> None:
-        """Forget the rows from ``size`` on, which nobody has seen."""
-        for array in self.arrays.values():
-            array.truncate(size)
-
-    def heads(self, count: int) -> Arrays:
-        """The first ``count`` rows of each array."""
-        return {name: array.head(count) for name, array in self.arrays.items()}
-
-    def chosen(self, count: int, rows: I64 | None) -> dict[str, tuple[NDArray[Any], I64 | None]]:
-        """The first ``count`` rows of each array, and which entries of them ``rows`` (None: all) are."""
-        return {name: (head, rows) for name, head in self.heads(count).items()}
-
-    def picked(self: S, rows: I64) -> S:
-        """A new store of these rows, in this order."""
-        return self.holding({name: array.picked(rows) for name, array in self.arrays.items()})
-
-    def holding(self: S, arrays: Mapping[str, GrowingArray]) -> S:
-        """A store like this of other arrays."""
-        other = copy.copy(self)
-        other.arrays = dict(arrays)
-        return other
-
     def documents(
         self, count: int | None = None, cache: dict[Any, Any] | None = None, living: Living | None = None
     ) -> Documents:
@@ -284,26 +243,9 @@ class Store:
         rows = self.form.rows(heads)
         return Documents(rows, codes, heads.get("norms"), checked=True, cache=cache, living=living, store=self.name)
 
-    def nbytes(self, count: int) -> int:
-        """What ``count`` rows take."""
-        return count * sum(array.row_bytes for array in self.arrays.values())
-
-    @property
-    def sizes(self) -> tuple[str, ...]:
-        """Names of the numbers, besides that of rows, that say how long its arrays are."""
-        return ()
-
-    def sizes_of(self, lengths: Mapping[str, int]) -> dict[str, int]:
-        """Those numbers, where arrays have these lengths."""
-        return {}
-
-    def lengths(self, count: int, sizes: Mapping[str, int]) -> dict[str, int]:
-        """How many entries each array of ``count`` rows has."""
-        return dict.fromkeys(self.arrays, count)
-
     def flaw(self, heads: Arrays) -> str | None:
-        """As `Form.flaw`."""
-        return self.form.flaw(heads) or (None if self.coding is None else self.coding.flaw(heads))
+        flaw = super().flaw(heads) or self.form.flaw(heads)
+        return flaw or (None if self.coding is None else self.coding.flaw(heads))
 
 
 PLAIN = {"float32": Form, "float16": Float16, "bfloat16": BFloat16}  # these are scanned as they are

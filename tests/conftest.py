@@ -15,8 +15,9 @@ import pytest
 from hypothesis import settings
 
 import pyengine
-from pyengine import conformance_cases, exact
+from pyengine import conformance_cases, exact, exact_sparse, segments
 from pyengine.kernels import plan
+from tests.sparse_model import inverted
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.register_profile("long", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=long
@@ -132,4 +133,15 @@ def poison() -> Iterator[None]:
             if "torch" in sys.modules:
                 torch = sys.modules["torch"]
                 patch.setattr(torch, name, _poisoned(getattr(torch, name), _fill_torch))
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_segments() -> Iterator[None]:
+    """A few rows of a `SparseIndex` make a segment, also where the extension cannot make any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "LEAST", 5)
+        if exact_sparse.native() is None:
+            patch.setattr(segments, "available", lambda: True)
+            patch.setattr(exact_sparse, "build", inverted)
         yield

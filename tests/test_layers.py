@@ -14,8 +14,9 @@ WORDS = {
     "reference_sparse", "exact_sparse",
 }  # fmt: skip
 INDEXES = {
-    "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",
-    "multi_vector", "pooling",
+    "arrays", "ids", "row_store", "ragged_store", "stores", "kmeans", "codecs", "token_store", "sparse_store",
+    "segments", "chunks", "contents", "storage", "life", "index", "multi_vector", "pooling",
+    "sparse_index",
 }  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},

@@ -22,6 +22,7 @@ import numpy as np
 
 from tests.fuzz.indexes import Life, live
 from tests.fuzz.searches import Tally, Wrong, search_once
+from tests.fuzz.sparse import SparseLife, sparse_once
 from tests.fuzz.tokens import TokenLife, maxsim_once
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +33,11 @@ ENOUGH = 20  # failures after which nobody reads on
 def run_case(seed: int) -> Tally:
     """One case, the same for the same seed. Raises `Wrong`."""
     rng, tally = np.random.default_rng(seed), Tally()
-    cases = (lambda: live(Life(rng, tally)), lambda: search_once(rng, tally), lambda: live(TokenLife(rng, tally)))
-    (*cases, lambda: maxsim_once(rng, tally))[seed % 4]()
+    cases = (
+        lambda: live(Life(rng, tally)), lambda: search_once(rng, tally), lambda: live(TokenLife(rng, tally)),
+        lambda: maxsim_once(rng, tally), lambda: live(SparseLife(rng, tally)), lambda: sparse_once(rng, tally),
+    )  # fmt: skip
+    cases[seed % len(cases)]()
     return tally
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "pyengine"
 WORDS = {
     "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists",
     "filters", "problem", "problem_maxsim", "exact", "exact_maxsim", "sparse_rows", "sparse_forms", "problem_sparse",
-    "reference_sparse", "exact_sparse",
+    "reference_sparse", "exact_sparse", "sliced_rows", "problem_sliced", "reference_sliced", "exact_sliced",
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "stores", "kmeans", "codecs", "token_store", "chunks", "contents", "storage", "life", "index",
@@ -21,7 +21,7 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "request", "dense", "maxsim", "maxsim_request", "sparse", "ranges", "ranks", "explain"},
+    {"search", "request", "dense", "maxsim", "maxsim_request", "sparse", "sliced", "ranges", "ranks", "explain"},
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

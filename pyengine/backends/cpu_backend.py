@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyengine import checks, exact, exact_maxsim, exact_sparse
 from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
-from pyengine.problem import ALL, Codes, DenseProblem, Documents
+from pyengine.problem import ALL, Codes, DenseProblem, Documents, Problem
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.problem_sparse import SparseProblem, TermRows
 from pyengine.rows import Rows
@@ -41,10 +41,10 @@ class CpuBackend(Backend):
     few = 256  # documents, or k: to refine so many costs no more than a scan
 
     def missing(self) -> str | None:
-        return _missing()
+        return missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.dims, len(problem.docs))
+        return super().refusals(problem) + beyond(problem.dims, len(problem.docs))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         return problem.n_queries > 0 and problem.dims == problem.docs.dim  # then every float is read
@@ -63,7 +63,7 @@ class CpuBackend(Backend):
         plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
         small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
         several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
-        return plain and small and several and self._listed(problem) is None
+        return plain and small and several and listed_rows(problem) is None
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.
@@ -81,7 +81,7 @@ class CpuBackend(Backend):
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        listed = self._listed(problem)
+        listed = listed_rows(problem)
         if listed is not None and len(listed) <= max(self.few, problem.k):
             return _everything(problem, listed)
         launch = self.plan(problem, width, None if listed is None else len(listed)).launch()
@@ -96,26 +96,18 @@ class CpuBackend(Backend):
         assert kernels is not None
         launch = self.plan(replace(problem, k=1), self.first_width(problem)).launch() | {"sample": 0, "width": 4 * ALL}
         corpus = exact.corpus(problem, scan=True)
-        limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": self._listed(problem)}
+        limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": listed_rows(problem)}
         *found, above = kernels.propose(corpus, problem.queries, ALL, **launch, **limits)
         yield np.arange(problem.n_queries), Candidates(*found), above
 
-    def _listed(self, problem: DenseProblem) -> NDArray[np.int32] | None:
-        """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
-        if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
-            return None
-        if checks.count(problem.mask) * LISTED_SHARE > len(problem.docs) + 7:
-            return None
-        return np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0]).astype(np.int32)
-
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        listed = self._listed(problem)
+        listed = listed_rows(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
         once = self._codes_once(problem)
         coded = "" if problem.docs.codes else f", coded as int8 {'before' if once else 'while'} it is scanned"
         read = problem.docs.rows.nbytes + plan.bytes_read // CODED_SHARE if once else plan.bytes_read
-        isa, rejected = _isas()
+        isa, rejected = isas()
         facts = {
             "isa": isa,
             "store": problem.docs.store + coded,
@@ -154,10 +146,10 @@ class CpuMaxSim(MaxSimBackend):
     scanned = ("sum", "mean")
 
     def missing(self) -> str | None:
-        return _missing()
+        return missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(problem.docs.dim, len(problem.docs))
+        return super().refusals(problem) + beyond(problem.docs.dim, len(problem.docs))
 
     def checks_finite(self, problem: MaxSimProblem) -> bool:
         """Where every token is read: of a mask for all queries, no others are."""
@@ -211,7 +203,7 @@ class CpuMaxSim(MaxSimBackend):
         return Candidates(*found)
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
-        isa, rejected = _isas()
+        isa, rejected = isas()
         upper = problem.upper()
         if upper.reduce not in self.scanned:
             facts, _ = super().describe(problem)
@@ -239,6 +231,15 @@ class CpuMaxSim(MaxSimBackend):
         return facts | bounded, rejected | plan.rejected
 
 
+def listed_rows(problem: Problem) -> NDArray[np.int32] | None:
+    """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
+    if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
+        return None
+    if checks.count(problem.mask) * LISTED_SHARE > len(problem.docs) + 7:
+        return None
+    return np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0]).astype(np.int32)
+
+
 class CpuSparse(SparseBackend):
     """Sums over postings: of quantised weights, with a bound on what that leaves out, which is how far the estimates of
     ``precision="fast"`` are off. Documents without postings get them for the terms of the queries."""
@@ -246,13 +247,13 @@ class CpuSparse(SparseBackend):
     name = "cpu"
 
     def missing(self) -> str | None:
-        reason = _missing()
+        reason = missing()
         if reason is None and exact_sparse.native() is None:
             return "the compiled extension is from before the sparse kernels: run 'pip install .' in the source tree"
         return reason
 
     def refusals(self, problem: SparseProblem) -> list[str]:
-        return super().refusals(problem) + _beyond(1, len(problem.docs))
+        return super().refusals(problem) + beyond(1, len(problem.docs))
 
     def readied(self, problem: SparseProblem) -> SparseProblem:
         docs = problem.docs
@@ -288,7 +289,7 @@ class CpuSparse(SparseBackend):
 
     def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
         facts, _ = super().describe(problem)
-        isa, rejected = _isas()
+        isa, rejected = isas()
         postings = problem.docs.postings
         covered = sum(each.count for each in postings)
         held = sum(array.nbytes for each in postings for array in each.arrays.values())
@@ -300,7 +301,7 @@ class CpuSparse(SparseBackend):
         return {"isa": isa} | facts, rejected
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
     kernels = exact.native()
     if kernels is None:
         return "the compiled extension is not built: run 'pip install .' in the source tree (needs a C++ compiler)"
@@ -311,7 +312,7 @@ def _missing() -> str | None:
     return None
 
 
-def _beyond(dims: int, n_docs: int) -> list[str]:
+def beyond(dims: int, n_docs: int) -> list[str]:
     """What is too large."""
     found = []
     if dims > MAX_DIMS:
@@ -321,7 +322,7 @@ def _beyond(dims: int, n_docs: int) -> list[str]:
     return found
 
 
-def _isas() -> tuple[str, dict[str, str]]:
+def isas() -> tuple[str, dict[str, str]]:
     """The instruction set in use, and why no other."""
     kernels = exact.native()
     assert kernels is not None

@@ -18,7 +18,7 @@ from pyengine.backends.torch_float32 import Best, tensor
 from pyengine.problem_sliced import SlicedProblem
 from pyengine.types import F64, I64, Candidates
 
-QUERIES, DOCS = 256, 512  # in a block of bounds, and in one product: documents a multiple of 8
+QUERIES, WEIGHTS = 256, 1 << 19  # queries in a block of bounds, and weights of documents in one product
 
 
 def propose(problem: SlicedProblem, width: int) -> Candidates:
@@ -48,8 +48,9 @@ def _best(problem: SlicedProblem, which: slice, size: tuple[F64, F64], keep: int
     """The ``keep`` best bounds of these queries."""
     count, n_docs, mask = which.stop - which.start, len(problem.docs), problem.mask
     best = Best(torch.empty((count, 0), dtype=torch.float64), torch.empty((count, 0), dtype=torch.int64))
-    for start in range(0, n_docs, DOCS):
-        rows = slice(start, min(start + DOCS, n_docs))
+    step = max(1, WEIGHTS // problem.docs.dim // 8) * 8  # whole bytes of a mask
+    for start in range(0, n_docs, step):
+        rows = slice(start, min(start + step, n_docs))
         bounds = _scores(problem, which, rows)
         bounds += torch.from_numpy(_errors(problem, size[0][rows], size[1][:, None], rows))
         if problem.bias is not None:

@@ -25,9 +25,9 @@ class CorpusArrays {
  public:
   CorpusArrays(const RowArrays& rows, int dims, const std::string& metric, Optional<uint8_t> codes, int code_planes,
                Optional<float> scale, Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms, double largest_norm,
-               Optional<uint8_t> mask, Optional<double> bias)
+               Optional<uint8_t> mask, Optional<double> bias, Optional<uint8_t> slices)
       : rows_(rows), codes_(std::move(codes)), scale_(std::move(scale)), residual_(std::move(residual)),
-        norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)), bias_(std::move(bias)) {
+        norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)), bias_(std::move(bias)), slices_(std::move(slices)) {
     corpus_.n = rows_.n();
     corpus_.dim = rows_.dim();
     corpus_.dims = dims;
@@ -50,6 +50,13 @@ class CorpusArrays {
       corpus_.code_stride = codes_->shape(1);
       corpus_.code_planes = code_planes;
     }
+    if (slices_) {
+      require(slices_->ndim() == 2 && slices_->shape(0) == corpus_.n && slices_->shape(1) == padded_dim() &&
+                  corpus_.metric == Metric::dot && dims == corpus_.dim && !code_planes,
+              "slices must have shape [N, D padded to 64], and go with all of 'dot'");
+      corpus_.slices = slices_->data();
+      corpus_.slice_stride = slices_->shape(1);
+    }
     if (mask_) {
       require(mask_->ndim() == 2 && mask_->shape(1) == (corpus_.n + 7) / 8, "mask must have shape [1 or Q, ceil(N / 8)]");
       corpus_.mask = mask_->data();
@@ -59,13 +66,18 @@ class CorpusArrays {
 
   const Corpus& view() const { return corpus_; }
 
-  Queries queries(const Array<float>& rows) const {
+  Queries queries(const Array<float>& rows, const Optional<uint8_t>& slices = {}) const {
     require(rows.ndim() == 2 && rows.shape(1) == corpus_.dim, "queries must have shape [Q, D]");
     require(!mask_ || mask_->shape(0) == 1 || mask_->shape(0) == rows.shape(0), "mask must have one row, or one per query");
-    return {rows.data(), rows.shape(0)};
+    require(slices.has_value() == slices_.has_value() &&
+                (!slices || (slices->ndim() == 2 && slices->shape(0) == rows.shape(0) && slices->shape(1) == padded_dim())),
+            "query_slices must have shape [Q, D padded to 64], where the documents have slices");
+    return {rows.data(), rows.shape(0), slices ? slices->data() : nullptr};
   }
 
  private:
+  int64_t padded_dim() const { return (corpus_.dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP; }
+
   template <class T>
   const T* vector(const Optional<T>& array, const char* name) const {
     if (!array) return nullptr;
@@ -79,6 +91,7 @@ class CorpusArrays {
   Optional<double> norms_, prefix_norms_;
   Optional<uint8_t> mask_;
   Optional<double> bias_;
+  Optional<uint8_t> slices_;
   Corpus corpus_;
 };
 
@@ -152,8 +165,9 @@ Array<float> decode_rows(const RowArrays& rows) {
 
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
                        int64_t sample_rank, int64_t width, int query_block, int row_queries, double deviations, int threads,
-                       const Optional<double>& floor, const Optional<double>& ceiling, const Optional<int32_t>& listed) {
-  Queries queries = corpus.queries(query_rows);
+                       const Optional<double>& floor, const Optional<double>& ceiling, const Optional<int32_t>& listed,
+                       const Optional<uint8_t>& query_slices) {
+  Queries queries = corpus.queries(query_rows, query_slices);
   require((!floor || floor->size() == queries.n) && (!ceiling || ceiling->size() == queries.n),
           "floor and ceiling must have shape [Q]");
   if (floor) queries.floor = floor->data();
@@ -191,8 +205,8 @@ void check_lists(const Array<int64_t>& rows, const Array<int64_t>& offsets, int6
 }
 
 Array<float> refine_lists(const CorpusArrays& corpus, const Array<float>& query_rows, const Array<int64_t>& rows,
-                          const Array<int64_t>& offsets, int threads) {
-  const Queries queries = corpus.queries(query_rows);
+                          const Array<int64_t>& offsets, int threads, const Optional<uint8_t>& query_slices) {
+  const Queries queries = corpus.queries(query_rows, query_slices);
   check_lists(rows, offsets, corpus.view().n);
   require(offsets.size() == queries.n + 1, "offsets must have Q + 1 entries");
   auto scores = output<float>({rows.size()});
@@ -220,8 +234,8 @@ py::tuple select_lists(const Array<float>& scores, const Array<int64_t>& rows, c
 }
 
 py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, const Optional<int64_t>& ids,
-                     int threads) {
-  const Queries queries = corpus.queries(query_rows);
+                     int threads, const Optional<uint8_t>& query_slices) {
+  const Queries queries = corpus.queries(query_rows, query_slices);
   require(k >= 1 && (!ids || ids->size() == corpus.view().n), "k must be positive, and ids have shape [N]");
   auto top_scores = output<float>({queries.n, k});
   auto top_ids = output<int64_t>({queries.n, k});
@@ -312,12 +326,13 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<CorpusArrays>(m, "Corpus")
       .def(py::init<const RowArrays&, int, const std::string&, Optional<uint8_t>, int, Optional<float>, Optional<float>,
-                    Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>>(),
+                    Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>, Optional<uint8_t>>(),
            py::arg("rows"), py::arg("dims"), py::arg("metric"), py::kw_only(), py::arg("codes").noconvert() = py::none(),
            py::arg("code_planes") = 0, py::arg("scale").noconvert() = py::none(),
            py::arg("residual").noconvert() = py::none(), py::arg("norms").noconvert() = py::none(),
            py::arg("prefix_norms").noconvert() = py::none(), py::arg("largest_norm") = 0.0,
-           py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none());
+           py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),
+           py::arg("slices").noconvert() = py::none());
 
   m.def("quantize", &quantize_rows, py::arg("rows").noconvert(), py::arg("num_threads") = 1);
   m.def("pack_planes", &pack_rows, py::arg("rows").noconvert(), py::arg("planes"), py::arg("num_threads") = 1);
@@ -326,13 +341,14 @@ PYBIND11_MODULE(_native, m) {
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
         py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
         py::arg("deviations"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
-        py::arg("ceiling").noconvert() = py::none(), py::arg("listed").noconvert() = py::none());
+        py::arg("ceiling").noconvert() = py::none(), py::arg("listed").noconvert() = py::none(),
+        py::arg("query_slices").noconvert() = py::none());
   m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
-        py::arg("offsets").noconvert(), py::arg("num_threads"));
+        py::arg("offsets").noconvert(), py::arg("num_threads"), py::arg("query_slices").noconvert() = py::none());
   m.def("select", &select_lists, py::arg("scores").noconvert(), py::arg("rows").noconvert(),
         py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"), py::arg("ids").noconvert() = py::none());
   m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
-        py::arg("ids").noconvert(), py::arg("num_threads"));
+        py::arg("ids").noconvert(), py::arg("num_threads"), py::arg("query_slices").noconvert() = py::none());
   bind_maxsim(m);
   bind_sparse(m);
   m.def("default_float_state", &default_float_state);

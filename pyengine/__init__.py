@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pyengine.backends.registry import backends, use_backend
 from pyengine.dense import topk, topk_both
 from pyengine.index import DenseIndex
+from pyengine.lexicon import lexicon_head
 from pyengine.loading import load
 from pyengine.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
 from pyengine.multi_vector import MultiVectorIndex
@@ -12,6 +13,8 @@ from pyengine.pooling import Pooling, pool_tokens
 from pyengine.ragged import Ragged
 from pyengine.ranges import range_search
 from pyengine.ranks import rank_of
+from pyengine.sliced import sliced_topk
+from pyengine.sliced_rows import SlicedRows
 from pyengine.sparse import explain_terms, sparse_topk
 from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
@@ -27,12 +30,14 @@ __all__ = [
     "Pooling",
     "Ragged",
     "Ranges",
+    "SlicedRows",
     "SparseIndex",
     "SparseRows",
     "TermContributions",
     "TopK",
     "backends",
     "explain_terms",
+    "lexicon_head",
     "load",
     "maxsim",
     "maxsim_align",
@@ -42,6 +47,7 @@ __all__ = [
     "pool_tokens",
     "range_search",
     "rank_of",
+    "sliced_topk",
     "sparse_topk",
     "topk",
     "topk_both",

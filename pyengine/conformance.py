@@ -4,8 +4,8 @@
     def test_my_backend(case: conformance.Case) -> None:
         conformance.run(case, MyBackend())
 
-or, without pytest, ``conformance.check(MyBackend())``. `maxsim_cases` are those of late interaction, `sparse_cases`
-those of sparse rows. Two things are asked, in every case:
+or, without pytest, ``conformance.check(MyBackend())``. `maxsim_cases` are those of late interaction, `sliced_cases`
+those of sliced vectors, `sparse_cases` those of sparse rows. Two things are asked, in every case:
 
 - what `propose` lists keeps the contract of `Candidates`, for lists of several widths; above all ``dropped`` bounds
   the float64 rank score of every allowed document that is not listed, which is what makes the answer exact;
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from pyengine.backends import registry
 from pyengine.backends.base import Proposer
 from pyengine.conformance_cases import Case, cases
 from pyengine.conformance_maxsim import MaxSimCase, maxsim_cases
+from pyengine.conformance_sliced import SlicedCase, sliced_cases
 from pyengine.conformance_sparse import SparseCase, sparse_cases
 from pyengine.conformance_spec import allowed, permitted, rank_scores, specified
 from pyengine.filters import Filters
@@ -38,11 +39,13 @@ from pyengine.search import exact_search, fast_search
 from pyengine.types import F64, I64, Bool, Candidates, TopK
 
 P = TypeVar("P", bound=Problem)
+AnyCase: TypeAlias = Case | MaxSimCase | SlicedCase | SparseCase
 
 __all__ = [
     "Case",
     "MaxSimCase",
     "Nonconformance",
+    "SlicedCase",
     "SparseCase",
     "allowed",
     "cases",
@@ -52,6 +55,7 @@ __all__ = [
     "rank_scores",
     "run",
     "same",
+    "sliced_cases",
     "sparse_cases",
     "specified",
 ]
@@ -61,13 +65,13 @@ class Nonconformance(AssertionError):
     """A backend broke its contract. The message says in which case, where first, and what was expected."""
 
 
-def check(backend: Proposer[Any] | str, chosen: Iterable[Case | MaxSimCase | SparseCase] | None = None) -> int:
+def check(backend: Proposer[Any] | str, chosen: Iterable[AnyCase] | None = None) -> int:
     """Run the cases (all by default) and return how many the backend took on. Raises `Nonconformance` at the first
     that fails, and RuntimeError when the backend cannot run on this machine."""
     return sum(not run(case, backend) for case in (cases() if chosen is None else chosen))
 
 
-def run(case: Case | MaxSimCase | SparseCase, backend: Proposer[Any] | str) -> list[str]:
+def run(case: AnyCase, backend: Proposer[Any] | str) -> list[str]:
     """Run one case. Returns the backend's reasons for refusing it: empty when it took it on, and passed.
 
     Raises `Nonconformance` when it fails, RuntimeError when the backend cannot run on this machine.

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, reference, reference_maxsim, reference_sparse
+from pyengine import checks, reference, reference_maxsim, reference_sliced, reference_sparse
 from pyengine.filters import Filters
 from pyengine.lists import first_rows
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F64, Bool, TopK
 
@@ -19,6 +20,8 @@ def rank_scores(problem: Problem) -> F64:
     """float64 [Q, N]: what ``dropped`` has to bound, before any rounding to float32."""
     if isinstance(problem, MaxSimProblem):
         return reference_maxsim.unrounded_scores(problem.queries, problem.docs.ragged(), **problem.scoring())
+    if isinstance(problem, SlicedProblem):
+        return reference_sliced.unrounded_scores(problem.queries, problem.docs.rows, problem.bias)
     if isinstance(problem, SparseProblem):
         return reference_sparse.unrounded_scores(problem.queries, problem.docs.sparse_rows(), problem.bias)
     assert isinstance(problem, DenseProblem)
@@ -51,6 +54,8 @@ def specified(problem: Problem) -> TopK:
     if isinstance(problem, MaxSimProblem):
         docs = problem.docs.ragged()
         return reference_maxsim.topk(problem.queries, docs, problem.k, **problem.scoring(), **options)
+    if isinstance(problem, SlicedProblem):
+        return reference_sliced.topk(problem.queries, problem.docs.rows, problem.k, bias=problem.bias, **options)
     if isinstance(problem, SparseProblem):
         rows = problem.docs.sparse_rows()
         return reference_sparse.topk(problem.queries, rows, problem.k, bias=problem.bias, **options)

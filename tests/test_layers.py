@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "pyengine"
 WORDS = {
     "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists",
     "filters", "problem", "problem_maxsim", "exact", "exact_maxsim", "sparse_rows", "sparse_forms", "problem_sparse",
-    "reference_sparse", "exact_sparse",
+    "reference_sparse", "exact_sparse", "sliced_rows", "problem_sliced", "reference_sliced", "exact_sliced",
 }  # fmt: skip
 INDEXES = {
     "arrays", "ids", "row_store", "ragged_store", "stores", "kmeans", "codecs", "token_store", "sparse_store",
@@ -22,7 +22,19 @@ LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {"search", "request", "dense", "maxsim", "maxsim_request", "maxsim_scores", "sparse", "ranges", "ranks", "explain"},
+    {
+        "search",
+        "request",
+        "dense",
+        "maxsim",
+        "maxsim_request",
+        "maxsim_scores",
+        "sparse",
+        "sliced",
+        "ranges",
+        "ranks",
+        "explain",
+    },  # fmt: skip
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

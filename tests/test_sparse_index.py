@@ -234,7 +234,7 @@ BAD: list[tuple[Callable[[SparseIndex], Any], str]] = [
     (lambda index: index.add([{1: np.inf}]), "rows must be finite in float32; row 0 holds"),
     (lambda index: index.add([{1: 1}, {V: 1}]), "rows must hold term ids 0 .. 39; row 1 holds 40"),
     (lambda index: index.add(iter([DOCS, 3])), "rows must be SparseRows, .*; got a int"),
-    (lambda index: index.add(iter([drawn(2)]), ids=[3, 4]), "ids must be an iterator of id arrays where rows is an"),
+    (lambda index: index.add(iter([drawn(2)]), ids=[3, 4]), "ids must be an iterator of arrays where rows is an"),
     (lambda index: index.remove([777]), "ids must be in the index; id 777 is not"),
     (lambda index: index.rows([777]), "ids must be in the index; id 777 is not"),
     (lambda index: index.replace(drawn(1), [777]), "ids must be in the index; id 777 is not"),

@@ -38,6 +38,26 @@ static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, (__m256i)query);
   return sum + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I slices, I wanted, const bool) {
+  const __m256i weights = _mm256_xor_si256((__m256i)codes, _mm256_set1_epi8(-128));
+  const __m256i kept = _mm256_and_si256((__m256i)query, _mm256_cmpeq_epi8((__m256i)slices, (__m256i)wanted));
+  return dot4(sum, (I)_mm256_abs_epi8(weights), (I)_mm256_sign_epi8(kept, weights));
+}
+static inline __attribute__((always_inline)) void sum_lanes(const I* v, int32_t* sums) {
+  const __m256i ab = _mm256_hadd_epi32((__m256i)v[0], (__m256i)v[1]), cd = _mm256_hadd_epi32((__m256i)v[2], (__m256i)v[3]);
+  const __m256i all = _mm256_hadd_epi32(ab, cd);
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), four);
+}
+static inline __attribute__((always_inline)) uint64_t equal64(const uint8_t* a, const uint8_t* b) {
+  uint64_t bits[2];
+  for (int half = 0; half < 2; ++half) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + 32 * half));
+    const __m256i y = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 32 * half));
+    bits[half] = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, y)));
+  }
+  return bits[0] | bits[1] << 32;
+}
 
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -25,6 +25,27 @@ static inline __attribute__((always_inline)) float largest_lane(F v) { return _m
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
 }
+// With queries that are not negative, these are the unsigned side; otherwise the documents' magnitudes are.
+static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I slices, I wanted, const bool negative) {
+  const __mmask64 equal = _mm512_cmpeq_epi8_mask((__m512i)slices, (__m512i)wanted);
+  const __m512i weights = _mm512_xor_si512((__m512i)codes, _mm512_set1_epi8(-128));
+  if (!negative) return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)query, _mm512_maskz_mov_epi8(equal, weights));
+  const __m512i kept = _mm512_maskz_mov_epi8(equal, (__m512i)query);
+  const __m512i turned = _mm512_mask_sub_epi8(kept, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), kept);
+  return (I)_mm512_dpbusd_epi32((__m512i)sum, _mm512_abs_epi8(weights), turned);
+}
+static inline __attribute__((always_inline)) void sum_lanes(const I* v, int32_t* sums) {
+  const __m512i a = (__m512i)v[0], b = (__m512i)v[1], c = (__m512i)v[2], d = (__m512i)v[3];
+  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  const __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), four);
+}
+static inline __attribute__((always_inline)) uint64_t equal64(const uint8_t* a, const uint8_t* b) {
+  return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
+}
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }

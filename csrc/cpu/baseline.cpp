@@ -31,6 +31,10 @@ static inline I dot4(I sum, I codes, I query) {
   const I odd = (I)_mm_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1));
   return sum + even + odd;
 }
+static inline unsigned equal16(const uint8_t* a, const uint8_t* b) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a)), y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+  return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(x, y)));
+}
 #else
 static inline F maximum(F a, F b) { return a > b ? a : b; }
 static inline unsigned not_below(F a, F b) {
@@ -61,6 +65,11 @@ static inline I dot4(I sum, I codes, I query) {
   for (int lane = 0; lane < W; ++lane)
     for (int i = 0; i < 4; ++i) sum[lane] += c[4 * lane + i] * q[4 * lane + i];
   return sum;
+}
+static inline unsigned equal16(const uint8_t* a, const uint8_t* b) {
+  unsigned bits = 0;
+  for (int i = 0; i < 16; ++i) bits |= static_cast<unsigned>(a[i] == b[i]) << i;
+  return bits;
 }
 #endif
 

@@ -10,6 +10,7 @@
 #include "cpu/row_order.h"
 #include "cpu/selection.h"
 #include "cpu/sign_scan.h"
+#include "cpu/sliced_scan.h"
 
 namespace pyengine {
 namespace {
@@ -31,11 +32,12 @@ class Scan {
        int threads, const Interrupt& interrupt)
       : corpus_(corpus), first_query_(first_query), plan_(plan), threads_(threads), interrupt_(interrupt),
         table_(kernels()), depth_((corpus.dims + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP),
-        as_rows_(count <= plan.row_queries), group_(as_rows_ ? static_cast<int>(count) : MAX_PANELS * PANEL),
+        as_rows_(corpus.slices || count <= plan.row_queries),
+        group_(as_rows_ ? static_cast<int>(std::min<int64_t>(count, MAX_PANELS * PANEL)) : MAX_PANELS * PANEL),
         norm_unit_(DocTiles::norm_unit(corpus, table_)), offset_unit_(DocTiles::offset_unit(corpus, norm_unit_)),
         queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
                  interrupt),
-        signs_(corpus, queries, first_query, count),
+        signs_(corpus, queries, first_query, count), slices_(corpus, queries, first_query, count),
         selection_({k, plan.sample_rank, plan.width}, corpus.dims, queries_.scalings(), queries_.cautions(plan.deviations),
                    threads, table_) {
     for (int64_t q = 0; q < count; ++q) {
@@ -85,6 +87,7 @@ class Scan {
     }
     const QueryBlock block = queries_.block(first, least);
     const size_t found = !signs_.empty() ? signs_.scan(tile, block, first, n, table_.query_levels, hits.data())
+                         : !slices_.empty() ? slices_.scan(tile, rows, block, first, n, hits.data())
                          : as_rows_ ? table_.scan_rows(tile, block, n, depth_, hits.data())
                                   : table_.scan_panels(tile, block, (n + PANEL - 1) / PANEL, depth_, hits.data());
     for (size_t i = 0; i < found; ++i) {
@@ -121,7 +124,9 @@ class Scan {
   void sharpen(const Place& place, int thread) {
     Candidate& candidate = selection_.found(place.query)[place.at];
     const DocTile& tile = tiles_[thread].make({place.row, 1, nullptr}, 1);
-    candidate.bounds = queries_.sharpen(place.query, candidate.product, tile.codes, tiles_[thread].terms(0), table_);
+    const int32_t second = slices_.empty() ? queries_.second_product(place.query, tile.codes, table_)
+                                           : slices_.product(place.query, queries_.second(place.query), place.row, tile.codes);
+    candidate.bounds = queries_.sharpen(place.query, candidate.product, second, tiles_[thread].terms(0));
   }
 
   void prefetch(int64_t row) const {
@@ -142,6 +147,7 @@ class Scan {
   double norm_unit_, offset_unit_;
   PreparedQueries queries_;
   SignQueries signs_;
+  SlicedQueries slices_;
   Selection selection_;
   std::vector<DocTiles> tiles_;  // [thread]
   std::vector<std::vector<Hit>> hits_;  // [thread]

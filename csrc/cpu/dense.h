@@ -33,6 +33,11 @@ struct Corpus {
   const double* bias = nullptr;          // optional [n]
   Metric metric = Metric::cosine;
 
+  // Optional [n, dim padded to DEPTH_STEP]: sliced vectors, whose products count where the slices are those of the query. For
+  // `dot` alone, and dims = dim.
+  const uint8_t* slices = nullptr;
+  int64_t slice_stride = 0;
+
   const int32_t* listed = nullptr;  // optional [n_listed]: the rows that `mask` allows, where the proposer is to read no others
   int64_t n_listed = 0;
 
@@ -45,6 +50,7 @@ struct Corpus {
 struct Queries {
   const float* rows = nullptr;  // [n, dim]
   int64_t n = 0;
+  const uint8_t* slices = nullptr;  // [n, slice_stride], where the corpus has slices
   // Optional [n], rank scores (the score, or minus the distance). What is surely below the floor does not matter. What
   // is surely above the ceiling is counted and left out; what may be above it does not raise the threshold.
   const double* floor = nullptr;

@@ -70,6 +70,13 @@ struct TokenTile {
   int n_added = 0;
 };
 
+// Slices of the rows of a tile and of a block of queries, whose products count where they are equal.
+struct SlicedBlock {
+  const uint8_t* const* docs;  // [count] rows of as many bytes as there are codes
+  const uint8_t* queries;      // [n][depth]
+  bool negative;               // whether some code of a query is below 0
+};
+
 struct Hit {
   int32_t doc;      // in the tile
   int32_t query;    // in the block
@@ -148,15 +155,21 @@ struct KernelTable {
   double (*soften)(double* products, int64_t n, double temperature);
   // sums += factor * row, each product rounded.
   void (*add_scaled_f64)(const double* row, double factor, int n, double* sums);
+  // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
+  int64_t (*multiply_in_registers)(int64_t rounds);
+  int32_t (*read_memory)(const uint8_t* bytes, size_t n);
+  // Sliced vectors: scan_rows, dot_codes and the specification's score (a running sum), of what has equal slices. Rows of
+  // slices have `depth` bytes, as codes have; those of sliced_f64 as many as n padded to DEPTH_STEP.
+  size_t (*scan_sliced)(const DocTile& docs, const QueryBlock& queries, const SlicedBlock& slices, int n_queries, int depth,
+                        Hit* hits);
+  int32_t (*dot_sliced)(const uint8_t* codes, const uint8_t* slices, const int8_t* query, const uint8_t* wanted, int depth);
+  double (*sliced_f64)(const float* query, const uint8_t* wanted, const float* row, const uint8_t* slices, int n);
   // Sparse rows. A level weighs (factor * (level - zero) >> 9) + 1. sums[docs[i]] += weight of levels[i], for distinct docs.
   void (*add_postings)(const uint16_t* docs, const uint8_t* levels, int n, int factor, int zero, int16_t* sums);
   // sums[i] += weight of column[i], where that is not zero; n is a multiple of 64.
   void (*add_column)(const uint8_t* column, int n, int factor, int zero, int16_t* sums);
   // The sums that are not below `least`, with their places; all n become 0. Returns how many; n is a multiple of 64.
   int (*take_sums)(int16_t* sums, int n, int16_t least, int32_t* places, int16_t* values);
-  // The machine's ceilings, for the benchmark: byte products in registers (returns how many), and reading memory.
-  int64_t (*multiply_in_registers)(int64_t rounds);
-  int32_t (*read_memory)(const uint8_t* bytes, size_t n);
 };
 
 extern const KernelTable BASELINE_KERNELS;

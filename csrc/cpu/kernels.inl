@@ -7,6 +7,7 @@
 //   unsigned not_below(F a, F b)            bit i set unless a < b in lane i: NaN passes, as what cannot be bounded must
 //   F maximum(F a, F b)                    the larger, lane by lane
 //   I dot4(I sum, I codes, I query)        per lane, add the products of its four bytes (codes unsigned, query signed)
+//   I gated4(..), uint64_t equal64(..)     see sliced.inl
 // where F, I, U and D are the vectors of vectors.inl.
 
 #define INLINE static inline __attribute__((always_inline))
@@ -379,6 +380,7 @@ static void add_scaled(const float* row, float factor, int n, float* sums) {
 #include "cpu/maxsim_pairs.inl"
 #include "cpu/maxsim_soft.inl"
 #include "cpu/sparse.inl"
+#include "cpu/sliced.inl"
 
 // ---- ceilings ----
 
@@ -410,5 +412,6 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
     name, levels, zero, quantize_row, dot_codes, scan_panels, scan_rows, token_maxima, dot_f32,          \
         kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
         token_words, round_token, estimate_tokens, multiply_tokens, window_pairs, products_f64, soften,     \
-        add_scaled_f64, add_postings, add_column, take_sums, multiply_in_registers, read_memory                                               \
+        add_scaled_f64, multiply_in_registers, read_memory,                                              \
+        scan_sliced, dot_sliced, sliced_f64, add_postings, add_column, take_sums                         \
   }

@@ -28,6 +28,11 @@ static inline I dot4(I sum, I codes, I query) {
   const int32x4_t high = vpaddlq_s16(vmull_high_s8(c, q));
   return sum + (I)vpaddq_s32(low, high);
 }
+static inline unsigned equal16(const uint8_t* a, const uint8_t* b) {
+  const uint8x16_t bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t equal = vandq_u8(bit, vceqq_u8(vld1q_u8(a), vld1q_u8(b)));
+  return vaddv_u8(vget_low_u8(equal)) | static_cast<unsigned>(vaddv_u8(vget_high_u8(equal))) << 8;
+}
 
 #include "cpu/portable.inl"
 

@@ -1,5 +1,23 @@
 // What an instruction set has no instructions for, over the vectors of vectors.inl.
 
+// Over equal16(a, b): bit i set where byte i of 16 is equal.
+static inline uint64_t equal64(const uint8_t* a, const uint8_t* b) {
+  uint64_t bits = 0;
+  for (int i = 0; i < 64; i += 16) bits |= static_cast<uint64_t>(equal16(a + i, b + i)) << i;
+  return bits;
+}
+
+static inline void sum_lanes(const I* vectors, int32_t* sums) {
+  for (int i = 0; i < 4; ++i) sums[i] = (vectors[i][0] + vectors[i][1]) + (vectors[i][2] + vectors[i][3]);
+}
+
+// Over dot4: what it adds for codes of 128 is taken away, which is nothing where it takes 128 away itself.
+static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I slices, I wanted, const bool) {
+  typedef int8_t B __attribute__((vector_size(4 * W)));
+  const I kept = query & (I)((B)slices == (B)wanted), zero = I{} + static_cast<int32_t>(0x80808080u);
+  return dot4(sum, codes, kept) - dot4(I{}, zero, kept);
+}
+
 static inline F greater(F a, F b) { return a > b ? a : b; }
 
 static inline float largest_lane(F v) {

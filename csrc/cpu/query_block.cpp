@@ -144,10 +144,8 @@ float PreparedQueries::filter(int64_t query, double reach, bool weighted) const 
   return std::nextafter(static_cast<float>(least / unit_[query]), -INFINITY);
 }
 
-PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, const uint8_t* codes,
-                                                 const DocTerms& doc, const KernelTable& table) const {
+PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, int32_t second, const DocTerms& doc) const {
   const Scaling& s = scaling_[query];
-  const int32_t second = second_start_[query] + table.dot_codes(codes, second_.data() + query * depth_, depth_);
   const double cosine = first_scale_[query] * product + second_scale_[query] * second;
   const double error = second_error_[query];
   const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) + s.beta * doc.offset_error;

@@ -85,8 +85,12 @@ class PreparedQueries {
                           static_cast<double>(spread_[query]) * doc.residual + lift_[query] * doc.offset_error;
     return Bounds::around(estimate, radius);
   }
-  // With the second part, too.
-  Bounds sharpen(int64_t query, int32_t product, const uint8_t* codes, const DocTerms& doc, const KernelTable& table) const;
+  // With the second part, too: given the product of its codes, which `second_product` takes from a document's.
+  Bounds sharpen(int64_t query, int32_t product, int32_t second, const DocTerms& doc) const;
+  int32_t second_product(int64_t query, const uint8_t* codes, const KernelTable& table) const {
+    return second_start_[query] + table.dot_codes(codes, second(query), depth_);
+  }
+  const int8_t* second(int64_t query) const { return second_.data() + query * depth_; }
 
  private:
   void quantize(int64_t query, const float* row, int dims, double norm, const KernelTable& table);

@@ -38,11 +38,22 @@ class Scorer {
       vectors[i] = reader_.read(places[i].row, i);
       next[i] = reader_.soon(places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row);
     }
-    (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(queries, vectors, next, count, corpus_.dims, raw);
+    if (corpus_.slices) score_sliced(places, listed, queries, vectors, raw);
+    else (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(queries, vectors, next, count, corpus_.dims, raw);
     for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], vectors[i]);
   }
 
  private:
+  void score_sliced(const Place* places, int64_t listed, const float* const* queries, const float* const* vectors, double* raw) {
+    for (int i = 0; i < std::min<int64_t>(PAIR_BLOCK, listed); ++i) {
+      const uint8_t* slices = corpus_.slices + places[i].row * corpus_.slice_stride;
+      const uint8_t* wanted = queries_.slices + places[i].query * corpus_.slice_stride;
+      const uint8_t* soon = corpus_.slices + places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row * corpus_.slice_stride;
+      for (int64_t line = 0; line < corpus_.slice_stride; line += DEPTH_STEP) __builtin_prefetch(soon + line);
+      raw[i] = table_.sliced_f64(queries[i], wanted, vectors[i], slices, corpus_.dims);
+    }
+  }
+
   float finish(double score, const Place& place, const float* vector) const {
     if (corpus_.metric == Metric::cosine) {
       const bool known = corpus_.norms && corpus_.dims == corpus_.dim;

@@ -8,9 +8,10 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from pyengine import exact, exact_maxsim, exact_sparse, reference
+from pyengine import exact, exact_maxsim, exact_sliced, exact_sparse, reference
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F32, I64, Candidates, TopK
 
@@ -122,6 +123,22 @@ class MaxSimBackend(Proposer[MaxSimProblem]):
 
     def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
         return exact_maxsim.refine(problem, candidates)
+
+
+class SlicedBackend(Proposer[SlicedProblem]):
+    """A proposer of sliced vectors."""
+
+    def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
+        weights = len(problem.docs) * problem.docs.dim
+        facts = {
+            "store": "float32 weights and their indices",
+            "reads": f"{5 * weights:,} bytes or more",
+            "computes": f"{2 * weights * problem.n_queries:,} operations",
+        }
+        return facts, {}
+
+    def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
+        return exact_sliced.refine(problem, candidates)
 
 
 class SparseBackend(Proposer[SparseProblem]):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact, exact_maxsim
+from pyengine import exact, exact_maxsim
 from pyengine.backends import centring, machine
 from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
@@ -19,7 +19,6 @@ from pyengine.rows import Rows
 from pyengine.types import I64, Candidates
 
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
-LISTED_SHARE = 3  # gathering one row in so many costs less than reading all
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
 
 
@@ -60,7 +59,7 @@ class CpuBackend(Backend):
         plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
         small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
         several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
-        return plain and small and several and self._listed(problem) is None and centring.centre(problem) is None
+        return plain and small and several and machine.listed_rows(problem) is None and centring.centre(problem) is None
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.
@@ -78,7 +77,7 @@ class CpuBackend(Backend):
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         kernels = exact.native()
         assert kernels is not None
-        listed = self._listed(problem)
+        listed = machine.listed_rows(problem)
         if listed is not None and len(listed) <= max(self.few, problem.k):
             return _everything(problem, listed)
         problem, shift = centring.shifted(problem)
@@ -95,20 +94,12 @@ class CpuBackend(Backend):
         problem, shift = centring.shifted(problem)
         launch = self.plan(replace(problem, k=1), self.first_width(problem)).launch() | {"sample": 0, "width": 4 * ALL}
         corpus = exact.corpus(problem, scan=True)
-        limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": self._listed(problem)}
+        limits = {"floor": problem.floor, "ceiling": problem.ceiling, "listed": machine.listed_rows(problem)}
         *found, above = kernels.propose(corpus, problem.queries, ALL, **launch, **limits)
         yield np.arange(problem.n_queries), centring.restored(Candidates(*found), shift), above
 
-    def _listed(self, problem: DenseProblem) -> NDArray[np.int32] | None:
-        """The rows that a mask for all queries allows, where they are so few that reading no others saves time."""
-        if problem.mask is None or len(problem.mask) != 1 or not problem.docs.checked:
-            return None
-        if checks.count(problem.mask) * LISTED_SHARE > len(problem.docs) + 7:
-            return None
-        return np.flatnonzero(checks.unpack(problem.mask, len(problem.docs))[0]).astype(np.int32)
-
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        listed = self._listed(problem)
+        listed = machine.listed_rows(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
         once = self._codes_once(problem)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pyengine import checks, reference, reference_maxsim, reference_sparse
+from pyengine import checks, reference, reference_maxsim, reference_sliced, reference_sparse
 from pyengine.backends import sparse_lists
-from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend, best_of
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, best_of
 from pyengine.backends.sparse_lists import Sharing
-from pyengine.problem import DenseProblem
+from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
 from pyengine.types import Bool, Candidates
 
@@ -40,6 +41,17 @@ class NumpyMaxSim(MaxSimBackend):
         return best_of(found, problem, width)
 
 
+class NumpySliced(SlicedBackend):
+    """The same for sliced vectors."""
+
+    name = "numpy"
+
+    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
+        rows = problem.docs.rows
+        found = reference_sliced.topk(problem.queries, rows, width, mask=_mask(problem), bias=problem.bias)
+        return best_of(found, problem, width)
+
+
 class NumpySparse(SparseBackend):
     """The same for sparse rows: every weight of every document is looked at, for each query."""
 
@@ -59,6 +71,6 @@ def _sharing(problem: SparseProblem) -> Iterator[Sharing]:
         yield Sharing(rows, scores[rows], np.zeros(len(rows)))  # these are the scores, without an error
 
 
-def _mask(problem: DenseProblem | MaxSimProblem) -> Bool | None:
+def _mask(problem: Problem) -> Bool | None:
     """bool [1 or Q, N]."""
     return None if problem.mask is None else checks.unpack(problem.mask, len(problem.docs))

@@ -29,6 +29,11 @@ FAMILIES = {  # what those of each name are, for the problems of each family tha
         "torch": "pyengine.backends.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     },
+    "sliced": {
+        "cpu": "pyengine.backends.cpu_sliced:CpuSliced",
+        "torch": "pyengine.backends.torch_backend:TorchSliced",
+        "numpy": "pyengine.backends.numpy_backend:NumpySliced",
+    },
     "sparse": {
         "cpu": "pyengine.backends.cpu_sparse:CpuSparse",
         "torch": "pyengine.backends.torch_backend:TorchSparse",

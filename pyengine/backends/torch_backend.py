@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend, MaxSimBackend, SparseBackend
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
 from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F32, Candidates, TopK
 
@@ -78,6 +79,21 @@ class TorchMaxSim(MaxSimBackend):
             return super().propose(problem, width)
         with _settings(problem):
             return torch_maxsim.propose(upper, width)
+
+
+class TorchSliced(SlicedBackend):
+    """Sliced vectors by float64 products on the CPU, with the bound that `torch_sliced` derives."""
+
+    name = "torch"
+
+    def missing(self) -> str | None:
+        return _missing()
+
+    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
+        from pyengine.backends import torch_sliced
+
+        with _settings(problem):
+            return torch_sliced.propose(problem, width)
 
 
 class TorchSparse(SparseBackend):

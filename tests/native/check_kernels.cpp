@@ -89,6 +89,43 @@ void check_scans(const KernelTable& table, int count, int depth, int n_panels, b
   check(queries.data(), true);
 }
 
+// Sliced vectors: which slices are equal is drawn first, so that all of a row, some or none may be.
+void check_sliced(const KernelTable& table, int count, int depth, int n_queries, bool negative) {
+  const int stride = depth + DEPTH_STEP, n = depth - depth % 5;
+  std::uniform_int_distribution<int> byte(1, 255), level(negative ? -table.query_levels : 0, table.query_levels), slice(0, 2);
+  std::vector<uint8_t> codes(static_cast<size_t>(count) * stride), slices(static_cast<size_t>(count) * depth),
+      wanted(static_cast<size_t>(n_queries) * depth);
+  std::vector<int8_t> queries(static_cast<size_t>(n_queries) * depth);
+  for (uint8_t& c : codes) c = static_cast<uint8_t>(byte(engine));
+  for (int8_t& q : queries) q = static_cast<int8_t>(level(engine));
+  for (std::vector<uint8_t>* each : {&slices, &wanted})
+    for (uint8_t& s : *each) s = static_cast<uint8_t>(127 * slice(engine));
+  const std::vector<float> scale(count, 1), residual(count, 0), spread(n_queries, 0), threshold(n_queries, -1e9f);
+  const DocTile tile{codes.data(), static_cast<size_t>(stride), count, scale.data(), nullptr, residual.data(), nullptr, true};
+  const QueryBlock block{queries.data(), nullptr, spread.data(), spread.data(), spread.data(), threshold.data()};
+  std::vector<const uint8_t*> rows(count);
+  for (int d = 0; d < count; ++d) rows[d] = slices.data() + d * depth;
+  std::vector<Hit> hits(static_cast<size_t>(count) * n_queries);
+  hits.resize(table.scan_sliced(tile, block, {rows.data(), wanted.data(), negative}, n_queries, depth, hits.data()));
+  require(hits.size() == static_cast<size_t>(count) * n_queries, table, "scan_sliced (pairs)", depth);
+  const std::vector<float> x = random_floats(n, 3), y = random_floats(n, 1e-3f);
+  for (const Hit& hit : hits) {
+    const uint8_t *code = codes.data() + hit.doc * stride, *want = wanted.data() + hit.query * depth;
+    const int8_t* query = queries.data() + hit.query * depth;
+    int32_t product = 0;
+    double sum = 0;
+    for (int k = 0; k < depth; ++k) {
+      if (rows[hit.doc][k] != want[k]) continue;
+      product += (code[k] - 128) * query[k];
+      if (k < n) sum += static_cast<double>(x[k]) * y[k];
+    }
+    require(hit.product == product, table, "scan_sliced", depth);
+    require(table.dot_sliced(code, rows[hit.doc], query, want, depth) == product, table, "dot_sliced", depth);
+    const double found = table.sliced_f64(x.data(), want, y.data(), rows[hit.doc], n);
+    require(std::memcmp(&found, &sum, sizeof sum) == 0, table, "sliced_f64", n);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -100,6 +137,9 @@ int main() {
     for (int count : {1, 2, 11, 12, 13, 16, 31, 32, 33, 97})
       for (int depth : {64, 128, 448})
         for (int panels : {1, 2}) check_scans(*table, count, depth, panels, count % 2 == 0);
+    for (int count : {1, 4, 15, 16, 17, 33})
+      for (int depth : {64, 128, 448})
+        for (int n_queries : {1, 3, 4, 9, 32}) check_sliced(*table, count, depth, n_queries, n_queries % 2 == 1);
     check_maxsim(*table);
     std::printf("%s: ok\n", table->name);
   }

@@ -14,6 +14,7 @@ counted.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -39,11 +40,12 @@ class Law(NamedTuple):
     shift: float
     exponent: float
 
+    @cache  # noqa: B019 (of a tuple: what it keeps is small)
     def rates(self) -> F64:
         """float64 [n_terms], by term id: how often a term is drawn for a document of length 1, on average."""
         weights = (np.arange(self.n_terms) + self.shift + 1) ** self.exponent
         low, high = 0.0, 1e9
-        for _ in range(200):
+        for _ in range(80):
             middle = (low + high) / 2
             low, high = (middle, high) if shares(middle * weights).sum() < self.mean else (low, middle)
         return np.random.default_rng([SEED, 1]).permutation(low * weights)
@@ -103,7 +105,7 @@ def weights(count: int, stream: int) -> F32:
 
 def queries(n_queries: int, law: Law, n_terms: int, touched: float) -> SparseRows:
     """So many queries of ``n_terms`` weighted terms, whose lists together hold ``touched`` postings per document on
-    average. The first are the same however many there are."""
+    average (a little fewer, since a term is drawn once). The first are the same however many there are."""
     share = shares(law.rates())
     low, high = 0.0, 4.0
     for _ in range(60):

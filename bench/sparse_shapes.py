@@ -10,7 +10,7 @@ from bench.shapes import MILLION, Heat, Workload, count_of, heats
 
 APART = 32
 LISTED = 8  # bytes of a posting: a 4-byte id and a float32 weight, which is what the floor counts
-SCIFACT_DOCS, SCIFACT_TERMS = 5_183, 114.0  # distinct words of an abstract, on average
+SCIFACT_DOCS, SCIFACT_TERMS = 5_183, 122.0  # distinct words of an abstract, on average
 
 
 class SparseCorpus(NamedTuple):
@@ -87,7 +87,7 @@ class SparseWorkload(Workload):
 LIGHT = SparseWorkload()
 HEAVY = replace(LIGHT, kind="heavy", query_terms=44, touched=2.65)
 TEXT = SparseWorkload(100_000, data="text", mean=60.0, query_terms=6, touched=0.24, kind="text")
-REAL = SparseWorkload(SCIFACT_DOCS, data="scifact", mean=SCIFACT_TERMS, query_terms=12, touched=2.5, kind="scifact")
+REAL = SparseWorkload(SCIFACT_DOCS, data="scifact", mean=SCIFACT_TERMS, query_terms=12, touched=2.9, kind="scifact")
 BUILT = replace(LIGHT, n_queries=0, apart=False)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bench import memory
 from bench.compress import Compressed, Compressor
 from bench.contestants import Contestant, Search, require
-from bench.sparse_peers import PEERS
+from bench.sparse_peers import PEERS, SEISMIC, warm
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.token_arena import offered
@@ -68,6 +68,7 @@ def resident(who: Contestant) -> Compressor:
     """The same peer, and the memory that its setup keeps, by the kernel's count."""
 
     def prepare(docs: Documents, threads: int) -> Compressed:
+        warm(who, docs, threads)
         made: list[Search] = []
         n_bytes = memory.kept(lambda: made.append(who.prepare(docs, "dot", threads)))
         return Compressed(lambda queries, k: who.read(made[0](queries, k)), n_bytes)
@@ -81,3 +82,4 @@ KEPT = (
     *(keeping(weights) for weights in ("float16", "uint8")),
     *map(resident, PEERS),
 )
+SLOW = (resident(SEISMIC),)

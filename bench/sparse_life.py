@@ -9,7 +9,7 @@ from bench.arena import Arena
 from bench.contestants import Contestant
 from bench.life import Job, Search, Worker
 from bench.sparse_contestants import built_of
-from bench.sparse_peers import PEERS
+from bench.sparse_peers import PEERS, SEISMIC, warm
 from bench.sparse_shapes import LISTED
 
 
@@ -36,6 +36,7 @@ def peer(who: Contestant) -> Worker:
     """Setting up that peer."""
 
     def prepare(arena: Arena) -> Job:
+        warm(who, arena.docs, arena.settings.threads)
         return Job(partial(who.prepare, arena.docs, "dot", arena.settings.threads), _moved(arena), searching)
 
     def searching(search: Any) -> Search:
@@ -50,3 +51,4 @@ BUILDING = (
     Worker("copy", copy, "yardstick"),
     *map(peer, PEERS),
 )
+SLOW = (peer(SEISMIC),)

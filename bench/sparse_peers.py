@@ -1,6 +1,6 @@
 """The others in sparse search: what each library offers for a top k by inner product over given sparse vectors, set up
 outside the time, with the same number of threads. None returns documents that share no term with the query but
-splade-index and bm25s. What is not installed says so.
+splade-index and bm25s.
 
 They are no dependencies of the benchmark: ``pip install pyvsag splade-index numba bm25s pyseismic-lsr scipy
 sparse_dot_topn tantivy`` in an environment of its own (splade-index with ``--no-deps``: it asks for a training stack).
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Contestant, Search, module
+from bench.contestants import Answer, Contestant, Prepare, Search, module
+from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from pyengine.types import F32, I64
 
@@ -125,7 +126,7 @@ def seismic(docs: Documents, metric: str, threads: int) -> Search:
     data = library.SeismicDataset(rows.n_terms)
     names = [str(row) for row in range(len(rows))]
     data.add_documents_by_id(names, rows.indices.astype(np.int64), rows.values, rows.indptr)
-    index = library.SeismicIndex.build_from_dataset(data, n_postings=6000, summary_energy=0.4, num_threads=0)
+    index = library.SeismicIndex.build_from_dataset(data, n_postings=6000, summary_energy=0.4, num_threads=threads)
     kind = library.get_seismic_string()
 
     def search(queries: Any, k: int) -> Any:
@@ -181,18 +182,24 @@ def _from_hits(found: Any) -> Answer:
     return _padded([([score for score, _ in row], [at.doc for _, at in row]) for row in found])
 
 
+def _contestant(name: str, prepare: Prepare, copies: float, exactness: str = FLOAT32, **more: Any) -> Contestant:
+    return Contestant(name, prepare, value_bytes=LISTED, copies=copies, exactness=exactness, **more)
+
+
+def warm(who: Contestant, docs: Documents, threads: int) -> None:
+    """Set that peer up over a few documents, so that what it loads and compiles is there. Raises what its setup
+    raises."""
+    who.prepare(docs.part(slice(0, 100)), "dot", threads)
+
+
 PEERS = (
-    Contestant("sindi", sindi, copies=2.0, read=_from_distances, package="pyvsag", exactness=FLOAT32),
-    Contestant("splade-index", splade_index, copies=3.0, package="splade-index", exactness=FLOAT32),
-    Contestant("scipy", scipy_product, copies=3.0, read=_padded, package="scipy", exactness=FLOAT32),
-    Contestant(
-        "sparse_dot_topn", sparse_dot_topn, copies=3.0, read=_from_csr, package="sparse_dot_topn", exactness=FLOAT32
-    ),
-    Contestant("seismic", seismic, copies=3.0, read=_from_triples, package="pyseismic-lsr", exactness="approximate"),
+    _contestant("sindi", sindi, 1.5, read=_from_distances, package="pyvsag"),
+    _contestant("splade-index", splade_index, 2.0, package="splade-index"),
+    _contestant("scipy", scipy_product, 2.0, read=_padded, package="scipy"),
+    _contestant("sparse_dot_topn", sparse_dot_topn, 2.0, read=_from_csr, package="sparse_dot_topn"),
 )
+SEISMIC = _contestant("seismic", seismic, 8.0, "approximate", read=_from_triples, package="pyseismic-lsr")
 TEXT_PEERS = (
-    Contestant("bm25s", bm25s, copies=3.0, package="bm25s", exactness=FLOAT32),
-    Contestant(
-        "tantivy", tantivy, copies=3.0, read=_from_hits, package="tantivy", exactness="another BM25: k1 1.2, b .75"
-    ),
+    _contestant("bm25s", bm25s, 2.0, package="bm25s"),
+    _contestant("tantivy", tantivy, 2.0, "another BM25: k1 1.2, b .75", read=_from_hits, package="tantivy"),
 )

@@ -100,8 +100,8 @@ SPARSE: tuple[Heat, ...] = (
     Heat("postings", (together(LIGHT, APART),)),
     Heat("sparse", (LIGHT, replace(LIGHT, k=1000)), "first"),
     *heats("sparse", together(LIGHT)),
-    Heat("lexicon", (LIGHT,)),
     *heats("sparse", HEAVY, together(HEAVY)),
+    Heat("lexicon", (LIGHT,)),
     Heat("bm25", (TEXT, replace(TEXT, k=1000)), "first"),
     *heats("bm25", together(TEXT), REAL),
 )

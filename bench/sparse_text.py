@@ -33,6 +33,11 @@ class Documents:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def part(self, rows: slice) -> Documents:
+        """Consecutive documents."""
+        begins = self.rows.indptr[[rows.start, min(rows.stop, len(self))]]
+        return Documents(self.rows.part(rows), None if self.counts is None else self.counts[slice(*begins)])
+
     def texts(self) -> Iterator[str]:
         """Documents as words: term 7 is "t7"."""
         if self.counts is None:

@@ -60,12 +60,17 @@ TABLES = {
     "maxsim": Table((*token_contestants.OURS, *token_peers.PEERS), searches.entries, arena=TokenArena),
     "training": Table(training.TRAINERS, training.entries, arena=TokenArena),
     "codecs": Table(token_contestants.CODECS, compress.residual_entries, arena=TokenArena),
-    "sparse": Table((*sparse_contestants.OURS, *sparse_peers.PEERS), searches.entries, arena=SparseArena),
-    "bm25": Table(
-        (*sparse_contestants.OURS, *sparse_peers.TEXT_PEERS, *sparse_peers.PEERS), searches.entries, arena=SparseArena
+    "sparse": Table(
+        (*sparse_contestants.OURS, *sparse_peers.PEERS, sparse_peers.SEISMIC), searches.entries, arena=SparseArena
     ),
-    "postings": Table(sparse_contestants.KEPT, compress.residual_entries, arena=SparseArena),
-    "sparse-build": Table(sparse_life.BUILDING, life.entries, arena=SparseArena),
+    "bm25": Table(
+        (*sparse_contestants.OURS, *sparse_peers.TEXT_PEERS, *sparse_peers.PEERS),
+        searches.entries,
+        (sparse_peers.SEISMIC,),
+        SparseArena,
+    ),
+    "postings": Table(sparse_contestants.KEPT, compress.residual_entries, sparse_contestants.SLOW, SparseArena),
+    "sparse-build": Table(sparse_life.BUILDING, life.entries, sparse_life.SLOW, SparseArena),
     "lexicon": Table(lexicon.SIDES, lexicon.entries, arena=SparseArena),
 }
 

@@ -1,6 +1,6 @@
 """The others in sparse search: what each library offers for a top k by inner product over given sparse vectors, set up
-outside the time, with the same number of threads. None returns documents that share no term with the query but
-splade-index and bm25s.
+outside the time, with the same number of threads. Of documents that share no term with a query, most list none. What is
+not installed says so.
 
 They are no dependencies of the benchmark: ``pip install pyvsag splade-index numba bm25s pyseismic-lsr scipy
 sparse_dot_topn tantivy`` in an environment of its own (splade-index with ``--no-deps``: it asks for a training stack).

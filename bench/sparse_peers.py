@@ -67,6 +67,7 @@ def splade_index(docs: Documents, metric: str, threads: int) -> Search:
         terms, weights = zip(*(queries[at] for at in range(len(queries))))
         return retrieve(terms, weights, scores, k, show_progress=False, n_threads=threads)[::-1]
 
+    search(docs.rows.part(slice(0, 1)), 1)  # numba compiles now
     return search
 
 
@@ -153,6 +154,7 @@ def bm25s(docs: Documents, metric: str, threads: int) -> Search:
         terms = [queries[at][0] for at in range(len(queries))]
         return retrieve(terms, scores, k=k, show_progress=False, n_threads=threads)[::-1]
 
+    search(docs.rows.part(slice(0, 1)), 1)  # numba compiles now
     return search
 
 

@@ -37,6 +37,8 @@ class Arena:
 
     This one is of dense vectors; another family overrides what says how its documents are read."""
 
+    scans = True  # whether a search reads all that is kept of the documents
+
     def __init__(self, corpus: Any, n_queries: int, settings: Settings) -> None:
         memory.require(corpus.n_bytes)
         self.corpus, self.settings = corpus, settings
@@ -108,6 +110,14 @@ class Arena:
 
     def _speed_key(self, who: Contestant, workload: Workload) -> tuple[Contestant, str, int, float]:
         return who, workload.metric, self.threads(workload), workload.keep
+
+    def reader(self, who: Contestant, workload: Workload) -> Callable[[Any], Answer]:
+        """What makes answers of the results of `search`."""
+        return who.read
+
+    def work(self, workload: Workload) -> tuple[float, int]:
+        """How many stored numbers a call must read, and how many operations it takes."""
+        return workload.n_values, workload.operations
 
     def truth(self, workload: Workload) -> gate.Truth:
         """The specification's answers at that metric and filter."""

@@ -1,4 +1,4 @@
-"""The commands `python -m bench.dense` and `python -m bench.maxsim`: choose, race, print and save."""
+"""The commands `python -m bench.dense`, `bench.maxsim` and `bench.sparse`: choose, race, print and save."""
 
 from __future__ import annotations
 

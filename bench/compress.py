@@ -177,8 +177,10 @@ def _entry(
         ready = who.prepare(arena.docs, threads)
     except Exception as error:  # a contestant's, whatever it is: the others go on
         return refused(row, error)
-    floor = arena.settings.ceilings.floor(ready.n_bytes, 0, "none")
-    row = replace(row, n_bytes=ready.n_bytes, floor=floor, bytes_per_vector=ready.n_bytes / arena.n_vectors)
+    if arena.scans:
+        floor = arena.settings.ceilings.floor(ready.n_bytes, 0, "none")
+        row = replace(row, n_bytes=ready.n_bytes, floor=floor)
+    row = replace(row, bytes_per_vector=ready.n_bytes / max(1, arena.n_vectors))
     entry, answer = enter(row, partial(ready.search, queries, workload.k), first_two, arena.settings)
     if answer is None:
         return entry

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contestants import Answer
-from pyengine import reference, reference_maxsim
+from pyengine import reference, reference_maxsim, reference_sparse
 from pyengine.ragged import Ragged
+from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32, I64, Bool
 
 TOKENS = 1 << 16  # that the specification takes at once
+ROWS = 1 << 15  # sparse ones that it takes at once
 MANY_VECTORS = 1 << 19  # where the specification takes seconds per query
 
 
@@ -83,9 +85,26 @@ class TokenSpecification(Truth):
         one = self.queries.take(np.array([query]))
         parts = np.array_split(np.arange(len(self.docs)), 1 + len(self.docs.values) // TOKENS)
         found = [reference_maxsim.scores(one, self.docs.take(part), reduce=self.reduce)[0] for part in parts]
-        scores = np.concatenate(found)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return scores[best], best
+        return _best(np.concatenate(found), k)
+
+
+class SparseSpecification(Truth):
+    """Of sparse search: `pyengine.reference_sparse`, some documents at a time."""
+
+    def __init__(self, docs: SparseRows, queries: SparseRows) -> None:
+        super().__init__(len(docs))
+        self.docs, self.queries = docs, queries
+
+    def find(self, query: int, k: int) -> tuple[F32, I64]:
+        one = self.queries.part(slice(query, query + 1))
+        parts = (self.docs.part(slice(start, start + ROWS)) for start in range(0, len(self.docs), ROWS))
+        return _best(np.concatenate([reference_sparse.scores(one, part)[0] for part in parts]), k)
+
+
+def _best(scores: F32, k: int) -> tuple[F32, I64]:
+    """The k largest scores and their places, ties by smaller place."""
+    best = np.argsort(-scores, kind="stable")[:k]
+    return scores[best], best
 
 
 def disagreements(answers: Sequence[Answer], limit: int = 4) -> list[int]:

@@ -20,12 +20,11 @@ from bench.contestants import Unavailable, first_two, module, require
 from bench.race import Entry, enter, refused
 from bench.report import Row
 from bench.shapes import Heat
-from pyengine.types import F32
 
 CHUNK = 1 << 14  # rows copied at a time
 K = 10  # of the search by which an index is judged
 
-Search = Callable[[F32, int], Any]
+Search = Callable[[Any, int], Any]
 
 
 class Job(NamedTuple):
@@ -54,11 +53,11 @@ def _entry(heat: Heat, arena: Arena, who: Worker) -> Entry:
     (workload,) = heat.workloads
     row = Row(heat.table, workload, who.name, arena.threads(workload), who.role)
     try:
-        memory.require(who.copies * arena.docs.nbytes)
+        memory.require(who.copies * arena.corpus.n_bytes)
         job = who.prepare(arena)
     except Exception as error:  # a contestant's, whatever it is: the others go on
         return refused(row, error)
-    row, queries = replace(row, n_bytes=job.n_bytes), arena.queries[:1]
+    row, queries = replace(row, n_bytes=job.n_bytes), arena.asked(replace(workload, n_queries=1))
 
     def judged(result: Any) -> gate.Verdict | None:
         if job.searching is None:

@@ -27,6 +27,19 @@ def extra_peak(work: Callable[[], object]) -> int | None:
     return max(0, _kilobytes(PROC / "status", "VmHWM") - before) * 1024
 
 
+def kept(work: Callable[[], object]) -> int:
+    """Call ``work`` and return the bytes by which resident memory is above its level before; 0 where the kernel does
+    not say."""
+    try:
+        _give_back_freed()
+        before = _kilobytes(PROC / "status", "VmRSS")
+        work()
+        _give_back_freed()
+        return max(0, _kilobytes(PROC / "status", "VmRSS") - before) * 1024
+    except OSError:
+        return 0
+
+
 def require(n_bytes: float) -> None:
     """Raise `Unavailable` unless about that much memory is free (or the system does not say)."""
     _give_back_freed()

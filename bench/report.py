@@ -52,6 +52,11 @@ TITLES = {
     "maxsim": "MaxSim: the best documents by late interaction",
     "training": "MaxSim: a contrastive step, forward and backward",
     "codecs": "MaxSim over compressed documents, without originals; recall of the float32 truth",
+    "sparse": "Sparse search: the largest inner products over a vocabulary",
+    "bm25": "Sparse search of text: BM25 impacts",
+    "postings": "What a sparse index keeps in memory, in bytes per posting; recall of the float32 truth",
+    "sparse-build": "Building a sparse index",
+    "lexicon": "A lexicon or a dense flat scan of as many documents: latency, and bytes a document",
 }
 
 

@@ -43,7 +43,7 @@ def _tried(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> tup
     except Exception as error:  # a contestant's, whatever it is: the others go on
         return refused(row, error), None
     call = partial(search, queries, workload.k, *([kept] if kept else []))
-    entry, answer = enter(row, call, who.read, arena.settings)
+    entry, answer = enter(row, call, arena.reader(who, workload), arena.settings)
     if entry.first:
         arena.took(who, workload, entry.first.wall[0])
     return entry, answer
@@ -51,9 +51,10 @@ def _tried(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> tup
 
 def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
     """What is known before the call. The machine's ceilings are those of the command's number of threads."""
-    n_bytes = round(workload.n_values * who.value_bytes)
+    n_values, operations = arena.work(workload)
+    n_bytes = round(n_values * who.value_bytes)
     threads, ceilings = arena.threads(workload), arena.settings.ceilings
-    floor = ceilings.floor(n_bytes, workload.operations, who.arithmetic, who.isa)
+    floor = ceilings.floor(n_bytes, operations, who.arithmetic, who.isa)
     return Row(
         heat.table,
         workload,
@@ -61,7 +62,7 @@ def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
         threads,
         "ours" if who.ours else "peer",
         n_bytes=n_bytes,
-        operations=workload.operations,
+        operations=operations,
         floor=floor if threads == ceilings.threads else None,
         version=who.version,
         exactness=who.exactness,

@@ -8,7 +8,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from bench import compress, life, report, searches, token_contestants, token_peers, training
+from bench import (
+    compress,
+    lexicon,
+    life,
+    report,
+    searches,
+    sparse_contestants,
+    sparse_life,
+    sparse_peers,
+    token_contestants,
+    token_peers,
+    training,
+)
 from bench.arena import Arena
 from bench.contestants import FORCED, OURS, Unavailable
 from bench.filters import FILTERING
@@ -16,6 +28,7 @@ from bench.peers import PEERS
 from bench.race import Entry, Settings, race
 from bench.report import Row
 from bench.shapes import Heat
+from bench.sparse_arena import SparseArena
 from bench.token_arena import TokenArena
 
 Key = TypeVar("Key")
@@ -47,6 +60,18 @@ TABLES = {
     "maxsim": Table((*token_contestants.OURS, *token_peers.PEERS), searches.entries, arena=TokenArena),
     "training": Table(training.TRAINERS, training.entries, arena=TokenArena),
     "codecs": Table(token_contestants.CODECS, compress.residual_entries, arena=TokenArena),
+    "sparse": Table(
+        (*sparse_contestants.OURS, *sparse_peers.PEERS, sparse_peers.SEISMIC), searches.entries, arena=SparseArena
+    ),
+    "bm25": Table(
+        (*sparse_contestants.OURS, *sparse_peers.TEXT_PEERS, *sparse_peers.PEERS),
+        searches.entries,
+        (sparse_peers.SEISMIC,),
+        SparseArena,
+    ),
+    "postings": Table(sparse_contestants.KEPT, compress.residual_entries, sparse_contestants.SLOW, SparseArena),
+    "sparse-build": Table(sparse_life.BUILDING, life.entries, sparse_life.SLOW, SparseArena),
+    "lexicon": Table(lexicon.SIDES, lexicon.entries, arena=SparseArena),
 }
 
 

@@ -25,6 +25,7 @@ from bench import (
     memory,
     report,
     shapes,
+    sparse_shapes,
     tables,
     timing,
     token_shapes,
@@ -370,7 +371,10 @@ def test_only_names_tables_workloads_and_contestants() -> None:
 
 
 def test_every_table_has_a_heat_and_a_title() -> None:
-    for heats in (shapes.DENSE + token_shapes.MAXSIM, shapes.QUICK + token_shapes.QUICK):
+    for heats in (
+        shapes.DENSE + token_shapes.MAXSIM + sparse_shapes.SPARSE,
+        shapes.QUICK + token_shapes.QUICK + sparse_shapes.QUICK,
+    ):
         assert {heat.table for heat in heats} == set(tables.TABLES) == set(report.TITLES)
         assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)
         assert all(tables.racing(heat) for heat in heats)

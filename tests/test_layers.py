@@ -18,23 +18,15 @@ INDEXES = {
     "segments", "chunks", "contents", "storage", "life", "index", "multi_vector", "pooling",
     "sparse_index",
 }  # fmt: skip
+SEARCHES = {
+    "search", "request", "dense", "maxsim", "maxsim_request", "maxsim_scores", "sparse", "sliced", "ranges", "ranks",
+    "explain",
+}  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
     WORDS,
     {"backends"},
-    {
-        "search",
-        "request",
-        "dense",
-        "maxsim",
-        "maxsim_request",
-        "maxsim_scores",
-        "sparse",
-        "sliced",
-        "ranges",
-        "ranks",
-        "explain",
-    },  # fmt: skip
+    SEARCHES,
     INDEXES,
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)

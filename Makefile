@@ -12,8 +12,8 @@ EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 .PHONY: help demo test lint sanitize fuzz sanitize-fuzz clean
 
 help:
-	@echo "make demo    search SciFact's abstracts for 300 claims, dense and token by token, and compare the bits of every"
-	@echo "             backend (no torch); draws maxsim-alignment.png"
+	@echo "make demo    search SciFact's abstracts for 300 claims, dense, token by token and by words (BM25), and compare the"
+	@echo "             bits of every backend (no torch); draws maxsim-alignment.png"
 	@echo "make test    install torch, faiss and the rest, and run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
@@ -79,11 +79,11 @@ $(VENV)/pip.stamp:
 
 # An editable install builds the C++ extension, so a change to its sources installs again. (Its warning is not for us.)
 $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e ".[cli,eval,plot]"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e ".[cli,eval,plot,text]"
 	touch $@
 
 # The tests' build poisons its outputs, and runs the AMX kernel over software tiles on machines that have no AMX.
 $(VENV)/test.stamp: $(VENV)/pip.stamp $(EXTENSION)
 	$(BIN)/python -m pip install torch==2.13.0
-	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faiss,eval,cli,bench,dev]"
+	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faiss,eval,cli,text,bench,dev]"
 	touch $(VENV)/demo.stamp $@

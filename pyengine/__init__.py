@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from pyengine.backends.registry import backends, use_backend
+from pyengine.bm25 import BM25, bm25
 from pyengine.dense import topk, topk_both
+from pyengine.fuse import fuse
 from pyengine.index import DenseIndex
 from pyengine.lexicon import lexicon_head
 from pyengine.loading import load
@@ -18,13 +20,16 @@ from pyengine.sliced_rows import SlicedRows
 from pyengine.sparse import explain_terms, sparse_topk
 from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
+from pyengine.text import Analyzer
 from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:
     from pyengine import torch as torch
 
 __all__ = [
+    "BM25",
     "Alignment",
+    "Analyzer",
     "DenseIndex",
     "MultiVectorIndex",
     "Pooling",
@@ -36,7 +41,9 @@ __all__ = [
     "TermContributions",
     "TopK",
     "backends",
+    "bm25",
     "explain_terms",
+    "fuse",
     "lexicon_head",
     "load",
     "maxsim",

@@ -1,5 +1,5 @@
 """The demo: exact search over SciFact's 5,183 abstracts, judged, and compared bit for bit on every backend; then the
-same with a vector per token."""
+same with a vector per token, and by words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import pyengine as pe
-from pyengine import demo_maxsim, evaluate, reference
+from pyengine import demo_maxsim, demo_sparse, evaluate, reference
 from pyengine.demo_backends import compare
 
 DATA = Path(__file__).parent / "data" / "scifact"
@@ -50,7 +50,8 @@ def run(console: Console, picture: Path = PICTURE) -> bool:
         {name: reason for name, _, reason in pe.backends()},
         f"{len(queries)} queries, k = {K}",
     )
-    return demo_maxsim.run(console, picture) and equal
+    by_tokens = demo_maxsim.run(console, picture)
+    return demo_sparse.run(console) and by_tokens and equal
 
 
 def show_examples(

@@ -25,16 +25,18 @@ class Document(NamedTuple):
     text: str
 
 
-def load_corpus(folder: Path) -> dict[str, Document]:
-    """The documents by id, in the order of the file."""
-    plain = folder / "corpus.jsonl"
-    path = plain if plain.exists() else folder / "corpus.jsonl.gz"
-    return {record["_id"]: Document(record.get("title", ""), record["text"]) for record in _records(path)}
+def load_corpus(path: Path) -> dict[str, Document]:
+    """The documents by id, in the order of the file: that of a folder, or itself."""
+    if path.is_dir():
+        plain = path / "corpus.jsonl"
+        path = plain if plain.exists() else path / "corpus.jsonl.gz"
+    return {record["_id"]: Document(record.get("title") or "", record["text"]) for record in _records(path)}
 
 
-def load_queries(folder: Path) -> dict[str, str]:
-    """The texts of the queries by id, in the order of the file."""
-    return {record["_id"]: record["text"] for record in _records(folder / "queries.jsonl")}
+def load_queries(path: Path) -> dict[str, str]:
+    """The texts of the queries by id, in the order of the file: that of a folder, or itself."""
+    path = path / "queries.jsonl" if path.is_dir() else path
+    return {record["_id"]: record["text"] for record in _records(path)}
 
 
 def load_qrels(folder: Path, split: str = "test") -> Qrels:
@@ -53,13 +55,17 @@ def load_qrels(folder: Path, split: str = "test") -> Qrels:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
+    seen = set()
     for number, line in _lines(path):
         try:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not (isinstance(record, dict) and {"_id", "text"} <= record.keys()):
-            raise ValueError(f"{path}, line {number}: expected a JSON object with '_id' and 'text'")
+        if not (isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("_id", "text"))):
+            raise ValueError(f"{path}, line {number}: expected a JSON object with the strings '_id' and 'text'")
+        if record["_id"] in seen:
+            raise ValueError(f"{path}, line {number}: the _id {record['_id']!r} was there before")
+        seen.add(record["_id"])
         yield record
 
 

@@ -1,8 +1,9 @@
-"""The demo's token vectors, its late-interaction part on a few of them, and heatmaps."""
+"""The demo's token vectors, its late-interaction part on a few of them, heatmaps, and its search by words."""
 
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,45 @@ def test_the_demo_compares_late_interaction(tmp_path: Path, monkeypatch: pytest.
     assert "DIFFERENT" not in printed
     assert (tmp_path / "picture.png").exists() == heatmap.available()
     assert ("A line per token" in printed) != heatmap.available()
+
+
+def test_the_demo_compares_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = pytest.importorskip("rich.console")
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("Stemmer")
+    from pyengine import demo_sparse
+
+    texts = demo_sparse.load()
+    assert (len(texts.docs), len(texts.queries)) == (5183, 300)
+    few = demo_sparse.Texts(
+        {name: doc for name, doc in [*texts.docs.items()][:400] if "vitamin" in doc.text or name < "2"},
+        {name: query for name, query in texts.queries.items() if int(name) < 50},
+    )
+    monkeypatch.setattr(demo_sparse, "load", lambda: few)
+    monkeypatch.setattr(demo_sparse, "K", 10)
+    output = io.StringIO()
+    assert demo_sparse.run(console.Console(file=output, width=100))
+    printed = output.getvalue()
+    for wanted in ("both, RRF", "vitamin", "same bits"):
+        assert wanted in printed
+    assert "DIFFERENT" not in printed
+
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    assert demo_sparse.run(console.Console(file=output, width=100))
+    assert "Not shown: stems need the package PyStemmer" in output.getvalue()
+
+
+def test_bm25_and_fusion_are_as_good_as_they_should_be() -> None:
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("Stemmer")
+    pytest.importorskip("rich")
+    from pyengine import demo_sparse, evaluate, text_search
+
+    texts = demo_sparse.load()
+    qrels = evaluate.load_qrels(demo_sparse.DATA)
+    found = text_search.by_words(
+        texts.docs.values(), texts.queries.values(), 100, language="english", backend="auto", threads=None
+    )
+    for result, expected in ((found, 0.682), (pe.fuse([demo_sparse.dense_search(texts), found]), 0.716)):
+        measured = evaluate.metrics(result, list(texts.docs), list(texts.queries), qrels)
+        assert round(measured["nDCG@10"], 3) == expected

@@ -31,10 +31,11 @@ inline void require(bool condition, const std::string& message) {
   if (!condition) throw py::value_error(message);
 }
 
-template <class T>
-Array<T> to_array(std::vector<T>&& values) {
-  auto* owned = new std::vector<T>(std::move(values));
-  py::capsule owner(owned, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+template <class T, class Allocator>
+Array<T> to_array(std::vector<T, Allocator>&& values) {
+  using Values = std::vector<T, Allocator>;
+  auto* owned = new Values(std::move(values));
+  py::capsule owner(owned, [](void* p) { delete static_cast<Values*>(p); });
   return Array<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
 }
 

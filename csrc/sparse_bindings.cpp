@@ -52,7 +52,7 @@ class TermRowArrays {
 class PostingsArrays {
  public:
   PostingsArrays(int64_t first, int64_t count, py::dict arrays) : arrays_(std::move(arrays)) {
-    require(first >= 0 && count >= 1 && count <= MAX_COUNT, "first must be 0 or more, count in 1 .. 2^24");
+    require(first >= 0 && count >= 1 && count <= INT32_MAX, "first must be 0 or more, count positive");
     Postings& own = postings_;
     own.first = first, own.count = count;
     own.terms = get<int32_t>("terms", own.n_terms);
@@ -62,7 +62,7 @@ class PostingsArrays {
     own.kinds = get<uint8_t>("kinds", own.n_terms, true);
     own.place = get<int64_t>("place", own.n_terms, true);
     own.counts = get<int32_t>("counts", own.n_terms, true);
-    own.rare = get<uint32_t>("rare", own.n_rare);
+    own.rare = get<uint64_t>("rare", own.n_rare);
     int64_t bounds, starts, columns;
     own.lists = get<int64_t>("lists", bounds);
     own.n_lists = bounds - 1;
@@ -106,7 +106,7 @@ class PostingsArrays {
 
 py::dict build(const TermRowArrays& docs, int64_t first, int64_t last, const Optional<int32_t>& terms, int) {
   const TermRows& rows = docs.view();
-  require(0 <= first && first < last && last <= rows.n && last - first <= MAX_COUNT, "first and last must be a range of the rows, of at most 2^24");
+  require(0 <= first && first < last && last <= rows.n && last - first <= INT32_MAX, "first and last must be a range of the rows");
   PostingArrays made;
   {
     py::gil_scoped_release release;
@@ -145,8 +145,9 @@ Array<float> refine_rows(const TermRowArrays& queries, const TermRowArrays& docs
 
 py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs, const std::vector<const PostingsArrays*>& postings,
                        int64_t k, int64_t width, const Optional<uint8_t>& mask, const Optional<double>& bias,
-                       const Optional<double>& floor, int threads) {
+                       const Optional<double>& floor, bool sure, int threads) {
   SparseSearch search;
+  search.sure = sure;
   search.queries = queries.view(), search.docs = docs.view();
   const int64_t n_queries = search.queries.n, n_docs = search.docs.n;
   require(search.queries.kind == WeightKind::float32 && search.queries.n_terms == search.docs.n_terms,
@@ -178,7 +179,6 @@ py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs, 
 }  // namespace
 
 void bind_sparse(py::module_& m) {
-  m.attr("MAX_POSTINGS_ROWS") = MAX_COUNT;
   py::class_<TermRowArrays>(m, "TermRows")
       .def(py::init<Array<int64_t>, py::array, py::array, int64_t, Optional<float>, Optional<float>>(),
            py::arg("offsets").noconvert(), py::arg("terms"), py::arg("values"), py::arg("n_terms"),
@@ -193,7 +193,7 @@ void bind_sparse(py::module_& m) {
         py::arg("rows").noconvert(), py::arg("offsets").noconvert(), py::arg("num_threads"));
   m.def("sparse_propose", &propose_rows, py::arg("queries"), py::arg("docs"), py::arg("postings"), py::arg("k"),
         py::arg("width"), py::kw_only(), py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),
-        py::arg("floor").noconvert() = py::none(), py::arg("num_threads"));
+        py::arg("floor").noconvert() = py::none(), py::arg("sure") = true, py::arg("num_threads"));
 }
 
 }  // namespace pyengine

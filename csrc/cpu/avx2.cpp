@@ -25,8 +25,10 @@ static inline __attribute__((always_inline)) S bytes_to_short(const uint8_t* p) 
   return (S)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 static inline __attribute__((always_inline)) S upper_product(S a, S b) { return (S)_mm256_mulhi_epi16((__m256i)a, (__m256i)b); }
-static inline __attribute__((always_inline)) bool any_at_least(S a, S b) {
-  return _mm256_movemask_epi8(_mm256_cmpgt_epi16((__m256i)b, (__m256i)a)) != -1;
+static inline __attribute__((always_inline)) uint32_t at_least(S a, S b) {
+  const __m256i below = _mm256_cmpgt_epi16((__m256i)b, (__m256i)a);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(below), _mm256_extracti128_si256(below, 1));
+  return _mm_movemask_epi8(bytes) ^ 0xffff;
 }
 static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 static inline __attribute__((always_inline)) float largest_lane(F v) {

@@ -17,9 +17,7 @@ static inline __attribute__((always_inline)) S bytes_to_short(const uint8_t* p) 
   return (S)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 static inline __attribute__((always_inline)) S upper_product(S a, S b) { return (S)_mm512_mulhi_epi16((__m512i)a, (__m512i)b); }
-static inline __attribute__((always_inline)) bool any_at_least(S a, S b) {
-  return _mm512_cmpge_epi16_mask((__m512i)a, (__m512i)b) != 0;
-}
+static inline __attribute__((always_inline)) uint32_t at_least(S a, S b) { return _mm512_cmpge_epi16_mask((__m512i)a, (__m512i)b); }
 static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
 static inline __attribute__((always_inline)) float largest_lane(F v) { return _mm512_reduce_max_ps((__m512)v); }
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {

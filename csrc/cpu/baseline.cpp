@@ -20,7 +20,10 @@ static inline S bytes_to_short(const uint8_t* p) {
   return (S)_mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), _mm_setzero_si128());
 }
 static inline S upper_product(S a, S b) { return (S)_mm_mulhi_epi16((__m128i)a, (__m128i)b); }
-static inline bool any_at_least(S a, S b) { return _mm_movemask_epi8(_mm_cmplt_epi16((__m128i)a, (__m128i)b)) != 0xffff; }
+static inline uint32_t at_least(S a, S b) {
+  const __m128i below = _mm_cmplt_epi16((__m128i)a, (__m128i)b);
+  return _mm_movemask_epi8(_mm_packs_epi16(below, _mm_setzero_si128())) ^ 0xff;
+}
 
 static inline I dot4(I sum, I codes, I query) {
   const __m128i zero = _mm_setzero_si128(), c = (__m128i)codes, q = (__m128i)query;
@@ -51,10 +54,10 @@ static inline S upper_product(S a, S b) {
   for (int lane = 0; lane < 2 * W; ++lane) v[lane] = static_cast<int16_t>(a[lane] * b[lane] >> 16);
   return v;
 }
-static inline bool any_at_least(S a, S b) {
-  bool any = false;
-  for (int lane = 0; lane < 2 * W; ++lane) any |= a[lane] >= b[lane];
-  return any;
+static inline uint32_t at_least(S a, S b) {
+  uint32_t lanes = 0;
+  for (int lane = 0; lane < 2 * W; ++lane) lanes |= static_cast<uint32_t>(a[lane] >= b[lane]) << lane;
+  return lanes;
 }
 
 static inline I dot4(I sum, I codes, I query) {

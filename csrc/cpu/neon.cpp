@@ -21,7 +21,10 @@ static inline S upper_product(S a, S b) {
   const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b)), high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
   return (S)vuzp2q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
 }
-static inline bool any_at_least(S a, S b) { return vmaxvq_u16(vcgeq_s16((int16x8_t)a, (int16x8_t)b)) != 0; }
+static inline uint32_t at_least(S a, S b) {
+  const uint16x8_t bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  return vaddvq_u16(vandq_u16(bit, vcgeq_s16((int16x8_t)a, (int16x8_t)b)));
+}
 static inline I dot4(I sum, I codes, I query) {
   const int8x16_t c = veorq_s8((int8x16_t)codes, vdupq_n_s8(-128)), q = (int8x16_t)query;  // code - 128
   const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(c), vget_low_s8(q)));

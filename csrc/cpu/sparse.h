@@ -58,14 +58,13 @@ void with_weights(const TermRows& rows, const Body& body) {
 }
 
 constexpr int WINDOW = 1 << 14;            // documents whose sums, int16, fit in the L1 cache
-constexpr int64_t MAX_COUNT = 1 << 24;     // documents of one Postings
 constexpr int64_t DENSE_SHARE = 3;  // a term of one document in so many has a column: as large as its list would be
 constexpr int64_t LONG_LIST = 16;   // postings per window from which a list says where each window begins
 
 enum class PostingKind : uint8_t { rare, list, column };
 
 // The inverted form of rows first .. first + count - 1: for each of T terms that occur, its documents with quantised
-// weights: |weight - scale * (level - zero)| <= residual, and level 0 is no weight's where zero is 0.
+// weights (a term that is there twice has two: its column, and what its largest weights are above that): |weight - scale * (level - zero)| <= residual, and level 0 is no weight's where zero is 0.
 //
 // Documents are counted from `first`, in windows of WINDOW. By how many there are of a term:
 //   rare    rare from place on: 256 * document + level
@@ -74,14 +73,14 @@ enum class PostingKind : uint8_t { rare, list, column };
 struct Postings {
   int64_t first = 0, count = 0;
   int64_t n_terms = 0;                 // T
-  const int32_t* terms = nullptr;      // [T] rising
+  const int32_t* terms = nullptr;      // [T] rising, or equal
   const float* scale = nullptr;        // [T]
   const float* residual = nullptr;     // [T]
   const uint8_t* zero = nullptr;       // [T] 0 or 128
   const uint8_t* kinds = nullptr;      // [T] PostingKind
   const int64_t* place = nullptr;      // [T]
   const int32_t* counts = nullptr;     // [T] documents
-  const uint32_t* rare = nullptr;
+  const uint64_t* rare = nullptr;
   int64_t n_rare = 0;
   const int64_t* lists = nullptr;      // [L + 1] where lists begin
   const uint32_t* starts = nullptr;    // [L, windows + 1] from there
@@ -95,11 +94,8 @@ struct Postings {
   int64_t windows() const { return (count + WINDOW - 1) / WINDOW; }
   int64_t column_stride() const { return windows() * WINDOW; }
 
-  // The number of a term, or -1.
-  int64_t find(int32_t term) const {
-    const int32_t* at = std::lower_bound(terms, terms + n_terms, term);
-    return at < terms + n_terms && *at == term ? at - terms : -1;
-  }
+  // The first of the numbers of a term, which follow one another where it has several.
+  int64_t find(int32_t term) const { return std::lower_bound(terms, terms + n_terms, term) - terms; }
 };
 
 }  // namespace pyengine

@@ -1,7 +1,7 @@
 // Sparse rows: sums of a window of documents. S is a vector of 2 W int16.
 //   S bytes_to_short(const uint8_t* p)
 //   S upper_product(S a, S b)    the upper halves of the products
-//   bool any_at_least(S a, S b)  whether some a[i] >= b[i]
+//   uint32_t at_least(S a, S b)  bit i: a[i] >= b[i]
 
 INLINE S weigh(S level, S times) { return upper_product(level << 7, times); }  // less 1
 
@@ -35,11 +35,9 @@ static int take_sums(int16_t* sums, int n, int16_t least, int32_t* places, int16
   for (int i = 0; i < n; i += 2 * W) {
     S sum;
     __builtin_memcpy(&sum, sums + i, sizeof sum);
-    if (__builtin_expect(any_at_least(sum, lowest), 0)) {
-      for (int lane = 0; lane < 2 * W; ++lane) {  // without branches: which ones pass cannot be predicted
-        places[found] = i + lane, values[found] = sums[i + lane];
-        found += sums[i + lane] >= least;
-      }
+    for (uint32_t reached = at_least(sum, lowest); reached; reached &= reached - 1) {
+      const int place = i + __builtin_ctz(reached);
+      places[found] = place, values[found++] = sums[place];
     }
     __builtin_memcpy(sums + i, &none, sizeof none);
   }

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "cpu/aligned.h"
+#include "cpu/paged_table.h"
 
 namespace pyengine {
 namespace {
@@ -13,10 +13,13 @@ namespace {
 constexpr int LEVELS = 255;         // of weights that are never negative: 1 .. 255
 constexpr int SIGNED_LEVELS = 127;  // of others, around 128
 constexpr int SIGNED_ZERO = 128;
+constexpr int64_t SAMPLE = 4096;        // rows from which caps are taken
+constexpr size_t CAPPED_PERCENT = 99;   // of a column's weights that its cap leaves as they are
+constexpr float CAP_SHARE = 0.75f;      // of the largest weight: a cap above it gains little
 
 // What is known of a term while its postings are placed.
 struct Term {
-  int32_t count = 0;
+  int32_t term = 0, count = 0;
   float least = 0, largest = 0;  // of its weights and 0
 };
 
@@ -39,22 +42,29 @@ Coder coder_of(const Term& term) {
   return coder;
 }
 
+// Of a column whose largest weights are few: it holds what is below the cap, and what is above is postings of their own.
+struct Crest {
+  size_t term;
+  float cap;
+  Coder coder;
+  std::vector<uint64_t> postings;
+};
+
 class Builder {
  public:
   Builder(const TermRows& rows, int64_t first, int64_t last, const Interrupt& interrupt)
-      : rows_(rows), first_(first), last_(last), interrupt_(interrupt), slots_(rows.n_terms, -1) {}
+      : rows_(rows), first_(first), last_(last), interrupt_(interrupt), slots_(rows.n_terms) {}
 
   PostingArrays build(const int32_t* only, int64_t n_only) {
     count(only, n_only);
     lay_out();
-    with_weights(rows_, [&](const auto& weight) { place(weight); });
+    with_weights(rows_, [&](const auto& weight) { cap(weight), place(weight); });
     for (const Coder& coder : coders_) out_.residual.push_back(round_up(coder.residual));
+    for (auto crest = crests_.rbegin(); crest != crests_.rend(); ++crest) insert(*crest);
     return std::move(out_);
   }
 
  private:
-  static constexpr int32_t ASKED = -2;
-
   int64_t windows() const { return (last_ - first_ + WINDOW - 1) / WINDOW; }
 
   // body(row, at, term) for every entry, window by window; before_window(w) ahead of each.
@@ -71,24 +81,24 @@ class Builder {
 
   // The terms that occur, numbered by rising term, with their counts and ranges.
   void count(const int32_t* only, int64_t n_only) {
-    std::vector<Term> found(rows_.n_terms);
+    std::vector<Term> found(1);  // by number as they come, from 1 on
+    PagedTable<uint8_t> asked(rows_.n_terms);
     for (int64_t i = 0; i < n_only; ++i)
-      if (only[i] >= 0 && only[i] < rows_.n_terms) slots_[only[i]] = ASKED;
-    const int32_t wanted = only ? ASKED : -1;
+      if (only[i] >= 0 && only[i] < rows_.n_terms) asked.set(only[i]) = 1;
     with_weights(rows_, [&](const auto& weight) {
       for_entries([](int64_t) {}, [&](int64_t row, int64_t at, int64_t term) {
-        if (slots_[term] != wanted) return;
-        Term& own = found[term];
+        if (only && !asked[term]) return;
+        if (!slots_[term]) slots_.set(term) = static_cast<int32_t>(found.size()), found.push_back({static_cast<int32_t>(term)});
+        Term& own = found[slots_[term]];
         const float value = weight(at, row);
         ++own.count, own.least = std::min(own.least, value), own.largest = std::max(own.largest, value);
       });
     });
-    for (int64_t term = 0; term < rows_.n_terms; ++term) {
-      const bool occurs = found[term].count > 0;
-      slots_[term] = occurs ? static_cast<int32_t>(out_.terms.size()) : -1;
-      if (!occurs) continue;
-      out_.terms.push_back(static_cast<int32_t>(term)), out_.counts.push_back(found[term].count);
-      coders_.push_back(coder_of(found[term]));
+    std::sort(found.begin() + 1, found.end(), [](const Term& a, const Term& b) { return a.term < b.term; });
+    for (size_t i = 1; i < found.size(); ++i) {
+      slots_.set(found[i].term) = static_cast<int32_t>(i);
+      out_.terms.push_back(found[i].term), out_.counts.push_back(found[i].count);
+      coders_.push_back(coder_of(found[i]));
     }
   }
 
@@ -121,6 +131,41 @@ class Builder {
         out_.columns.insert(out_.columns.end(), windows() * WINDOW, out_.zero[t]);
   }
 
+  // Cap the columns: a bound on what they add is the tighter, and so is that on their rounding.
+  template <class Weight>
+  void cap(const Weight& weight) {
+    std::vector<std::vector<float>> sampled(out_.terms.size());
+    const int64_t step = std::max<int64_t>(1, (last_ - first_) / SAMPLE);
+    for (int64_t row = first_; row < last_; row += step)
+      for (int64_t at = rows_.offsets[row]; at < rows_.offsets[row + 1]; ++at)
+        if (const int32_t t = slots_[rows_.term(at)] - 1; t >= 0 && out_.kinds[t] == static_cast<uint8_t>(PostingKind::column))
+          sampled[t].push_back(weight(at, row));
+    crest_of_.assign(out_.terms.size(), -1);
+    for (size_t t = 0; t < sampled.size(); ++t) {
+      std::vector<float>& own = sampled[t];
+      if (own.size() < SAMPLE / DENSE_SHARE / 2 || coders_[t].zero) continue;
+      const auto place = own.begin() + own.size() * CAPPED_PERCENT / 100;
+      std::nth_element(own.begin(), place, own.end());
+      const float largest = coders_[t].scale * LEVELS;
+      if (*place > CAP_SHARE * largest) continue;
+      crest_of_[t] = static_cast<int32_t>(crests_.size());
+      crests_.push_back({t, *place, coder_of({0, 0, 0, largest - *place}), {}});
+      coders_[t] = coder_of({0, 0, 0, *place}), out_.scale[t] = coders_[t].scale;
+    }
+  }
+
+  // A crest's postings are those of its term, too: after its column.
+  void insert(const Crest& crest) {
+    if (crest.postings.empty()) return;
+    const auto put = [&](auto& values, auto value) { values.insert(values.begin() + static_cast<int64_t>(crest.term) + 1, value); };
+    put(out_.terms, out_.terms[crest.term]);
+    put(out_.counts, static_cast<int32_t>(crest.postings.size()));
+    put(out_.scale, crest.coder.scale), put(out_.residual, round_up(crest.coder.residual));
+    put(out_.zero, static_cast<uint8_t>(0)), put(out_.kinds, static_cast<uint8_t>(PostingKind::rare));
+    put(out_.place, static_cast<int64_t>(out_.rare.size()));
+    out_.rare.insert(out_.rare.end(), crest.postings.begin(), crest.postings.end());
+  }
+
   void note_starts(int64_t window) {
     for (size_t t = 0; t < out_.terms.size(); ++t)
       if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list))
@@ -136,10 +181,19 @@ class Builder {
     }
     int64_t window = 0;
     for_entries([&](int64_t w) { note_starts(window = w); }, [&](int64_t row, int64_t at, int64_t term) {
-      const int32_t t = slots_[term];
+      const int32_t t = slots_[term] - 1;
       if (t < 0) return;
-      const uint8_t level = code(coders_[t], weight(at, row));
       const int64_t doc = row - first_;
+      double value = weight(at, row);
+      if (crest_of_[t] >= 0) {
+        Crest& crest = crests_[crest_of_[t]];
+        const double above = value - crest.cap;
+        if (above > 0) {
+          crest.postings.push_back(static_cast<uint64_t>(doc) << 8 | code(crest.coder, above));
+          value = crest.cap;
+        }
+      }
+      const uint8_t level = code(coders_[t], value);
       const PostingKind kind = static_cast<PostingKind>(out_.kinds[t]);
       if (kind == PostingKind::column) {
         out_.columns[next_[t] + doc] = level;
@@ -147,18 +201,18 @@ class Builder {
         out_.list_docs[next_[t]] = static_cast<uint16_t>(doc - window * WINDOW);
         out_.list_levels[next_[t]++] = level;
       } else {
-        out_.rare[next_[t]++] = static_cast<uint32_t>(doc << 8 | level);
+        out_.rare[next_[t]++] = static_cast<uint64_t>(doc) << 8 | level;
       }
     });
     note_starts(windows());
   }
 
-  static uint8_t code(Coder& coder, float value) {
-    const float scaled = value * coder.inverse;
+  static uint8_t code(Coder& coder, double value) {
+    const float scaled = static_cast<float>(value) * coder.inverse;
     const int32_t level = coder.zero + static_cast<int32_t>(std::lrint(std::min(std::max(scaled, -255.0f), 255.0f)));
     const int32_t coded = std::min(std::max(level, coder.least), LEVELS);
     // Exact in double, but for one rounding.
-    const double off = std::fabs(static_cast<double>(value) - static_cast<double>(coder.scale) * (coded - coder.zero));
+    const double off = std::fabs(value - static_cast<double>(coder.scale) * (coded - coder.zero));
     coder.residual = std::max(coder.residual, round_up(off * (1 + 0x1p-50)));
     return static_cast<uint8_t>(coded);
   }
@@ -166,8 +220,10 @@ class Builder {
   const TermRows& rows_;
   int64_t first_, last_;
   const Interrupt& interrupt_;
-  std::vector<int32_t> slots_;  // [n_terms] a term's number, -1 where it is not wanted
+  PagedTable<int32_t> slots_;  // [n_terms] a term's number from 1 on, 0 where it is not wanted
   std::vector<Coder> coders_;
+  std::vector<int32_t> crest_of_;  // of a term, -1 for none
+  std::vector<Crest> crests_;
   std::vector<int64_t> next_;  // where a term's next posting goes
   PostingArrays out_;
 };

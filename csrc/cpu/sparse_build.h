@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/huge_pages.h"
 #include "cpu/sparse.h"
 
 namespace pyengine {
@@ -13,9 +14,10 @@ struct PostingArrays {
   std::vector<float> scale, residual;
   std::vector<uint8_t> zero, kinds;
   std::vector<int64_t> place, lists{0};
-  std::vector<uint32_t> rare, starts;
-  std::vector<uint16_t> list_docs;
-  std::vector<uint8_t> list_levels, columns;
+  HugeVector<uint64_t> rare;
+  HugeVector<uint32_t> starts;
+  HugeVector<uint16_t> list_docs;
+  HugeVector<uint8_t> list_levels, columns;
 };
 
 // The inverted form of rows first .. last - 1: of the `n_only` terms that rise in `only`, or of all where that is null.

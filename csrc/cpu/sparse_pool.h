@@ -39,7 +39,8 @@ inline double surely_below(double score) { return score - std::fabs(score) * 0x1
 // A float32 that is not above it.
 inline float float_below(double x) {
   constexpr double LARGEST = std::numeric_limits<float>::max();
-  return x > LARGEST ? std::numeric_limits<float>::max() : std::nextafter(static_cast<float>(std::max(x, -LARGEST)), -std::numeric_limits<float>::infinity());
+  const float near = static_cast<float>(std::min(std::max(x, -LARGEST), LARGEST));
+  return near - std::fabs(near) * 0x1p-23f - std::numeric_limits<float>::denorm_min();
 }
 
 class SparsePool {

@@ -19,8 +19,9 @@ struct Found {
 std::vector<Found> find_terms(const TermRows& queries, int64_t query, const Postings& postings) {
   std::vector<Found> found;
   for (int64_t at = queries.offsets[query]; at < queries.offsets[query + 1]; ++at) {
-    const int64_t term = postings.find(static_cast<int32_t>(queries.term(at)));
-    if (term >= 0) found.push_back({static_cast<const float*>(queries.values)[at], term});
+    const int32_t wanted = static_cast<int32_t>(queries.term(at));
+    for (int64_t term = postings.find(wanted); term < postings.n_terms && postings.terms[term] == wanted; ++term)
+      found.push_back({static_cast<const float*>(queries.values)[at], term});
   }
   return found;
 }
@@ -57,12 +58,13 @@ QueryTerm locate(const Postings& postings, int64_t term, int32_t factor) {
 SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vector<Postings>& postings) {
   SparseQuery out;
   const size_t n = postings.size();
-  const int64_t n_terms = queries.offsets[query + 1] - queries.offsets[query];
+  int64_t n_terms = 0;
   std::vector<std::vector<Found>> found(n);
   double largest = 0, most = 0;  // |weight| * scale: the largest, and the largest sum
   for (size_t p = 0; p < n; ++p) {
     found[p] = find_terms(queries, query, postings[p]);
     double sum = 0;
+    n_terms = std::max(n_terms, static_cast<int64_t>(found[p].size()));
     for (const Found& own : found[p]) {
       const double size = std::fabs(own.weight) * postings[p].scale[own.term];
       sum += size, largest = std::max(largest, size);
@@ -73,11 +75,12 @@ SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vec
   out.columns.resize(n), out.lists.resize(n), out.rare.resize(n);
   if (largest == 0) return out;
   out.unit = unit_for(most, largest, n_terms);
+  out.rounded = static_cast<double>(n_terms);  // each rounded up by at most 1
   for (size_t p = 0; p < n; ++p) {
     double error = 0;
     for (const Found& own : found[p]) {
       const double exact = ONE * (own.weight * postings[p].scale[own.term] / out.unit), factor = std::nearbyint(exact);
-      error += std::fabs(exact - factor) * (LARGEST_LEVEL / ONE) + 1 + std::fabs(own.weight) * postings[p].residual[own.term] / out.unit;
+      error += std::fabs(exact - factor) * (LARGEST_LEVEL / ONE) + std::fabs(own.weight) * postings[p].residual[own.term] / out.unit;
       const PostingKind kind = static_cast<PostingKind>(postings[p].kinds[own.term]);
       auto& terms = kind == PostingKind::column ? out.columns : kind == PostingKind::list ? out.lists : out.rare;
       terms[p].push_back(locate(postings[p], own.term, static_cast<int32_t>(factor)));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "cpu/dispatch.h"
@@ -20,6 +21,7 @@ constexpr int64_t QUERY_BLOCK = 512;     // queries that read a window together
 constexpr int64_t GROUP = 8;             // windows that a thread takes at a time
 constexpr int64_t AHEAD = 16;            // chunks that are fetched before they are added
 constexpr int MANY = 64;                 // one document in so many of a window: columns are added rather than looked up
+constexpr int LONGEST_PATIENCE = 64;     // windows
 constexpr int64_t LEAST_POOL = 1 << 14;  // candidates that are kept rather than widened for: ties come in numbers
 
 // The postings of a term in a window: [first, first + n) of its list.
@@ -38,6 +40,11 @@ struct RareRead {
   uint32_t at, window;
 };
 
+// Windows of which columns are added before looking them up is tried again: now, and after the next failure.
+struct Patience {
+  int left = 0, next = 4;
+};
+
 // Of one thread: sums of a window, what it found of each query, and the postings of a group of windows.
 struct Worker {
   Worker() : sums(new int16_t[1 << 16]), places(new int32_t[WINDOW]), values(new int16_t[WINDOW]) { std::fill_n(sums.get(), WINDOW, 0); }
@@ -49,47 +56,72 @@ struct Worker {
   std::vector<SparsePool> pools;  // [query]
   std::vector<Chunk> chunks;      // [GROUP][list terms of all queries]
   std::vector<RareRead> rare;     // [rare terms of all queries]
-  std::vector<uint8_t> looks_up;  // [query] whether columns are, in place of being added
+  std::vector<Patience> patience;  // [query]
 };
 
 class SparseScan {
  public:
   SparseScan(const SparseSearch& search, int64_t first_query, int64_t count, int64_t k, int64_t most, int threads,
              const Interrupt& interrupt)
-      : search_(search), first_query_(first_query), k_(k), most_(most), threads_(threads), interrupt_(interrupt),
+      : search_(search), first_query_(first_query), k_(k), wanted_(k), most_(most), threads_(threads), interrupt_(interrupt),
         workers_(threads), uncovered_(uncovered(search)) {
     for (int64_t q = 0; q < count; ++q) {
       queries_.push_back(prepare_query(search.queries, first_query + q, search.postings));
       floors_.emplace_back(first_floor(q));
     }
-    for (Worker& worker : workers_) worker.pools.resize(count), worker.looks_up.assign(count, true);
+    for (Worker& worker : workers_) worker.pools.resize(count), worker.patience.resize(count);
   }
 
   void run(CandidateLists& out) {
     for (size_t p = 0; p < search_.postings.size(); ++p) {
       gather(p);
-      const int64_t windows = search_.postings[p].windows();
-      parallel_for((windows + GROUP - 1) / GROUP, threads_, interrupt_, [&](int64_t group, int thread) {
-        scan(workers_[thread], search_.postings[p], group * GROUP, std::min(windows, (group + 1) * GROUP));
+      const Postings& postings = search_.postings[p];
+      const int64_t groups = (postings.windows() + GROUP - 1) / GROUP, sample = p == 0 ? sample_group(groups) : -1;
+      if (sample >= 0) scan_group(workers_[0], postings, sample);
+      wanted_ = k_;
+      parallel_for(groups, threads_, interrupt_, [&](int64_t group, int thread) {
+        if (group != sample) scan_group(workers_[thread], postings, group);
       });
     }
     write(out);
   }
 
  private:
-  // Where a query's terms end, and those of the next begin.
+  // The group that is scanned before the others, to find out what k documents are likely to reach: -1 for none. There,
+  // `wanted_` are as many as belong to the k best of all with near certainty.
+  int64_t sample_group(int64_t groups) {
+    const double share = static_cast<double>(GROUP * WINDOW) / static_cast<double>(search_.docs.n), expected = k_ * share;
+    const int64_t rank = static_cast<int64_t>(expected + 4 * std::sqrt(expected) + 4);
+    if (search_.sure || rank > k_ / 2) return -1;
+    wanted_ = rank;
+    return groups / 2;
+  }
+
+  void scan_group(Worker& worker, const Postings& postings, int64_t group) {
+    scan(worker, postings, group * GROUP, std::min(postings.windows(), (group + 1) * GROUP));
+  }
+
+  // Where a query's terms are.
   struct Span {
-    int64_t list = 0, rare = 0;
-    const std::vector<QueryTerm>* columns = nullptr;
+    int64_t list, last_list, rare, last_rare;
+    const std::vector<QueryTerm>* columns;
   };
 
-  // The terms of all queries in one of the postings, one query after another.
+  // The terms of all queries in one of the postings, one query after another: those that share columns follow one
+  // another, while these are in the cache.
   void gather(size_t p) {
-    lists_.clear(), rare_.clear(), spans_.assign(1, {});
-    for (const SparseQuery& query : queries_) {
+    lists_.clear(), rare_.clear(), spans_.assign(queries_.size(), {});
+    order_.resize(queries_.size());
+    std::iota(order_.begin(), order_.end(), 0);
+    const auto levels = [&](size_t q) { return queries_[q].columns[p].empty() ? nullptr : queries_[q].columns[p].back().levels; };
+    std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) { return levels(a) < levels(b); });
+    for (const size_t q : order_) {
+      const SparseQuery& query = queries_[q];
+      Span& span = spans_[q];
+      span = {static_cast<int64_t>(lists_.size()), 0, static_cast<int64_t>(rare_.size()), 0, &query.columns[p]};
       lists_.insert(lists_.end(), query.lists[p].begin(), query.lists[p].end());
       rare_.insert(rare_.end(), query.rare[p].begin(), query.rare[p].end());
-      spans_.push_back({static_cast<int64_t>(lists_.size()), static_cast<int64_t>(rare_.size()), &query.columns[p]});
+      span.last_list = static_cast<int64_t>(lists_.size()), span.last_rare = static_cast<int64_t>(rare_.size());
     }
   }
 
@@ -106,10 +138,10 @@ class SparseScan {
       const int n = static_cast<int>(std::min<int64_t>(WINDOW, postings.count - window * WINDOW));
       const Chunk* chunks = worker.chunks.data() + (window - first) * lists_.size();
       const Chunk* end = worker.chunks.data() + (last - first) * lists_.size();
-      for (size_t q = 0; q < queries_.size(); ++q) {
+      for (const size_t q : order_) {
         const bool touched = add_up(worker, window, q, chunks, end);
         const int64_t first_row = postings.first + window * WINDOW;
-        const std::vector<QueryTerm>& columns = *spans_[q + 1].columns;
+        const std::vector<QueryTerm>& columns = *spans_[q].columns;
         if (search_.bias) {
           add_columns(worker, columns, window);
           with_bias(worker, q, first_row, n);
@@ -144,34 +176,35 @@ class SparseScan {
   void find_rare(Worker& worker, int64_t first) const {
     worker.rare.resize(rare_.size());
     for (size_t t = 0; t < rare_.size(); ++t) {
-      const uint32_t *begin = rare_[t].rare, *end = begin + rare_[t].n;
-      const uint32_t* at = std::lower_bound(begin, end, static_cast<uint32_t>(first * WINDOW << 8));
+      const uint64_t *begin = rare_[t].rare, *end = begin + rare_[t].n;
+      const uint64_t* at = std::lower_bound(begin, end, static_cast<uint64_t>(first * WINDOW) << 8);
       worker.rare[t] = {static_cast<uint32_t>(at - begin), at < end ? window_of(*at) : RareRead::NONE};
     }
   }
 
-  static uint32_t window_of(uint32_t posting) { return (posting >> 8) / WINDOW; }
+  static uint32_t window_of(uint64_t posting) { return static_cast<uint32_t>(std::min<uint64_t>((posting >> 8) / WINDOW, RareRead::NONE)); }
 
   // Whether any document of the window may have a term of the query. `end` is that of the group's chunks.
   bool add_up(Worker& worker, int64_t window, int64_t q, const Chunk* chunks, const Chunk* end) {
-    const Span &from = spans_[q], &to = spans_[q + 1];
+    const Span& span = spans_[q];
     int16_t* sums = worker.sums.get();
-    for (int64_t t = from.list; t < to.list; ++t) {
-      if (chunks + t + AHEAD < end) prefetch(lists_[(t + AHEAD) % lists_.size()], chunks[t + AHEAD]);
+    const int64_t n = static_cast<int64_t>(lists_.size());
+    for (int64_t t = span.list; t < span.last_list; ++t) {
+      if (chunks + t + AHEAD < end) prefetch(lists_[t + AHEAD < n ? t + AHEAD : (t + AHEAD) % n], chunks[t + AHEAD]);
       const QueryTerm& term = lists_[t];
       table_.add_postings(term.docs + chunks[t].first, term.levels + chunks[t].first, static_cast<int>(chunks[t].n), term.factor, term.zero, sums);
     }
-    for (int64_t t = from.rare; t < to.rare; ++t) {
+    for (int64_t t = span.rare; t < span.last_rare; ++t) {
       const size_t soon = t + AHEAD;
       if (soon < rare_.size() && worker.rare[soon].window == window) __builtin_prefetch(rare_[soon].rare + worker.rare[soon].at);
       if (worker.rare[t].window <= window) add_rare(rare_[t], window, worker.rare[t], sums);
     }
-    return from.list < to.list || from.rare < to.rare;
+    return span.list < span.last_list || span.rare < span.last_rare;
   }
 
   static void add_rare(const QueryTerm& term, int64_t window, RareRead& read, int16_t* sums) {
     do {
-      const uint32_t posting = term.rare[read.at];
+      const uint64_t posting = term.rare[read.at];
       sums[(posting >> 8) % WINDOW] += term.weigh(static_cast<uint8_t>(posting));
       read.window = ++read.at < term.n ? window_of(term.rare[read.at]) : RareRead::NONE;
     } while (read.window <= window);
@@ -185,30 +218,46 @@ class SparseScan {
     return static_cast<int16_t>(std::min(std::max(least, lowest), 0x1p15 - 1));
   }
 
-  // List what may matter, and clear the sums. Where the columns of most documents would not change whether they matter,
-  // those of the others are looked up (MaxScore; Turtle and Flood 1995).
+  // List what may matter, and clear the sums.
   void take(Worker& worker, int64_t q, const std::vector<QueryTerm>& columns, int64_t window, int64_t first_row, int n) {
     const SparseQuery& query = queries_[q];
-    const bool look_up = worker.looks_up[q] && floors_[q].get() > 0;
-    if (!look_up) {
+    int found = columns.empty() ? -1 : look_up(worker, q, columns, window);
+    if (found < 0) {
       add_columns(worker, columns, window);
       prime(worker, q, n);
+      found = table_.take_sums(worker.sums.get(), WINDOW, least_sum(q), worker.places.get(), worker.values.get());
     }
-    const int32_t least = least_sum(q), more = look_up ? most_of(columns) : 0;
-    const int16_t wanted = static_cast<int16_t>(std::max(least - more, query.positive && look_up ? 0 : -32768));
-    const int found = table_.take_sums(worker.sums.get(), WINDOW, wanted, worker.places.get(), worker.values.get());
-    if (look_up && found > WINDOW / MANY) worker.looks_up[q] = false;
     for (int i = 0; i < found; ++i) {
-      const int place = worker.places[i];
-      double sum = worker.values[i];
-      if (look_up) {
-        for (const QueryTerm& term : columns)
-          if (const uint8_t level = term.levels[window * WINDOW + place]; level != term.zero) sum += term.weigh(level);
-        if (sum < least) continue;
-      }
-      if (place >= n || !search_.allowed(first_query_ + q, first_row + place)) continue;
-      add(worker, q, {query.unit * (sum - query.error), query.unit * (sum + query.error), first_row + place});
+      const int64_t place = worker.places[i], row = first_row + place;
+      if (place >= n || !search_.allowed(first_query_ + q, row)) continue;
+      const double sum = worker.values[i];
+      add(worker, q, {query.lower(sum), query.upper(sum), row});
     }
+  }
+
+  // The same where columns cannot raise most documents to what matters: they are looked up for the others (MaxScore;
+  // Turtle and Flood 1995). How many are found, or -1 where that would be so many that nothing is gained.
+  int look_up(Worker& worker, int64_t q, const std::vector<QueryTerm>& columns, int64_t window) const {
+    const int32_t least = least_sum(q), wanted = least - most_of(columns);
+    Patience& patience = worker.patience[q];
+    if (wanted <= 0 || (patience.left > 0 && --patience.left > 0)) return -1;
+    int16_t *sums = worker.sums.get(), *values = worker.values.get();
+    int32_t* places = worker.places.get();
+    const int found = table_.take_sums(sums, WINDOW, static_cast<int16_t>(wanted), places, values);
+    if (found > WINDOW / MANY) {  // back again: what was cleared beside them cannot come to matter
+      for (int i = 0; i < found; ++i) sums[places[i]] = values[i];
+      patience.left = patience.next, patience.next = std::min(2 * patience.next, LONGEST_PATIENCE);
+      return -1;
+    }
+    int kept = 0;
+    for (int i = 0; i < found; ++i) {
+      int32_t sum = values[i];
+      for (const QueryTerm& term : columns)
+        if (const uint8_t level = term.levels[window * WINDOW + places[i]]; level != term.zero) sum += term.weigh(level);
+      places[kept] = places[i], values[kept] = static_cast<int16_t>(sum);
+      kept += sum >= least;
+    }
+    return kept;
   }
 
   // What columns can add at most.
@@ -221,25 +270,26 @@ class SparseScan {
   // Before anything was found: the floor that the window itself gives, so that few of its documents are listed.
   void prime(Worker& worker, int64_t q, int n) {
     ScoreFloor& floor = floors_[q];
-    if (k_ > n / 2 || search_.mask || floor.get() > 0 || !worker.pools[q].items().empty()) return;
+    if (wanted_ > n / 2 || search_.mask || floor.get() > 0 || !worker.pools[q].items().empty()) return;
     worker.rounded.assign(worker.sums.get(), worker.sums.get() + n);
-    const double kth = table_.kth_largest(worker.rounded.data(), n, static_cast<int>(k_));
+    const double kth = table_.kth_largest(worker.rounded.data(), n, static_cast<int>(wanted_));
     const SparseQuery& query = queries_[q];
-    floor.raise(surely_below(query.unit * (kth - std::fabs(kth) * 0x1p-22 - query.error)));
+    floor.raise(surely_below(query.lower(kth - std::fabs(kth) * 0x1p-22)));
   }
 
   void with_bias(Worker& worker, int64_t q, int64_t first_row, int n) {
     const SparseQuery& query = queries_[q];
     for (int i = 0; i < n; ++i) {
-      const double bias = search_.bias[first_row + i], score = query.unit * worker.sums[i] + bias;
-      const double off = query.unit * query.error + 0x1p-50 * (std::fabs(score) + std::fabs(bias));
-      if (score + off < floors_[q].get() || !search_.allowed(first_query_ + q, first_row + i)) continue;
-      add(worker, q, {score - off, score + off, first_row + i});
+      const double bias = search_.bias[first_row + i], sum = worker.sums[i];
+      const double lower = query.lower(sum) + bias, upper = query.upper(sum) + bias;
+      const double rounding = 0x1p-50 * (std::fabs(bias) + std::fabs(query.upper(sum)));
+      if (upper + rounding < floors_[q].get() || !search_.allowed(first_query_ + q, first_row + i)) continue;
+      add(worker, q, {lower - rounding, upper + rounding, first_row + i});
     }
     std::fill_n(worker.sums.get(), WINDOW, 0);
   }
 
-  void add(Worker& worker, int64_t q, const ScoredRow& row) { worker.pools[q].add(row, k_, most_, floors_[q]); }
+  void add(Worker& worker, int64_t q, const ScoredRow& row) { worker.pools[q].add(row, wanted_, most_, floors_[q]); }
 
   void write(CandidateLists& out) {
     for (size_t q = 0; q < queries_.size(); ++q) {
@@ -282,14 +332,17 @@ class SparseScan {
 
   const SparseSearch& search_;
   const KernelTable& table_ = kernels();
-  int64_t first_query_, k_, most_;
+  int64_t first_query_, k_;
+  int64_t wanted_;  // of the windows at hand: k_, or fewer in a sample
+  int64_t most_;
   int threads_;
   const Interrupt& interrupt_;
   std::vector<SparseQuery> queries_;
   std::vector<ScoreFloor> floors_;
   std::vector<Worker> workers_;
   std::vector<QueryTerm> lists_, rare_;  // of the postings at hand, one query after another
-  std::vector<Span> spans_;              // [queries + 1]
+  std::vector<size_t> order_;            // of the queries
+  std::vector<Span> spans_;              // [query]
   std::vector<int64_t> uncovered_;
   std::optional<SparseScorer> scorer_;
 };

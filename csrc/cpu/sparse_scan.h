@@ -16,6 +16,7 @@ struct SparseSearch {
   int64_t mask_stride = 0;         // bytes from query to query; 0: one bitmap for all
   const double* bias = nullptr;    // optional [n]
   const double* floor = nullptr;   // optional [Q]: scores below which a document does not count
+  bool sure = false;               // whether the k best are to surely come before what is dropped; else it is near certain
 
   bool allowed(int64_t query, int64_t row) const {
     return !mask || (mask[query * mask_stride + (row >> 3)] >> (row & 7) & 1);

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
 #include <vector>
 
+#include "cpu/paged_table.h"
 #include "cpu/sparse.h"
 
 namespace pyengine {
@@ -14,7 +14,7 @@ class SparseScorer {
  public:
   // `bias` [docs.n] may be null.
   SparseScorer(const TermRows& queries, const TermRows& docs, const double* bias)
-      : queries_(queries), docs_(docs), bias_(bias), has_(docs.n_terms), weights_(new float[docs.n_terms]) {}
+      : queries_(queries), docs_(docs), bias_(bias), has_(docs.n_terms), weights_(docs.n_terms) {}
 
   void set_query(int64_t query) {
     if (query == query_) return;
@@ -42,6 +42,7 @@ class SparseScorer {
     return static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)) + 0.0f;
   }
 
+  void prefetch_place(int64_t row) const { __builtin_prefetch(docs_.offsets + row); }
   void prefetch(int64_t row) const {
     const size_t term_bytes = docs_.short_terms ? 2 : 4;
     const size_t value_bytes = docs_.kind == WeightKind::float32 ? 4 : docs_.kind == WeightKind::float16 ? 2 : 1;
@@ -53,18 +54,18 @@ class SparseScorer {
   void spread(int64_t query, bool set) {
     const float* values = static_cast<const float*>(queries_.values);
     for (int64_t at = queries_.offsets[query]; at < queries_.offsets[query + 1]; ++at)
-      weights_[queries_.term(at)] = values[at], has_[queries_.term(at)] = set;
+      weights_.set(queries_.term(at)) = values[at], has_.set(queries_.term(at)) = set;
   }
 
   void fetch(const char* array, size_t size, int64_t row) const {
     const char* end = array + docs_.offsets[row + 1] * size;
-    for (const char* at = array + docs_.offsets[row] * size; at < end; at += 64) __builtin_prefetch(at);
+    for (const char* at = array + docs_.offsets[row] * size; at < end; at += 64) __builtin_prefetch(at, 0, 2);
   }
 
   const TermRows &queries_, &docs_;
   const double* bias_;
-  std::vector<uint8_t> has_;    // [n_terms] whether the query has the term
-  std::unique_ptr<float[]> weights_;  // [n_terms] its weight
+  PagedTable<uint8_t> has_;      // [n_terms] whether the query has the term
+  PagedTable<float> weights_;    // [n_terms] its weight, where it has
   std::vector<int32_t> shared_;  // entries of the row
   int64_t query_ = -1;
 };

@@ -20,6 +20,7 @@ class CpuSparse(SparseBackend):
     ``precision="fast"`` are off. Documents without postings get them for the terms of the queries."""
 
     name = "cpu"
+    presumes = True
 
     def missing(self) -> str | None:
         reason = machine.missing()
@@ -58,7 +59,8 @@ class CpuSparse(SparseBackend):
         found = kernels.sparse_propose(
             exact_sparse.native_rows(TermRows.of(problem.queries)), exact_sparse.corpus(problem.docs),
             exact_sparse.native_postings(problem.docs), k, width,
-            mask=problem.mask, bias=problem.bias, floor=problem.floor, num_threads=problem.num_threads,
+            mask=problem.mask, bias=problem.bias, floor=problem.floor, sure=problem.sure,
+            num_threads=problem.num_threads,
         )  # fmt: skip
         return Candidates(*found)
 

@@ -46,6 +46,39 @@ class Tokens:
         residual: F32 | None = None,
     ) -> None: ...
 
+class TermRows:
+    def __init__(
+        self,
+        offsets: I64,
+        terms: NDArray[np.uint16] | NDArray[np.int32],
+        values: F32 | NDArray[np.uint16] | U8,
+        n_terms: int,
+        low: F32 | None = None,
+        step: F32 | None = None,
+    ) -> None: ...
+
+class Postings:
+    def __init__(self, first: int, count: int, **arrays: NDArray[Any]) -> None: ...
+
+def build_postings(
+    docs: TermRows, first: int, last: int, terms: NDArray[np.int32] | None = None, num_threads: int = 1
+) -> dict[str, NDArray[Any]]: ...
+def sparse_refine(
+    queries: TermRows, docs: TermRows, bias: F64 | None, rows: I64, offsets: I64, num_threads: int
+) -> F32: ...
+def sparse_propose(
+    queries: TermRows,
+    docs: TermRows,
+    postings: list[Postings],
+    k: int,
+    width: int,
+    *,
+    mask: U8 | None = None,
+    bias: F64 | None = None,
+    floor: F64 | None = None,
+    sure: bool = True,
+    num_threads: int,
+) -> tuple[I64, I64, F32, F64]: ...
 def maxsim_propose(
     queries: Tokens,
     docs: Tokens,

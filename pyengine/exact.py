@@ -5,6 +5,7 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -25,6 +26,9 @@ EVERYTHING = 1 << 18  # pairs of a query and a document listed at a time, where 
 
 def native() -> ModuleType | None:
     """The compiled extension, or None when it is not built. One that is built but broken is an error."""
+    known = sys.modules.get("pyengine._native")
+    if known is not None:  # asked several times for each search
+        return known
     try:
         return import_module("pyengine._native")
     except ModuleNotFoundError:

@@ -8,7 +8,7 @@ namespace pyengine {
 namespace {
 
 constexpr int64_t CHUNK = 256;  // candidates handed to a thread at a time
-constexpr int64_t AHEAD = 10;   // candidates that are fetched before they are scored; where they lie, twice as many
+constexpr int64_t AHEAD = 6;    // candidates that are fetched before they are scored; where they lie, twice as many
 
 }  // namespace
 

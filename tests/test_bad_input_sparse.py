@@ -64,7 +64,7 @@ def test_topk_refuses(wrong: dict[str, Any], error: type[Exception], message: st
         (lambda: pe.explain_terms({0: np.inf}, {0: 1.0}), ValueError, "query must be finite in float32; row 0"),
         (lambda: pe.explain_terms({0: 1.0}, {"a": 1.0}), TypeError, "doc must be dicts of integer term ids"),
         (lambda: pe.explain_terms(DENSE, {0: 1.0}), TypeError, f"query {FORMS}"),
-        (lambda: pe.backends("images"), ValueError, "family must be one of 'dense', 'maxsim', 'sliced', 'sparse'; got 'images'"),
+        (lambda: pe.backends("images"), ValueError, "family must be one of .* 'sliced', 'sparse'; got 'images'"),
         (lambda: pe.topk(DENSE, DENSE, 1, backend="scipy"), RuntimeError, "backend 'scipy' cannot run dense top-1"),
     ],
 )

@@ -13,9 +13,9 @@ from bench.sparse_peers import PEERS, SEISMIC, warm
 from bench.sparse_shapes import LISTED
 
 
-def build(arena: Arena, weights: str = "float32", backend: str = "cpu") -> Job:
+def build(arena: Arena, backend: str = "cpu") -> Job:
     """`SparseIndex.add`."""
-    return Job(lambda: built_of(arena.docs, weights, backend=backend), _moved(arena), _searching)
+    return Job(lambda: built_of(arena.docs, "float32", backend=backend), _moved(arena), _searching)
 
 
 def _searching(built: Any) -> Search:
@@ -47,7 +47,6 @@ def peer(who: Contestant) -> Worker:
 
 BUILDING = (
     Worker("pyengine-float32", build, "ours", copies=1.6),
-    Worker("pyengine-uint8", partial(build, weights="uint8"), "ours", copies=1.0),
     Worker("copy", copy, "yardstick"),
     *map(peer, PEERS),
 )

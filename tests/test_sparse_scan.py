@@ -17,7 +17,7 @@ from pyengine import conformance, exact_sparse, reference
 from pyengine import reference_sparse as spec
 from pyengine.problem_sparse import Postings, SparseDocuments, TermRows
 from pyengine.sparse_rows import SparseRows
-from pyengine.types import F64, Bool, Candidates
+from pyengine.types import F64, I64, Bool, Candidates
 from tests.conftest import ISAS, using_isa
 
 NATIVE: Any = exact_sparse.native()
@@ -69,10 +69,10 @@ def levels(postings: Postings, t: int) -> tuple[Any, Any]:
         docs = np.flatnonzero(column != own["zero"][t])
         return docs, column[docs]
     span = slice(own["lists"][place], own["lists"][place + 1])
-    starts = own["starts"][place * (windows + 1) :][: windows + 1]
+    starts: I64 = own["starts"][place * (windows + 1) :][: windows + 1].astype(np.int64)
     assert starts[0] == 0
     assert starts[-1] == count == span.stop - span.start
-    window = np.repeat(np.arange(windows), np.diff(starts.astype(np.int64)))
+    window = np.repeat(np.arange(windows), np.diff(starts))
     return window * WINDOW + own["list_docs"][span], own["list_levels"][span].astype(np.int64)
 
 

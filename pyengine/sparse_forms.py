@@ -37,10 +37,10 @@ def both(queries: Any, docs: Any, names: tuple[str, str] = ("queries", "docs")) 
     if not isinstance(docs, (list, tuple)):
         rows = rows_of(docs, None, names[1])
         return rows_of(queries, rows.n_terms, names[0]), rows
-    asked = rows_of(queries, None, names[0])
     if not isinstance(queries, (list, tuple)):
+        asked = rows_of(queries, None, names[0])
         return asked, rows_of(docs, asked.n_terms, names[1])
-    rows = rows_of(docs, None, names[1])
+    asked, rows = (rows_of(each, None if len(each) else 1, name) for each, name in zip((queries, docs), names))
     n_terms = max(asked.n_terms, rows.n_terms)
     first, second = (SparseRows.canonical(each.indptr, each.indices, each.values, n_terms) for each in (asked, rows))
     return first, second

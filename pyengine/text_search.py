@@ -18,7 +18,6 @@ JSONL = (".jsonl", ".jsonl.gz")
 TEXTS = (".txt", ".md", ".rst")
 DEPTH = 100  # results of each ranking that is fused, at least
 ABOVE_ZERO = float(np.finfo(np.float32).smallest_subnormal)
-ABOVE_ZERO = float(np.finfo(np.float32).smallest_subnormal)
 
 
 def is_text(path: Path) -> bool:

@@ -40,6 +40,13 @@ def dicts(rows: SparseRows) -> list[dict[int, float]]:
 # --- Answers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("queries", "docs"), [([], [{3: 1.0}]), ([{3: 1.0}], []), ([], [])])
+def test_lists_of_dicts_may_be_empty(queries: list[Any], docs: list[Any]) -> None:
+    found = pe.sparse_topk(queries, docs, 2)
+    assert found.ids.tolist() == [[-1, -1]] * len(queries)
+    assert found.scores.shape == (len(queries), 2)
+
+
 @pytest.mark.parametrize("k", [1, 10, 299, 300, 310])
 def test_topk(sparse_engine: str, k: int) -> None:
     same(pe.sparse_topk(QUERIES, DOCS, k, backend=sparse_engine), spec.topk(QUERIES, DOCS, k))

@@ -59,6 +59,7 @@ void with_weights(const TermRows& rows, const Body& body) {
 
 constexpr int WINDOW = 1 << 14;            // documents whose sums, int16, fit in the L1 cache
 constexpr int64_t DENSE_SHARE = 3;  // a term of one document in so many has a column: as large as its list would be
+constexpr int64_t LEAST_COLUMN = WINDOW / 16;  // and of so many: a column takes a whole window, however few documents it is of
 constexpr int64_t LONG_LIST = 16;   // postings per window from which a list says where each window begins
 
 enum class PostingKind : uint8_t { rare, list, column };

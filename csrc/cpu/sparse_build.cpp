@@ -110,7 +110,7 @@ class Builder {
       const int64_t n_docs = out_.counts[t];
       const Coder& coder = coders_[t];
       out_.scale.push_back(coder.scale), out_.zero.push_back(static_cast<uint8_t>(coder.zero));
-      const PostingKind kind = n_docs * DENSE_SHARE >= n ? PostingKind::column
+      const PostingKind kind = n_docs * DENSE_SHARE >= n && n_docs >= LEAST_COLUMN ? PostingKind::column
                                : n_docs >= LONG_LIST * windows() ? PostingKind::list : PostingKind::rare;
       out_.kinds.push_back(static_cast<uint8_t>(kind));
       if (kind == PostingKind::column) {

@@ -9,6 +9,7 @@ namespace {
 constexpr double LARGEST_LEVEL = 255;
 constexpr double LARGEST_FACTOR = 32767, ONE = 1 << FACTOR_BITS;
 constexpr double LARGEST_SUM = 32767;
+constexpr int64_t MOST_TERMS = 1 << 13;  // whose rounding takes at most half of that
 
 // A term of the query that occurs in one of the postings.
 struct Found {
@@ -29,7 +30,7 @@ std::vector<Found> find_terms(const TermRows& queries, int64_t query, const Post
 // So that neither a factor nor a sum of `n` rounded weights overflows.
 double unit_for(double sum, double largest, int64_t n) {
   const double room = LARGEST_SUM - 2 * static_cast<double>(n);
-  return std::max(sum * LARGEST_LEVEL / std::max(room, LARGEST_SUM / 4), largest * ONE / LARGEST_FACTOR) * (1 + 0x1p-20);
+  return std::max(sum * LARGEST_LEVEL / room, largest * ONE / LARGEST_FACTOR) * (1 + 0x1p-20);
 }
 
 QueryTerm locate(const Postings& postings, int64_t term, int32_t factor) {
@@ -73,7 +74,8 @@ SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vec
     most = std::max(most, sum);
   }
   out.columns.resize(n), out.lists.resize(n), out.rare.resize(n);
-  if (largest == 0) return out;
+  out.many = n_terms > MOST_TERMS;
+  if (largest == 0 || out.many) return out;
   out.unit = unit_for(most, largest, n_terms);
   out.rounded = static_cast<double>(n_terms);  // each rounded up by at most 1
   for (size_t p = 0; p < n; ++p) {

@@ -28,6 +28,7 @@ struct QueryTerm {
 struct SparseQuery {
   double unit = 1, error = 0, rounded = 0;
   bool positive = true;
+  bool many = false;  // terms, more than sums have room for: rows are scored as specified
   std::vector<std::vector<QueryTerm>> columns, lists, rare;  // [postings]
 
   double lower(double sum) const { return unit * (sum - rounded - error); }

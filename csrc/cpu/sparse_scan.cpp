@@ -57,6 +57,11 @@ struct Worker {
   std::vector<Chunk> chunks;      // [GROUP][list terms of all queries]
   std::vector<RareRead> rare;     // [rare terms of all queries]
   std::vector<Patience> patience;  // [query]
+  std::optional<SparseScorer> scorer;
+};
+
+struct Range {
+  int64_t first, count;
 };
 
 class SparseScan {
@@ -81,6 +86,12 @@ class SparseScan {
       wanted_ = k_;
       parallel_for(groups, threads_, interrupt_, [&](int64_t group, int thread) {
         if (group != sample) scan_group(workers_[thread], postings, group);
+      });
+    }
+    for (const Range& range : uncovered_) {
+      parallel_for((range.count + WINDOW - 1) / WINDOW, threads_, interrupt_, [&](int64_t window, int thread) {
+        const int64_t first = range.first + window * WINDOW, n = std::min<int64_t>(WINDOW, range.first + range.count - first);
+        for (size_t q = 0; q < queries_.size(); ++q) score(workers_[thread], q, first, static_cast<int>(n));
       });
     }
     write(out);
@@ -142,7 +153,9 @@ class SparseScan {
         const bool touched = add_up(worker, window, q, chunks, end);
         const int64_t first_row = postings.first + window * WINDOW;
         const std::vector<QueryTerm>& columns = *spans_[q].columns;
-        if (search_.bias) {
+        if (queries_[q].many) {
+          score(worker, q, first_row, n);
+        } else if (search_.bias) {
           add_columns(worker, columns, window);
           with_bias(worker, q, first_row, n);
         } else if (touched || !columns.empty() || !queries_[q].positive) {
@@ -150,6 +163,22 @@ class SparseScan {
         }
       }
     }
+  }
+
+  // As the specification does.
+  void score(Worker& worker, int64_t q, int64_t first_row, int n) {
+    SparseScorer& scorer = scorer_of(worker, q);
+    for (int64_t row = first_row; row < first_row + n; ++row) {
+      if (!search_.allowed(first_query_ + q, row)) continue;
+      const double exact = scorer(row), least = floors_[q].get();
+      if (exact >= least && (exact != 0 || least != 0)) add(worker, q, {exact, exact, row});
+    }
+  }
+
+  SparseScorer& scorer_of(Worker& worker, int64_t q) const {
+    if (!worker.scorer) worker.scorer.emplace(search_.queries, search_.docs, search_.bias);
+    worker.scorer->set_query(first_query_ + q);
+    return *worker.scorer;
   }
 
   void add_columns(Worker& worker, const std::vector<QueryTerm>& columns, int64_t window) const {
@@ -297,31 +326,21 @@ class SparseScan {
       for (int thread = 1; thread < threads_; ++thread) pool.take(workers_[thread].pools[q]);
       pool.thin(k_, floors_[q]);
       for (const ScoredRow& each : pool.items()) list(out, each.row, (each.lower + each.upper) / 2);
-      list_uncovered(out, first_query_ + static_cast<int64_t>(q));
       out.offsets.push_back(static_cast<int64_t>(out.rows.size()));
       out.dropped.push_back(floors_[q].get());
       pool = SparsePool();
     }
   }
 
-  // The rows that no Postings covers: few.
-  void list_uncovered(CandidateLists& out, int64_t query) {
-    if (uncovered_.empty()) return;
-    if (!scorer_) scorer_.emplace(search_.queries, search_.docs, search_.bias);
-    scorer_->set_query(query);
-    for (int64_t row : uncovered_)
-      if (search_.allowed(query, row)) list(out, row, (*scorer_)(row));
-  }
-
-  static std::vector<int64_t> uncovered(const SparseSearch& search) {
-    std::vector<int64_t> rows;
+  static std::vector<Range> uncovered(const SparseSearch& search) {
+    std::vector<Range> ranges;
     int64_t row = 0;
-    for (const Postings& each : search.postings) {
-      for (; row < each.first; ++row) rows.push_back(row);
-      row = each.first + each.count;
-    }
-    for (; row < search.docs.n; ++row) rows.push_back(row);
-    return rows;
+    const auto until = [&](int64_t first) {
+      if (row < first) ranges.push_back({row, first - row});
+    };
+    for (const Postings& each : search.postings) until(each.first), row = each.first + each.count;
+    until(search.docs.n);
+    return ranges;
   }
 
   static void list(CandidateLists& out, int64_t row, double score) {
@@ -343,8 +362,7 @@ class SparseScan {
   std::vector<QueryTerm> lists_, rare_;  // of the postings at hand, one query after another
   std::vector<size_t> order_;            // of the queries
   std::vector<Span> spans_;              // [query]
-  std::vector<int64_t> uncovered_;
-  std::optional<SparseScorer> scorer_;
+  std::vector<Range> uncovered_;  // rows of no Postings
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace pyengine {
 // A search of inverted rows. Optional pointers may be null.
 struct SparseSearch {
   TermRows queries, docs;  // queries are float32
-  std::vector<Postings> postings;  // of ranges of rows that rise; rows of none are all listed
+  std::vector<Postings> postings;  // of ranges of rows that rise; rows of none are scored as specified
   const uint8_t* mask = nullptr;   // optional bitmap of what may be returned
   int64_t mask_stride = 0;         // bytes from query to query; 0: one bitmap for all
   const double* bias = nullptr;    // optional [n]

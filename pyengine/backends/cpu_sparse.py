@@ -14,10 +14,13 @@ from pyengine.problem import ALL
 from pyengine.problem_sparse import SparseProblem, TermRows
 from pyengine.types import I64, Candidates
 
+FEW_QUERIES = 3  # so many read all rows in the time in which these are inverted
+
 
 class CpuSparse(SparseBackend):
     """Sums over postings: of quantised weights, with a bound on what that leaves out, which is how far the estimates of
-    ``precision="fast"`` are off. Documents without postings get them for the terms of the queries."""
+    ``precision="fast"`` are off. Documents without postings get them for the terms of the queries, where these are more
+    than a few; else they are read as they are."""
 
     name = "cpu"
     presumes = True
@@ -33,7 +36,7 @@ class CpuSparse(SparseBackend):
 
     def readied(self, problem: SparseProblem) -> SparseProblem:
         docs = problem.docs
-        if docs.postings or docs.cache is not None or not len(docs):
+        if docs.postings or docs.cache is not None or not len(docs) or problem.n_queries <= FEW_QUERIES:
             return problem
         terms = np.unique(problem.queries.indices).astype(np.int64)
         built = exact_sparse.build(docs.rows, 0, len(docs), terms, problem.num_threads)
@@ -72,7 +75,12 @@ class CpuSparse(SparseBackend):
         held = sum(array.nbytes for each in postings for array in each.arrays.values())
         kept = f"of {covered} documents in {len(postings)} ranges, {held:,} bytes"
         facts |= {
-            "postings": kept if postings else "built of the queries' terms, for this search",
+            "postings": kept if postings else self._without(problem),
             "candidates": f"about {self.first_width(problem)} per query before widening",
         }
         return {"isa": isa} | facts, rejected
+
+    def _without(self, problem: SparseProblem) -> str:
+        if problem.docs.cache is not None or problem.n_queries <= FEW_QUERIES:
+            return "none: the rows are read as they are"
+        return "built of the queries' terms, for this search"

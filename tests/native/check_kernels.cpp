@@ -141,6 +141,7 @@ int main() {
       for (int depth : {64, 128, 448})
         for (int n_queries : {1, 3, 4, 9, 32}) check_sliced(*table, count, depth, n_queries, n_queries % 2 == 1);
     check_maxsim(*table);
+    check_sparse(*table);
     std::printf("%s: ok\n", table->name);
   }
 }

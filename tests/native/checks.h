@@ -51,3 +51,6 @@ inline bool same_bits(double a, double b) { return std::memcmp(&a, &b, sizeof a)
 
 // Late interaction's kernels: check_maxsim.cpp.
 void check_maxsim(const pyengine::KernelTable& table);
+
+// Those of sparse rows: check_sparse.cpp.
+void check_sparse(const pyengine::KernelTable& table);

@@ -13,6 +13,8 @@ namespace {
 constexpr int LEVELS = 255;         // of weights that are never negative: 1 .. 255
 constexpr int SIGNED_LEVELS = 127;  // of others, around 128
 constexpr int SIGNED_ZERO = 128;
+constexpr int LEAST_LEVEL = 1;      // of a weight: 0 may stand for none
+constexpr int64_t SOON = 16;        // entries whose term's record is fetched while others are placed; the half, whose postings' place is
 constexpr int64_t SAMPLE = 4096;        // rows from which caps are taken
 constexpr size_t CAPPED_PERCENT = 99;   // of a column's weights that its cap leaves as they are
 constexpr float CAP_SHARE = 0.75f;      // of the largest weight: a cap above it gains little
@@ -27,14 +29,14 @@ float round_up(double x) { return std::nextafter(static_cast<float>(x), std::num
 
 struct Coder {
   float inverse, scale;
-  int32_t zero, least;  // the smallest level of a weight
-  double worst;         // how far a level has been from its weight; negative while there is none
+  double worst;  // how far a level has been from its weight; negative while there is none
+  int32_t zero;
 
   // The level of a weight.
   uint8_t code(double value) {
     const float scaled = static_cast<float>(value) * inverse;
     const int32_t level = zero + static_cast<int32_t>(std::lrint(std::min(std::max(scaled, -255.0f), 255.0f)));
-    const int32_t coded = std::min(std::max(level, least), LEVELS);
+    const int32_t coded = std::min(std::max(level, LEAST_LEVEL), LEVELS);
     // Exact in double, but for one rounding.
     worst = std::max(worst, std::fabs(value - static_cast<double>(scale) * (coded - zero)) * (1 + 0x1p-50));
     return static_cast<uint8_t>(coded);
@@ -52,7 +54,6 @@ Coder coder_of(const Term& term) {
   coder.inverse = static_cast<float>(std::min(1 / static_cast<double>(coder.scale), static_cast<double>(std::numeric_limits<float>::max())));
   coder.worst = -1;
   coder.zero = negative ? SIGNED_ZERO : 0;
-  coder.least = 1;
   return coder;
 }
 
@@ -68,13 +69,13 @@ struct Crest {
 struct alignas(64) Place {
   Coder coder;
   float cap = std::numeric_limits<float>::infinity();
-  uint32_t step = 0;  // 1 for lists
-  int64_t column = 0;  // all bits for columns
+  int32_t crest = -1;  // number of the crest that has what is above the cap
+  int64_t step = 1;    // 0 for columns
   uint8_t* levels = nullptr;
   uint16_t* docs = nullptr;
-  uint64_t* rare = nullptr;
-  Crest* crest = nullptr;
+  uint64_t* rare = nullptr;  // null but where that is where they go
 };
+static_assert(sizeof(Place) == 64, "one cache line for each term");
 
 class Builder {
  public:
@@ -199,16 +200,16 @@ class Builder {
       const int64_t place = out_.place[t];
       if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::rare)) own.rare = out_.rare.data() + place;
       else if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list))
-        own.docs = out_.list_docs.data() + out_.lists[place], own.levels = out_.list_levels.data() + out_.lists[place], own.step = 1;
-      else own.docs = &ignored_, own.levels = out_.columns.data() + place * windows() * WINDOW, own.column = -1;
+        own.docs = out_.list_docs.data() + out_.lists[place], own.levels = out_.list_levels.data() + out_.lists[place];
+      else own.docs = &ignored_, own.levels = out_.columns.data() + place * windows() * WINDOW, own.step = 0;
     }
-    for (Crest& crest : crests_) all[crest.term].crest = &crest, all[crest.term].cap = crest.cap;
+    for (size_t i = 0; i < crests_.size(); ++i) all[crests_[i].term].crest = static_cast<int32_t>(i), all[crests_[i].term].cap = crests_[i].cap;
     return all;
   }
 
   void note_starts(int64_t window, const std::vector<Place>& places) {
     for (size_t t = 0; t < places.size(); ++t)
-      if (places[t].step)
+      if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list))
         out_.starts[out_.place[t] * (windows() + 1) + window] =
             static_cast<uint32_t>(places[t].docs - out_.list_docs.data() - out_.lists[out_.place[t]]);
   }
@@ -218,21 +219,28 @@ class Builder {
     std::vector<Place> all = places();
     int64_t start = 0;  // of the window
     const auto begin = [&](int64_t w) { note_starts(w, all), start = w * WINDOW; };
+    const int64_t end = rows_.offsets[last_];
     for_entries(begin, [&](int64_t row, int64_t at, int64_t term) {
+      if (at + SOON < end) {
+        __builtin_prefetch(&all[std::max(slots_[rows_.term(at + SOON)] - 1, 0)]);
+        const Place& next = all[std::max(slots_[rows_.term(at + SOON / 2)] - 1, 0)];
+        __builtin_prefetch(next.docs, 1), __builtin_prefetch(next.levels + ((row - first_) & (next.step - 1)), 1);
+      }
       const int32_t t = slots_[term] - 1;
       if (t < 0) return;
       Place& own = all[t];
       const int64_t doc = row - first_;
       double value = weight(at, row);
       if (value > own.cap) {
-        own.crest->postings.push_back(static_cast<uint64_t>(doc) << 8 | own.crest->coder.code(value - own.cap));
+        Crest& crest = crests_[own.crest];
+        crest.postings.push_back(static_cast<uint64_t>(doc) << 8 | crest.coder.code(value - own.cap));
         value = own.cap;
       }
       const uint8_t level = own.coder.code(value);
       if (own.rare) {
         *own.rare++ = static_cast<uint64_t>(doc) << 8 | level;
       } else {  // lists and columns alternate in a way that no branch foresees
-        own.levels[doc & own.column] = level;
+        own.levels[doc & (own.step - 1)] = level;
         *own.docs = static_cast<uint16_t>(doc - start);
         own.levels += own.step, own.docs += own.step;
       }

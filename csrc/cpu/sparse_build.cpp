@@ -13,6 +13,8 @@ namespace {
 constexpr int LEVELS = 255;         // of weights that are never negative: 1 .. 255
 constexpr int SIGNED_LEVELS = 127;  // of others, around 128
 constexpr int SIGNED_ZERO = 128;
+constexpr int LEAST_LEVEL = 1;      // of a weight: 0 may stand for none
+constexpr int64_t SOON = 16;        // entries whose term's record is fetched while others are placed; the half, whose postings' place is
 constexpr int64_t SAMPLE = 4096;        // rows from which caps are taken
 constexpr size_t CAPPED_PERCENT = 99;   // of a column's weights that its cap leaves as they are
 constexpr float CAP_SHARE = 0.75f;      // of the largest weight: a cap above it gains little
@@ -23,12 +25,26 @@ struct Term {
   float least = 0, largest = 0;  // of its weights and 0
 };
 
-struct Coder {
-  float inverse, scale, residual;
-  int32_t zero, least;  // the smallest level of a weight
-};
-
 float round_up(double x) { return std::nextafter(static_cast<float>(x), std::numeric_limits<float>::infinity()); }
+
+struct Coder {
+  float inverse, scale;
+  double worst;  // how far a level has been from its weight; negative while there is none
+  int32_t zero;
+
+  // The level of a weight.
+  uint8_t code(double value) {
+    const float scaled = static_cast<float>(value) * inverse;
+    const int32_t level = zero + static_cast<int32_t>(std::lrint(std::min(std::max(scaled, -255.0f), 255.0f)));
+    const int32_t coded = std::min(std::max(level, LEAST_LEVEL), LEVELS);
+    // Exact in double, but for one rounding.
+    worst = std::max(worst, std::fabs(value - static_cast<double>(scale) * (coded - zero)) * (1 + 0x1p-50));
+    return static_cast<uint8_t>(coded);
+  }
+
+  // A bound of that, with a margin for what adds to it.
+  float residual() const { return round_up(worst < 0 ? 0 : round_up(worst)); }
+};
 
 Coder coder_of(const Term& term) {
   const bool negative = term.least < 0;
@@ -36,9 +52,8 @@ Coder coder_of(const Term& term) {
   Coder coder;
   coder.scale = std::max(static_cast<float>(largest / (negative ? SIGNED_LEVELS : LEVELS)), std::numeric_limits<float>::denorm_min());
   coder.inverse = static_cast<float>(std::min(1 / static_cast<double>(coder.scale), static_cast<double>(std::numeric_limits<float>::max())));
-  coder.residual = 0;
+  coder.worst = -1;
   coder.zero = negative ? SIGNED_ZERO : 0;
-  coder.least = 1;
   return coder;
 }
 
@@ -50,6 +65,18 @@ struct Crest {
   std::vector<uint64_t> postings;
 };
 
+// Where a term's next posting goes: to a column, the level of each document in its place; to a list, one after another.
+struct alignas(64) Place {
+  Coder coder;
+  float cap = std::numeric_limits<float>::infinity();
+  int32_t crest = -1;  // number of the crest that has what is above the cap
+  int64_t step = 1;    // 0 for columns
+  uint8_t* levels = nullptr;
+  uint16_t* docs = nullptr;
+  uint64_t* rare = nullptr;  // null but where that is where they go
+};
+static_assert(sizeof(Place) == 64, "one cache line for each term");
+
 class Builder {
  public:
   Builder(const TermRows& rows, int64_t first, int64_t last, const Interrupt& interrupt)
@@ -59,7 +86,7 @@ class Builder {
     count(only, n_only);
     lay_out();
     with_weights(rows_, [&](const auto& weight) { cap(weight), place(weight); });
-    for (const Coder& coder : coders_) out_.residual.push_back(round_up(coder.residual));
+    for (const Coder& coder : coders_) out_.residual.push_back(coder.residual());
     for (auto crest = crests_.rbegin(); crest != crests_.rend(); ++crest) insert(*crest);
     return std::move(out_);
   }
@@ -140,7 +167,6 @@ class Builder {
       for (int64_t at = rows_.offsets[row]; at < rows_.offsets[row + 1]; ++at)
         if (const int32_t t = slots_[rows_.term(at)] - 1; t >= 0 && out_.kinds[t] == static_cast<uint8_t>(PostingKind::column))
           sampled[t].push_back(weight(at, row));
-    crest_of_.assign(out_.terms.size(), -1);
     for (size_t t = 0; t < sampled.size(); ++t) {
       std::vector<float>& own = sampled[t];
       if (own.size() < SAMPLE / DENSE_SHARE / 2 || coders_[t].zero) continue;
@@ -148,7 +174,6 @@ class Builder {
       std::nth_element(own.begin(), place, own.end());
       const float largest = coders_[t].scale * LEVELS;
       if (*place > CAP_SHARE * largest) continue;
-      crest_of_[t] = static_cast<int32_t>(crests_.size());
       crests_.push_back({t, *place, coder_of({0, 0, 0, largest - *place}), {}});
       coders_[t] = coder_of({0, 0, 0, *place}), out_.scale[t] = coders_[t].scale;
     }
@@ -160,61 +185,68 @@ class Builder {
     const auto put = [&](auto& values, auto value) { values.insert(values.begin() + static_cast<int64_t>(crest.term) + 1, value); };
     put(out_.terms, out_.terms[crest.term]);
     put(out_.counts, static_cast<int32_t>(crest.postings.size()));
-    put(out_.scale, crest.coder.scale), put(out_.residual, round_up(crest.coder.residual));
+    put(out_.scale, crest.coder.scale), put(out_.residual, crest.coder.residual());
     put(out_.zero, static_cast<uint8_t>(0)), put(out_.kinds, static_cast<uint8_t>(PostingKind::rare));
     put(out_.place, static_cast<int64_t>(out_.rare.size()));
     out_.rare.insert(out_.rare.end(), crest.postings.begin(), crest.postings.end());
   }
 
-  void note_starts(int64_t window) {
-    for (size_t t = 0; t < out_.terms.size(); ++t)
+  // Where the next postings of each term go.
+  std::vector<Place> places() {
+    std::vector<Place> all(out_.terms.size());
+    for (size_t t = 0; t < all.size(); ++t) {
+      Place& own = all[t];
+      own.coder = coders_[t];
+      const int64_t place = out_.place[t];
+      if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::rare)) own.rare = out_.rare.data() + place;
+      else if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list))
+        own.docs = out_.list_docs.data() + out_.lists[place], own.levels = out_.list_levels.data() + out_.lists[place];
+      else own.docs = &ignored_, own.levels = out_.columns.data() + place * windows() * WINDOW, own.step = 0;
+    }
+    for (size_t i = 0; i < crests_.size(); ++i) all[crests_[i].term].crest = static_cast<int32_t>(i), all[crests_[i].term].cap = crests_[i].cap;
+    return all;
+  }
+
+  void note_starts(int64_t window, const std::vector<Place>& places) {
+    for (size_t t = 0; t < places.size(); ++t)
       if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list))
-        out_.starts[out_.place[t] * (windows() + 1) + window] = static_cast<uint32_t>(next_[t] - out_.lists[out_.place[t]]);
+        out_.starts[out_.place[t] * (windows() + 1) + window] =
+            static_cast<uint32_t>(places[t].docs - out_.list_docs.data() - out_.lists[out_.place[t]]);
   }
 
   template <class Weight>
   void place(const Weight& weight) {
-    next_ = out_.place;
-    for (size_t t = 0; t < next_.size(); ++t) {
-      if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::list)) next_[t] = out_.lists[out_.place[t]];
-      if (out_.kinds[t] == static_cast<uint8_t>(PostingKind::column)) next_[t] = out_.place[t] * windows() * WINDOW;
-    }
-    int64_t window = 0;
-    for_entries([&](int64_t w) { note_starts(window = w); }, [&](int64_t row, int64_t at, int64_t term) {
+    std::vector<Place> all = places();
+    int64_t start = 0;  // of the window
+    const auto begin = [&](int64_t w) { note_starts(w, all), start = w * WINDOW; };
+    const int64_t end = rows_.offsets[last_];
+    for_entries(begin, [&](int64_t row, int64_t at, int64_t term) {
+      if (at + SOON < end) {
+        __builtin_prefetch(&all[std::max(slots_[rows_.term(at + SOON)] - 1, 0)]);
+        const Place& next = all[std::max(slots_[rows_.term(at + SOON / 2)] - 1, 0)];
+        __builtin_prefetch(next.docs, 1), __builtin_prefetch(next.levels + ((row - first_) & (next.step - 1)), 1);
+      }
       const int32_t t = slots_[term] - 1;
       if (t < 0) return;
+      Place& own = all[t];
       const int64_t doc = row - first_;
       double value = weight(at, row);
-      if (crest_of_[t] >= 0) {
-        Crest& crest = crests_[crest_of_[t]];
-        const double above = value - crest.cap;
-        if (above > 0) {
-          crest.postings.push_back(static_cast<uint64_t>(doc) << 8 | code(crest.coder, above));
-          value = crest.cap;
-        }
+      if (value > own.cap) {
+        Crest& crest = crests_[own.crest];
+        crest.postings.push_back(static_cast<uint64_t>(doc) << 8 | crest.coder.code(value - own.cap));
+        value = own.cap;
       }
-      const uint8_t level = code(coders_[t], value);
-      const PostingKind kind = static_cast<PostingKind>(out_.kinds[t]);
-      if (kind == PostingKind::column) {
-        out_.columns[next_[t] + doc] = level;
-      } else if (kind == PostingKind::list) {
-        out_.list_docs[next_[t]] = static_cast<uint16_t>(doc - window * WINDOW);
-        out_.list_levels[next_[t]++] = level;
-      } else {
-        out_.rare[next_[t]++] = static_cast<uint64_t>(doc) << 8 | level;
+      const uint8_t level = own.coder.code(value);
+      if (own.rare) {
+        *own.rare++ = static_cast<uint64_t>(doc) << 8 | level;
+      } else {  // lists and columns alternate in a way that no branch foresees
+        own.levels[doc & (own.step - 1)] = level;
+        *own.docs = static_cast<uint16_t>(doc - start);
+        own.levels += own.step, own.docs += own.step;
       }
     });
-    note_starts(windows());
-  }
-
-  static uint8_t code(Coder& coder, double value) {
-    const float scaled = static_cast<float>(value) * coder.inverse;
-    const int32_t level = coder.zero + static_cast<int32_t>(std::lrint(std::min(std::max(scaled, -255.0f), 255.0f)));
-    const int32_t coded = std::min(std::max(level, coder.least), LEVELS);
-    // Exact in double, but for one rounding.
-    const double off = std::fabs(value - static_cast<double>(coder.scale) * (coded - coder.zero));
-    coder.residual = std::max(coder.residual, round_up(off * (1 + 0x1p-50)));
-    return static_cast<uint8_t>(coded);
+    note_starts(windows(), all);
+    for (size_t t = 0; t < all.size(); ++t) coders_[t].worst = all[t].coder.worst;
   }
 
   const TermRows& rows_;
@@ -222,9 +254,8 @@ class Builder {
   const Interrupt& interrupt_;
   PagedTable<int32_t> slots_;  // [n_terms] a term's number from 1 on, 0 where it is not wanted
   std::vector<Coder> coders_;
-  std::vector<int32_t> crest_of_;  // of a term, -1 for none
   std::vector<Crest> crests_;
-  std::vector<int64_t> next_;  // where a term's next posting goes
+  uint16_t ignored_ = 0;       // the document that a column's level comes with
   PostingArrays out_;
 };
 

@@ -217,6 +217,7 @@ class Builder {
   template <class Weight>
   void place(const Weight& weight) {
     std::vector<Place> all = places();
+    if (all.empty()) return;  // none of the terms occurs
     int64_t start = 0;  // of the window
     const auto begin = [&](int64_t w) { note_starts(w, all), start = w * WINDOW; };
     const int64_t end = rows_.offsets[last_];

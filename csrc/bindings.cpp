@@ -6,6 +6,7 @@
 
 #include "arrays.h"
 #include "cpu/bit_planes.h"
+#include "cpu/coding.h"
 #include "cpu/dense.h"
 #include "cpu/dispatch.h"
 
@@ -143,6 +144,22 @@ py::tuple pack_rows(const Array<float>& rows, int planes, int threads) {
     });
   }
   return py::make_tuple(bits, step, scale, residual);
+}
+
+void code_into(const Array<float>& rows, Optional<float> copy, Array<double> norms, Array<uint8_t> codes, Array<float> scale,
+               Array<float> residual, int threads) {
+  require(rows.ndim() == 2 && rows.shape(1) > 0, "rows must have shape [n, D]");
+  const int64_t n = rows.shape(0), padded = (rows.shape(1) + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
+  const auto fits = [n](const py::array& array, int64_t width) {
+    return array.shape(0) == n && (width ? array.ndim() == 2 && array.shape(1) == width : array.ndim() == 1);
+  };
+  require(fits(norms, 0) && fits(scale, 0) && fits(residual, 0) && fits(codes, padded) && (!copy || fits(*copy, rows.shape(1))),
+          "what is written must have shapes [n], and [n, D] (for codes, D padded to 64)");
+  const CodedRows out{copy ? copy->mutable_data() : nullptr, norms.mutable_data(), codes.mutable_data(), scale.mutable_data(),
+                      residual.mutable_data()};
+  const float* source = rows.data();
+  py::gil_scoped_release release;
+  code_rows(source, n, static_cast<int>(rows.shape(1)), out, threads, check_signals);
 }
 
 Array<double> row_norms(const RowArrays& rows, int dims, int threads) {
@@ -335,6 +352,8 @@ PYBIND11_MODULE(_native, m) {
            py::arg("slices").noconvert() = py::none());
 
   m.def("quantize", &quantize_rows, py::arg("rows").noconvert(), py::arg("num_threads") = 1);
+  m.def("code_into", &code_into, py::arg("rows").noconvert(), py::kw_only(), py::arg("copy").noconvert(), py::arg("norms").noconvert(),
+        py::arg("codes").noconvert(), py::arg("scale").noconvert(), py::arg("residual").noconvert(), py::arg("num_threads") = 1);
   m.def("pack_planes", &pack_rows, py::arg("rows").noconvert(), py::arg("planes"), py::arg("num_threads") = 1);
   m.def("norms", &row_norms, py::arg("rows"), py::arg("dims"), py::arg("num_threads") = 1);
   m.def("decode", &decode_rows, py::arg("rows"));

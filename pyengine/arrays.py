@@ -89,6 +89,15 @@ class GrowingArray:
         self._write(rows, self._size)
         self._size += len(rows)
 
+    def room(self, count: int) -> NDArray[Any]:
+        """Where the next ``count`` rows are to be, to be written before they are `filled`."""
+        self.reserve(count)
+        return self._buffer[self._size : self._size + count]
+
+    def filled(self, count: int) -> None:
+        """Append what was written to the room for ``count`` rows."""
+        self._size += count
+
     def _write(self, rows: NDArray[Any], at: int) -> None:
         self._buffer[at : at + len(rows)] = rows
 

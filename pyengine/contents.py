@@ -60,8 +60,8 @@ class Contents(Generic[S]):
         self.store.truncate(self.n_rows)
         self.row_ids.truncate(self.n_rows)
 
-    def reserve(self, count: int) -> None:
-        self.store.reserve(count)
+    def reserve(self, count: int, entries: int) -> None:
+        self.store.reserve(count, entries)
         self.row_ids.reserve(count)
 
     def readied(self, pieces: Iterator[Any]) -> tuple[Contents[S], Iterator[Any]]:

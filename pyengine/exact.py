@@ -6,13 +6,14 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyengine import checks, reference
 from pyengine.lists import first_rows
@@ -97,6 +98,13 @@ def quantize(rows: F32, num_threads: int) -> tuple[U8, F32, F32]:
     """The int8 codes, scales and residuals of finite rows (see `Codes`). Needs the extension."""
     coded: tuple[U8, F32, F32] = _kernels().quantize(rows, num_threads)
     return coded
+
+
+def code_into(rows: F32, into: Mapping[str, NDArray[Any]], num_threads: int) -> None:
+    """In one pass over rows of any values: their `norms`, what `quantize` says of the finite ones, and a copy of them
+    as ``rows``, where there is an array for it. Needs the extension."""
+    arrays = {name: array for name, array in into.items() if name != "rows"}
+    _kernels().code_into(rows, copy=into.get("rows"), **arrays, num_threads=num_threads)
 
 
 def decode(rows: Rows) -> F32:

@@ -60,15 +60,18 @@ class Index(Generic[S]):
             finally:
                 self._changing = False
 
-    def _add(self, pieces: Iterator[tuple[Any, I64 | None]], total: int | None, replacing: bool = False) -> None:
+    def _add(
+        self, pieces: Iterator[tuple[Any, I64 | None]], total: int | None, replacing: bool = False, entries: int = 0
+    ) -> None:
         """Append rows, as the store takes them, with their ids (None: counting on), all or nothing; ``total`` rows if
-        that is known. Where they are ``replacing``, their ids are there, and what had them is dropped."""
+        that is known, and so many ``entries`` (0: unknown). Where they are ``replacing``, their ids are there, and what
+        had them is dropped."""
         with self._change() as contents:
             contents, pieces = contents.readied(pieces)
             added, largest, old = 0, contents.largest_id, [np.empty(0, np.int64)]
             for rows, given in pieces:
                 if added == 0 and total is not None:
-                    contents.reserve(total)
+                    contents.reserve(total, entries)
                 new_ids = _count_on(largest, len(rows)) if given is None else given
                 old.append(_replaced(contents, new_ids) if replacing else _none_of(contents, new_ids, largest))
                 with exact.arithmetic():

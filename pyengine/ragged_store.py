@@ -43,9 +43,11 @@ class RaggedStore(RowStore):
         """The names of those with one value per row."""
         return [name for name in self.arrays if name in self.per_row]
 
-    def reserve(self, count: int) -> None:
-        for name in ("offsets", *self._rows()):  # nobody knows how many entries
+    def reserve(self, count: int, entries: int = 0) -> None:
+        for name in ("offsets", *self._rows()):
             self.arrays[name].reserve(count)
+        for name in self._entries():
+            self.arrays[name].reserve(entries)
 
     def extend(self, parts: Arrays, offsets: I64) -> None:
         """Append these values of the entries of some rows, which lie as ``offsets`` say, and of the rows."""

@@ -28,8 +28,8 @@ class RowStore:
         """Add rows. Raises ValueError for one that it cannot hold, counting them from ``first``."""
         raise NotImplementedError
 
-    def reserve(self, count: int) -> None:
-        """Make room for ``count`` more rows."""
+    def reserve(self, count: int, entries: int = 0) -> None:
+        """Make room for ``count`` more rows; where rows have any number of entries, for so many more of them."""
         for array in self.arrays.values():
             array.reserve(count)
 

@@ -103,7 +103,8 @@ class SparseIndex(Index[SparseStore]):
         with exact.arithmetic():  # not while the caller's iterator runs
             given = rows if isinstance(rows, Iterator) else SparseRows.of(rows, self.n_terms)
         total = chunks.length(given)
-        self._add(chunks.watched(chunks.sparse(given, ids, self.n_terms), total), total)
+        entries = given.nnz if isinstance(given, SparseRows) else 0
+        self._add(chunks.watched(chunks.sparse(given, ids, self.n_terms), total), total, entries=entries)
 
     def replace(self, rows: Any, ids: Any) -> None:
         """Put other rows in the place of those with these ``ids``, as one change: ``rows`` and ``ids`` are as for

@@ -63,6 +63,8 @@ class SparseStore(RaggedStore):
     def _encoded(self, rows: SparseRows, first: int) -> Arrays:
         if self.weights == "uint8":
             return coded(rows, first)
+        if self.weights == "float32":
+            return {"values": rows.values}
         values = rows.values.astype(self.weights)
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:

@@ -18,7 +18,7 @@ from pyengine.living import Living
 from pyengine.problem import Codes, Documents
 from pyengine.row_store import Arrays, RowStore
 from pyengine.rows import Rows, to_bfloat16
-from pyengine.types import F32
+from pyengine.types import F32, F64
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
@@ -211,25 +211,44 @@ class Store(RowStore):
     def append(self, rows: F32, first: int = 0) -> None:
         """Add rows. Raises ValueError for one with NaN or inf, or beyond the form's range, counting them from
         ``first``."""
+        if type(self.form) is Form and type(self.coding) is Coding:
+            self._append_coded(rows, first)
+            return
         if type(self.form) is not Form:  # float32 rows show it in their norms
             checks.finite(rows, "vectors", first)
         parts = self.encode(rows, "vectors", lambda row: f"row {first + row}")
         for name, array in self.arrays.items():
             array.append(parts[name])
 
+    def _append_coded(self, rows: F32, first: int) -> None:
+        """`append` of float32 rows with int8 codes, in one pass: everything is written where it is to be."""
+        in_memory = {name: array for name, array in self.arrays.items() if not isinstance(array, DiskArray)}
+        room = {name: array.room(len(rows)) for name, array in in_memory.items()}
+        exact.code_into(rows, room, checks.thread_count(None))
+        self._check(room["norms"], "vectors", lambda row: f"row {first + row}")
+        for name, array in self.arrays.items():
+            if name in room:
+                array.filled(len(rows))
+            else:
+                array.append(rows)
+
     def encode(self, rows: F32, name: str, place: Callable[[int], str]) -> Arrays:
         """These rows as arrays. ``name`` and ``place`` are for the ValueError where one does not fit."""
         share = self.share
         parts = self.form.encode(rows, share)
         parts["norms"] = exact.norms(self.form.rows(parts | share), self.form.dim, checks.thread_count(None))
-        bad = np.flatnonzero(~np.isfinite(parts["norms"]))  # float64 does not overflow here: these have NaN or inf
+        self._check(parts["norms"], name, place)
+        return parts if self.coding is None else parts | self.coding.encode(rows, parts | share)
+
+    def _check(self, norms: F64, name: str, place: Callable[[int], str]) -> None:
+        """Raise for the first row whose norm shows NaN or inf: float64 does not overflow here."""
+        bad = np.flatnonzero(~np.isfinite(norms))
         if bad.size and type(self.form) is Form:
             raise checks.non_finite(name, place(int(bad[0])))
         if bad.size:
             raise ValueError(
                 f"{name} must stay finite in {self.form.name}; {place(int(bad[0]))} holds a value beyond its range"
             )
-        return parts if self.coding is None else parts | self.coding.encode(rows, parts | share)
 
     def documents(
         self, count: int | None = None, cache: dict[Any, Any] | None = None, living: Living | None = None

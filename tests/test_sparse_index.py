@@ -13,7 +13,7 @@ import pytest
 import pyengine as pe
 from pyengine import SparseIndex, SparseRows, conformance, exact_sparse, segments, sparse_store
 from pyengine import reference_sparse as spec
-from pyengine.arrays import DiskArray
+from pyengine.arrays import DiskArray, GrowingArray
 from pyengine.problem_sparse import Postings, TermRows
 from tests.sparse_model import DOCS, QUERIES, V, drawn, holds, kept, kinds, listed, made, ordered
 
@@ -117,6 +117,22 @@ def test_many_rows_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(DOCS, ids=np.arange(200)[::-1])
     assert listed(index.rows(index.ids)) == kept(DOCS, "uint8")
     holds(index, range(199, -1, -1))
+
+
+def test_rows_of_a_known_number_of_entries_do_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 100)
+    grown: list[int] = []
+    grow = GrowingArray._grow
+
+    def noted(array: GrowingArray, capacity: int) -> None:
+        grown.append(capacity)
+        grow(array, capacity)
+
+    index = SparseIndex(V)
+    monkeypatch.setattr(GrowingArray, "_grow", noted)
+    index.add(DOCS)
+    assert sorted(grown) == [200, 201, DOCS.nnz, DOCS.nnz]  # ids, offsets, terms, weights
+    holds(index, range(200))
 
 
 def test_originals_on_disk_are_read_here_and_there(tmp_path: Path) -> None:

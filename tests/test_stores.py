@@ -66,6 +66,33 @@ def test_bfloat16_is_the_nearest_with_ties_to_even() -> None:
     np.testing.assert_array_equal(to_bfloat16(values), want)
 
 
+@pytest.mark.parametrize("originals", ["ram", "disk"])
+@pytest.mark.parametrize("dim", DIMS)
+def test_one_pass_keeps_what_several_make(isa: str, dim: int, originals: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes, bounds, norms and vectors that `add` writes together are those that one makes of the rows apart."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    rows = np.concatenate([hostile(dim, seed) for seed in range(3)])
+    store = stores.make("int8", originals, dim)
+    for part in (rows[:1], rows[1:1], rows[1:8], rows[8:]):
+        store.append(part)
+    found = store.documents()
+    assert isinstance(found.codes, Codes)
+    kept = (found.codes.codes, found.codes.scale, found.codes.residual, found.norms, found.rows)
+    for each, want in zip(kept, (*exact.quantize(rows, 1), exact.norms(rows, dim, 1), rows), strict=True):
+        assert np.asarray(each).tobytes() == np.asarray(want).tobytes()
+
+
+def test_of_rows_that_are_not_finite_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    rows, index = np.ones((1000, 3), np.float32), DenseIndex(3, "dot", backend="cpu")
+    index.add(rows[:10])
+    rows[[130, 700]], rows[999, 1] = np.inf, np.nan
+    with pytest.raises(ValueError, match=r"^vectors must be finite in float32; row 130 holds"):
+        index.add(rows)
+    index.add(rows[:100])
+    assert len(index) == 110
+
+
 @metrics
 @lossy
 @pytest.mark.parametrize("dim", DIMS)

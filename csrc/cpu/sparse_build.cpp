@@ -85,7 +85,7 @@ class Builder {
   PostingArrays build(const int32_t* only, int64_t n_only) {
     count(only, n_only);
     lay_out();
-    with_weights(rows_, [&](const auto& weight) { cap(weight), place(weight); });
+    with_weights(rows_, [&](const auto& weight) { cap(weight), place(weight, only == nullptr); });
     for (const Coder& coder : coders_) out_.residual.push_back(coder.residual());
     for (auto crest = crests_.rbegin(); crest != crests_.rend(); ++crest) insert(*crest);
     return std::move(out_);
@@ -214,13 +214,14 @@ class Builder {
             static_cast<uint32_t>(places[t].docs - out_.list_docs.data() - out_.lists[out_.place[t]]);
   }
 
+  // `ahead`: whether it is worth fetching what the entries to come need.
   template <class Weight>
-  void place(const Weight& weight) {
+  void place(const Weight& weight, bool ahead) {
     std::vector<Place> all = places();
     if (all.empty()) return;  // none of the terms occurs
     int64_t start = 0;  // of the window
     const auto begin = [&](int64_t w) { note_starts(w, all), start = w * WINDOW; };
-    const int64_t end = rows_.offsets[last_];
+    const int64_t end = ahead ? rows_.offsets[last_] : 0;
     for_entries(begin, [&](int64_t row, int64_t at, int64_t term) {
       if (at + SOON < end) {
         __builtin_prefetch(&all[std::max(slots_[rows_.term(at + SOON)] - 1, 0)]);

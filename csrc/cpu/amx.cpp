@@ -22,17 +22,20 @@ namespace {
 
 constexpr int TILE_DOCS = 16;
 constexpr size_t LINE = 64;  // bytes of a tile's row
+constexpr int STEP = 64;     // codes of a row that a tile holds
+constexpr int AHEAD = 64;    // document tokens that are fetched before they are needed
 
-// The layout that ldtilecfg reads. Tiles 0-3 are sums [doc group * 2 + panel], 4-5 documents, 6-7 panels.
+// The layout that ldtilecfg reads. Tiles before `whole` have a row for each document. If not said otherwise, 0-3 are
+// sums [doc group * 2 + panel], 4-5 documents, 6-7 panels.
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {};
 
-  explicit TileConfig(int docs) {
+  explicit TileConfig(int docs, int whole = 6) {
     for (int tile = 0; tile < 8; ++tile) {
       row_bytes[tile] = LINE;
-      rows[tile] = tile < 6 ? docs : 16;
+      rows[tile] = tile < whole ? docs : 16;
     }
   }
 };
@@ -114,57 +117,107 @@ size_t scan_panels(const DocTile& docs, const QueryBlock& queries, int n_panels,
   return hits - first;
 }
 
-// Groups of 32 document tokens, or fewer than 16 at the end, and `PANELS` panels. The tiles work on a group while the
-// maxima of the one before it are taken.
+// The queries' corrections, which sums start at, in every row: a tile loaded from one line, with stride 0, takes five
+// times as long.
+struct alignas(64) StartTiles {
+  int32_t rows[2][TILE_DOCS][PANEL];
+
+  INLINE_MEMBER StartTiles(const int32_t* start, int n_panels) {
+    for (int p = 0; p < n_panels; ++p)
+      for (int row = 0; row < TILE_DOCS; ++row) __builtin_memcpy(rows[p][row], start + p * PANEL, sizeof rows[p][row]);
+  }
+};
+
+// Groups of 16 document tokens and `PANELS` panels. The tiles work on a group while the maxima of the one before it are
+// taken. Tiles 0-1 are sums, 2-3 documents, 4-7 panels [step * 2 + panel], which stay there if they have two steps.
 template <int PANELS>
 struct PanelMaxima {
   const TokenTile& docs;
   const int8_t* panel;
-  const int32_t* start;
   int depth;
   bool fetch;
-  Maxima<PANELS> best;
+  // Within 4 KiB: a load that has the last 12 bits of a store's address in common waits for it.
+  StartTiles start;
+  int32_t sums[TILE_DOCS][2 * PANEL];
 
-  void run(int first, int last) {
-    alignas(64) int32_t sums[2][2 * TILE_DOCS][2 * PANEL];
-    int waiting = 0, turn = 0;  // tokens before `first` whose products are in sums[turn]
-    while (first < last) {
-      const int count = last - first >= 2 * TILE_DOCS ? 2 * TILE_DOCS : last - first < TILE_DOCS ? last - first : TILE_DOCS;
-      const uint8_t* codes = docs.codes + first * docs.stride;
-      const uint8_t* next = fetch ? codes + 2 * count * docs.stride : nullptr;
-      if (count == 2 * TILE_DOCS)
-        multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums[turn ^ 1], true, PANELS == 2);
-      else
-        multiply_tiles(codes, docs.stride, next, count, panel, start, depth, sums[turn ^ 1], false, PANELS == 2);
-      if (waiting) best.add_rows(sums[turn][0], first - waiting, waiting);
-      turn ^= 1, first += count, waiting = count;
+  INLINE_MEMBER PanelMaxima(const TokenTile& docs_, const int8_t* panel_, const int32_t* start_, int depth_, bool fetch_)
+      : docs(docs_), panel(panel_), depth(depth_), fetch(fetch_), start(start_, PANELS) {}
+
+  // Where a group's rows begin. The last one goes back, so that it is whole.
+  INLINE_MEMBER int row_of(int first) const {
+    return first + TILE_DOCS <= docs.count ? first : docs.count < TILE_DOCS ? 0 : docs.count - TILE_DOCS;
+  }
+
+  INLINE_MEMBER void load_docs(int first) const {
+    const uint8_t* codes = docs.codes + row_of(first) * docs.stride;
+    if (fetch)  // tile loads do not set the hardware prefetching
+      for (int d = 0; d < TILE_DOCS; ++d)
+        for (int k = 0; k < depth; k += STEP) __builtin_prefetch(codes + (d + AHEAD) * docs.stride + k, 0, 2);
+    if (depth > 2 * STEP) return;
+    _tile_loadd(2, codes, docs.stride);
+    if (depth > STEP) _tile_loadd(3, codes + LINE, docs.stride);
+  }
+
+  INLINE_MEMBER void load_panels() const {
+    if (depth > 2 * STEP) return;
+    _tile_loadd(4, panel, LINE);
+    if (PANELS == 2) _tile_loadd(5, panel + depth * PANEL, LINE);
+    if (depth <= STEP) return;
+    _tile_loadd(6, panel + LINE * PANEL, LINE);
+    if (PANELS == 2) _tile_loadd(7, panel + (depth + LINE) * PANEL, LINE);
+  }
+
+  INLINE_MEMBER void multiply(int first) const {
+    _tile_loadd(0, start.rows[0], LINE);
+    if (PANELS == 2) _tile_loadd(1, start.rows[1], LINE);
+    if (depth > 2 * STEP) return multiply_deep(docs.codes + row_of(first) * docs.stride);
+    _tile_dpbusd(0, 2, 4);
+    if (PANELS == 2) _tile_dpbusd(1, 2, 5);
+    if (depth <= STEP) return;
+    _tile_dpbusd(0, 3, 6);
+    if (PANELS == 2) _tile_dpbusd(1, 3, 7);
+  }
+
+  INLINE_MEMBER void multiply_deep(const uint8_t* codes) const {
+    for (int k = 0; k < depth; k += STEP) {
+      _tile_loadd(2, codes + k, docs.stride);
+      _tile_loadd(4, panel + (size_t)k * PANEL, LINE);
+      _tile_dpbusd(0, 2, 4);
+      if (PANELS == 1) continue;
+      _tile_loadd(5, panel + (size_t)(depth + k) * PANEL, LINE);
+      _tile_dpbusd(1, 2, 5);
     }
-    best.add_rows(sums[turn][0], last - waiting, waiting);
+  }
+
+  INLINE_MEMBER void run(float* maxima, size_t stride) {
+    Maxima<PANELS> best(docs, maxima, stride, 0);
+    load_panels();
+    load_docs(0);
+    int first = 0;
+    for (; first < docs.count; first += TILE_DOCS) {
+      multiply(first);
+      if (first) best.add_rows(sums[0], first - TILE_DOCS, TILE_DOCS);
+      if (first + TILE_DOCS < docs.count) load_docs(first + TILE_DOCS);
+      _tile_stored(0, sums[0], sizeof sums[0]);
+      if (PANELS == 2) _tile_stored(1, sums[0] + PANEL, sizeof sums[0]);
+    }
+    first -= TILE_DOCS;
+    best.add_rows(sums[first - row_of(first)], first, docs.count - first);
     best.save();
   }
 };
 
-template <int PANELS>
-void panel_maxima(const TokenTile& docs, int first, int last, const int8_t* panel, const int32_t* start, int depth, bool fetch,
-                  float* maxima, size_t stride) {
-  PanelMaxima<PANELS>{docs, panel, start, depth, fetch, Maxima<PANELS>(docs, maxima, stride, first)}.run(first, last);
-}
-
 void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth, float* maxima,
                   size_t stride) {
-  const int whole = docs.count / TILE_DOCS * TILE_DOCS;
-  for (int first = 0; first < docs.count;) {
-    const int last = first < whole ? whole : docs.count;
-    configure(TileConfig(first < whole ? TILE_DOCS : last - first));
-    for (int p = 0; p < n_panels; p += 2) {
-      const int8_t* panel = panels + p * (size_t)depth * PANEL;
-      const bool fetch = docs.cold && p == 0;
-      if (p + 1 < n_panels)
-        panel_maxima<2>(for_panel(docs, p), first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
-      else
-        panel_maxima<1>(for_panel(docs, p), first, last, panel, start + p * PANEL, depth, fetch, maxima + p * PANEL, stride);
-    }
-    first = last;
+  configure(TileConfig(docs.count < TILE_DOCS ? docs.count : TILE_DOCS, 4));
+  for (int p = 0; p < n_panels; p += 2) {
+    const int8_t* panel = panels + p * (size_t)depth * PANEL;
+    const bool fetch = docs.cold && p == 0;
+    const TokenTile part = for_panel(docs, p);
+    if (p + 1 < n_panels)
+      PanelMaxima<2>(part, panel, start + p * PANEL, depth, fetch).run(maxima + p * PANEL, stride);
+    else
+      PanelMaxima<1>(part, panel, start + p * PANEL, depth, fetch).run(maxima + p * PANEL, stride);
   }
   _tile_release();
 }

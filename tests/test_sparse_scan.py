@@ -106,6 +106,16 @@ def test_postings_are_within_their_residuals(kind: str, n: int) -> None:
         assert there[has].all() or (own["zero"] != 0).any()
 
 
+@pytest.mark.parametrize("size", [1e-42, 1e-40, 1e-36, 1.0, 1e30, 3.4e38])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_levels_are_the_nearest(size: float, sign: int) -> None:
+    values = np.float32(size) * np.linspace(0.01, 1, 3000, dtype=np.float32)
+    rows = SparseRows(np.arange(3001), np.zeros(3000, np.int64), sign * values, 1)
+    own = exact_sparse.build(TermRows.of(rows), 0, 3000).arrays
+    assert (own["residual"] <= 0.51 * own["scale"] + np.float32(3e-45)).all()
+    assert (own["scale"] <= size / 127 + np.float32(3e-45)).all()
+
+
 def test_all_kinds_of_postings_occur() -> None:
     rng = np.random.default_rng(3)
     postings = exact_sparse.build(TermRows.of(drawn(rng, WINDOW + 1, SHARES, "crests", 40)), 0, WINDOW + 1)

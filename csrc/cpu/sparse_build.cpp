@@ -28,14 +28,14 @@ struct Term {
 float round_up(double x) { return std::nextafter(static_cast<float>(x), std::numeric_limits<float>::infinity()); }
 
 struct Coder {
-  float inverse, scale;
-  double worst;  // how far a level has been from its weight; negative while there is none
+  double inverse;  // of the scale, which may be denormal
+  double worst;    // how far a level has been from its weight; negative while there is none
+  float scale;
   int32_t zero;
 
   // The level of a weight.
   uint8_t code(double value) {
-    const float scaled = static_cast<float>(value) * inverse;
-    const int32_t level = zero + static_cast<int32_t>(std::lrint(std::min(std::max(scaled, -255.0f), 255.0f)));
+    const int32_t level = zero + static_cast<int32_t>(std::lrint(std::min(std::max(value * inverse, -255.0), 255.0)));
     const int32_t coded = std::min(std::max(level, LEAST_LEVEL), LEVELS);
     // Exact in double, but for one rounding.
     worst = std::max(worst, std::fabs(value - static_cast<double>(scale) * (coded - zero)) * (1 + 0x1p-50));
@@ -51,7 +51,7 @@ Coder coder_of(const Term& term) {
   const double largest = std::max(static_cast<double>(term.largest), -static_cast<double>(term.least));
   Coder coder;
   coder.scale = std::max(static_cast<float>(largest / (negative ? SIGNED_LEVELS : LEVELS)), std::numeric_limits<float>::denorm_min());
-  coder.inverse = static_cast<float>(std::min(1 / static_cast<double>(coder.scale), static_cast<double>(std::numeric_limits<float>::max())));
+  coder.inverse = 1 / static_cast<double>(coder.scale);
   coder.worst = -1;
   coder.zero = negative ? SIGNED_ZERO : 0;
   return coder;

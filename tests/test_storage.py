@@ -381,7 +381,7 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[Manifest], object], str]] = {
 BAD_OF_TOKENS: dict[str, tuple[Callable[[Manifest], object], str]] = {
     "another kind": (
         lambda content: content.update(format="pyengine CubicIndex"),
-        "must describe a DenseIndex or MultiVectorIndex or SparseIndex; got 'CubicIndex'",
+        "must describe a DenseIndex, MultiVectorIndex or SparseIndex; got 'CubicIndex'",
     ),
     "tokens below 0": (lambda content: content.update(tokens=-1), "give tokens as an integer of 0 or more; got -1"),
     "fewer tokens": (lambda content: content.update(tokens=200), "must describe array 'rows'"),

@@ -91,6 +91,32 @@ def test_format_version_1_keeps_loading(weights: str, mmap: bool) -> None:
     assert index.ids[-1] == 31
 
 
+def spread(n: int) -> SparseRows:
+    """Rows of the fixture with postings: of two terms that many have, seven that some have, and others."""
+    terms = [sorted({row % 3 and 1, 2 + row % 7, 9 + row * row % 90}) for row in range(n)]
+    weights = [1 + row * term % 17 / 4 for row in range(n) for term in terms[row]]
+    return SparseRows(np.cumsum([0, *map(len, terms)]), [term for own in terms for term in own], weights, 100)
+
+
+@mapped
+def test_postings_of_format_version_1_keep_loading(mmap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved by pyengine 0.1.0: one segment of `spread`, with ids 0, 2, 4 and so on. None is built."""
+    if exact_sparse.native() is None:
+        pytest.skip("without the extension no postings are read")
+    monkeypatch.setattr(exact_sparse, "build", None)
+    index = pe.load(Path(__file__).parent / "fixtures" / "sparse_v1_postings", mmap, verify=True)
+    assert index.stats().segments == (1100,)
+    every = np.arange(100)
+    queries = SparseRows([0, 100, 103], [*every, 1, 5, 40], [*(every % 5 + 1), 1, 2, 3], 100)
+    found = index.search(queries, 4)
+    assert found.ids.tolist() == [[1460, 1180, 1390, 1894], [202, 742, 878, 2102]]
+    bits = [[1113325568, 1112473600, 1112211456, 1112145920], [1103233024, 1100742656, 1100742656, 1100742656]]
+    assert found.scores.view(np.int32).tolist() == bits
+    docs = pe.sparse_topk(queries, spread(1100), 4, backend="numpy")
+    assert (docs.ids * 2 == found.ids).all()
+    assert (docs.scores == found.scores).all()
+
+
 def test_a_mapped_load_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It maps every array, looks at ids and offsets, and builds nothing."""
     made().save(tmp_path)

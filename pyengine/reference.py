@@ -45,7 +45,7 @@ def norm(a: NDArray[np.floating]) -> F64:
 
 def round_score(score: F64) -> F32:
     """Round once to float32: finite values outside its range are clamped, and zero is +0.0."""
-    clamped = np.clip(score, -FLOAT32_MAX, FLOAT32_MAX)
+    clamped = np.minimum(np.maximum(score, -FLOAT32_MAX), FLOAT32_MAX)
     with np.errstate(under="ignore"):
         rounded: F32 = clamped.astype(np.float32) + np.float32(0.0)  # -0.0 + 0.0 is +0.0
     return rounded

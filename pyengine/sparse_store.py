@@ -90,7 +90,9 @@ class SparseStore(RaggedStore):
 
     def documents(self, count: int, cache: dict[Any, Any], living: Living | None) -> SparseDocuments:
         """The same as a backend sees it."""
-        return SparseDocuments(self.term_rows(count), self.postings, cache=cache, living=living)
+        if "rows" not in cache:
+            cache["rows"] = self.term_rows(count)
+        return SparseDocuments(cache["rows"], self.postings, cache=cache, living=living)
 
     def disk_bytes(self, count: int) -> int:
         """What the first ``count`` rows take in files."""

@@ -17,6 +17,7 @@ namespace pyengine {
 namespace {
 
 constexpr double INF = std::numeric_limits<double>::infinity();
+constexpr double LARGEST = std::numeric_limits<float>::max();
 constexpr int64_t QUERY_BLOCK = 512;     // queries that read a window together
 constexpr int64_t GROUP = 8;             // windows that a thread takes at a time
 constexpr int64_t AHEAD = 16;            // chunks that are fetched before they are added
@@ -171,7 +172,8 @@ class SparseScan {
     for (int64_t row = first_row; row < first_row + n; ++row) {
       if (!search_.allowed(first_query_ + q, row)) continue;
       const double exact = scorer(row), least = floors_[q].get();
-      if (exact >= least && (exact != 0 || least != 0)) add(worker, q, {exact, exact, row});
+      const double upper = exact < LARGEST ? exact : INF, lower = exact > -LARGEST ? exact : -INF;  // clamped to it, it may be beyond
+      if (upper >= least && (exact != 0 || least != 0)) add(worker, q, {lower, upper, row});
     }
   }
 
@@ -344,7 +346,6 @@ class SparseScan {
   }
 
   static void list(CandidateLists& out, int64_t row, double score) {
-    constexpr double LARGEST = std::numeric_limits<float>::max();
     out.rows.push_back(row);
     out.estimates.push_back(static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)));
   }

@@ -1,0 +1,52 @@
+"""Where the Triton kernels run, and what of a corpus is kept there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import triton
+
+from pyengine.kernels.chips import CHIPS, Chip, chip_of
+from pyengine.problem import Corpus
+
+T = TypeVar("T")
+NO_GPU = "it needs an NVIDIA GPU, and torch finds none; TRITON_INTERPRET=1 runs its kernels, slowly, without one"
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on tensors of the host."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def missing() -> str | None:
+    """Why the kernels cannot run here, None where they can."""
+    if interpreted():
+        return None
+    if not torch.cuda.is_available():
+        return NO_GPU
+    try:
+        chip()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def chip(device: torch.device | None = None) -> Chip:
+    """The chip that plans are made for. Raises ValueError for one that is too old."""
+    return CHIPS["sm_90"] if interpreted() else chip_of(torch.cuda.get_device_capability(device))
+
+
+def device_of(corpus: Corpus) -> torch.device:
+    """Where the search runs: where the documents are, else the current GPU, to which they are copied."""
+    if corpus.device is not None:
+        found: torch.device = corpus.device
+        return found
+    return torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
+
+
+def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:
+    """What ``build`` makes of a corpus on the device, kept for as long as the corpus keeps what is derived from it."""
+    device = device_of(corpus)
+    return corpus.derived(("triton", str(device), key), lambda: build(device))

@@ -11,7 +11,7 @@ LEAST = (8, 0)  # compute capability: what is older has no bfloat16 and no async
 
 @dataclass(frozen=True)
 class Chip:
-    """One generation. ``shared`` bytes for each block of threads at most, ``registers`` for each thread, ``l2`` bytes."""
+    """One generation. ``shared`` bytes for each block of threads at most, ``registers`` a thread, ``l2`` bytes."""
 
     name: str
     capability: int  # as Triton and nvcc number it
@@ -47,8 +47,8 @@ class Shipped:
 
 
 def chip_of(capability: tuple[int, int]) -> Chip:
-    """The newest generation that is not newer than a device of this compute capability. Raises ValueError for one that is
-    older than all."""
+    """The newest generation that is not newer than a device of this compute capability. Raises ValueError for one that
+    is older than all."""
     if capability < LEAST:
         raise ValueError(f"the kernels need compute capability 8.0; this GPU has {capability[0]}.{capability[1]}")
     return [chip for chip in CHIPS.values() if chip.capability <= 10 * capability[0] + capability[1]][-1]

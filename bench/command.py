@@ -80,12 +80,15 @@ def run(family: Family, options: argparse.Namespace) -> int:
     console, where = Console(width=max(WIDTH, Console().width), highlight=False), machine.here()
     console.print(where.describe())
     sizes = ceilings.READ_SIZES[:1] if options.quick else ceilings.READ_SIZES
-    limits = ceilings.measure(options.threads, sizes)
-    console.print(limits.describe())
-    settings = Settings(limits, options.rounds, options.seconds or (QUICK_SECONDS if options.quick else SECONDS))
+    wanted_threads = {each.threads for heat in heats for each in heat.workloads} - {0, options.threads}
+    limits, *others = (ceilings.measure(threads, sizes) for threads in [options.threads, *sorted(wanted_threads)])
+    described = "; ".join(each.describe() for each in (limits, *others))
+    console.print(described)
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
+    settings = Settings(limits, options.rounds, seconds, tuple(others))
 
     def save(rows: list[Row]) -> list[Path]:
-        return report.save(rows, where, limits.describe(), RESULTS, _label(family, options)) if options.save else []
+        return report.save(rows, where, described, RESULTS, _label(family, options)) if options.save else []
 
     rows = tables.measure(heats, settings, wanted, save)
     for name, part in report.by_table(rows).items():

@@ -17,15 +17,20 @@ from bench.timing import Samples
 
 class Settings(NamedTuple):
     """How to race: ``rounds`` None fits as many as ``seconds`` hold for each workload, at least three. That is also how
-    long one call of a peer may take at most, where it can be foretold."""
+    long one call of a peer may take at most, where it can be foretold. ``ceilings`` are those of the command's number
+    of threads, ``others`` of the other numbers that a workload has."""
 
     ceilings: Ceilings
     rounds: int | None = None
     seconds: float = 10.0
+    others: tuple[Ceilings, ...] = ()
 
     @property
     def threads(self) -> int:
         return self.ceilings.threads
+
+    def ceilings_of(self, threads: int) -> Ceilings | None:
+        return next((each for each in (self.ceilings, *self.others) if each.threads == threads), None)
 
 
 @dataclass

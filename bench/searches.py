@@ -50,11 +50,11 @@ def _tried(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> tup
 
 
 def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
-    """What is known before the call. The machine's ceilings are those of the command's number of threads."""
+    """What is known before the call."""
     n_values, operations = arena.work(workload)
     n_bytes = round(n_values * who.value_bytes)
-    threads, ceilings = arena.threads(workload), arena.settings.ceilings
-    floor = ceilings.floor(n_bytes, operations, who.arithmetic, who.isa)
+    threads = arena.threads(workload)
+    ceilings = arena.settings.ceilings_of(threads)
     return Row(
         heat.table,
         workload,
@@ -63,7 +63,7 @@ def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
         "ours" if who.ours else "peer",
         n_bytes=n_bytes,
         operations=operations,
-        floor=floor if threads == ceilings.threads else None,
+        floor=None if ceilings is None else ceilings.floor(n_bytes, operations, who.arithmetic, who.isa),
         version=who.version,
         exactness=who.exactness,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -396,6 +397,13 @@ def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(os, "environ", environment)
     machine.rerun_fairly(2)
     assert len(started) == 1
+
+
+def test_a_floor_is_that_of_the_threads_of_the_workload() -> None:
+    """A second thread may bring nothing: two virtual cores can be one."""
+    alone, both = CEILINGS, dataclasses.replace(CEILINGS, threads=2, float32_ops=2 * CEILINGS.float32_ops)
+    settings = Settings(alone, others=(both,))
+    assert [settings.ceilings_of(threads) for threads in (1, 2, 3)] == [alone, both, None]
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,7 @@ DENSE: tuple[Heat, ...] = (
     *heats("search", *(replace(BASE, n_queries=count) for count in (1, 32, 1024))),
     Heat("batches", tuple(replace(BASE, n_queries=count) for count in BATCHES), "previous"),
     Heat("k", tuple(replace(BASE, k=k) for k in (10, 100, 1000)), "first"),
+    Heat("k", tuple(replace(LARGE, n_queries=1, k=k) for k in (10, 100, 1000)), "first"),
     Heat("filters", tuple(replace(BASE, n_queries=256, keep=keep) for keep in (0, 0.5, 0.1, 0.01)), "first"),
     *(Heat("threads", tuple(replace(BASE, n_queries=q, threads=t) for t in (2, 1)), "first") for q in (1, 32, 1024)),
     Heat("residual", (replace(BASE, n_queries=64, k=10),)),

@@ -38,7 +38,16 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=["pyengine", "pyengine.backends", "pyengine.kernels", DATA, f"{DATA}.emb", f"{DATA}.qrels", TOKENS],
+    packages=[
+        "pyengine",
+        "pyengine.backends",
+        "pyengine.integrations",
+        "pyengine.kernels",
+        DATA,
+        f"{DATA}.emb",
+        f"{DATA}.qrels",
+        TOKENS,
+    ],
     package_data={
         "pyengine": ["py.typed", "_native.pyi"],
         **{folder: ["*"] for folder in (DATA, f"{DATA}.emb", f"{DATA}.qrels", TOKENS)},

@@ -53,6 +53,14 @@ class Contents(Generic[S]):
             found[old] = self.living.has(rows[old])
         return rows, found
 
+    def rows_of(self, ids: I64) -> I64:
+        """The rows of these documents. Raises ValueError, naming the first id that is not one of them."""
+        rows, known = self.find(ids)
+        known &= rows < self.n_rows
+        if not known.all():
+            raise ValueError(f"ids must be in the index; id {ids[~known][0]} is not")
+        return rows
+
     # --- Appending what nobody sees yet -------------------------------------------------------------------------------
 
     def forget_beyond(self) -> None:

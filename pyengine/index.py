@@ -12,7 +12,7 @@ from pyengine.life import Index
 from pyengine.problem import ALL, DenseProblem
 from pyengine.reference import METRICS
 from pyengine.stores import Store
-from pyengine.types import Ranges, TopK
+from pyengine.types import F32, Ranges, TopK
 
 
 class DenseIndex(Index[Store]):
@@ -181,6 +181,14 @@ class DenseIndex(Index[Store]):
         filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
         problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
         return explain(problem, self._backend(backend), precision)
+
+    def vectors(self, ids: Any) -> F32:
+        """The vectors of these documents as they are scored, float32 [n, D]: stored ones converted, codes decoded.
+        Raises ValueError for an id that is not in the index."""
+        contents = self._contents
+        rows = contents.rows_of(checks.id_list(ids))
+        found: F32 = contents.store.documents(contents.n_rows, contents.cache, contents.living).rows[rows]
+        return found
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
         contents = self._contents  # one state of vectors and ids, which later changes leave alone

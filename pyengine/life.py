@@ -92,9 +92,7 @@ class Index(Generic[S]):
         `compact` follows by itself. Raises ValueError, removing none, if one of the ids is unknown."""
         gone = checks.id_list(checks.unordered(ids))
         with self._change() as contents:
-            rows, known = contents.find(gone)
-            if not known.all():
-                raise ValueError(f"ids must be in the index; id {gone[~known][0]} is not")
+            rows = contents.rows_of(gone)
             if len(gone):
                 self._publish(contents.without(rows))
 

@@ -272,11 +272,7 @@ class MultiVectorIndex(Index[TokenStore]):
     def tokens(self, ids: Any) -> Ragged:
         """The token vectors of these documents, decoded: what `pyengine.maxsim_align` takes, for one."""
         contents = self._contents
-        wanted = checks.id_list(ids)
-        rows, known = contents.find(wanted)
-        if not known.all():
-            raise ValueError(f"ids must be in the index; id {wanted[~known][0]} is not")
-        return contents.store.decoded(rows)
+        return contents.store.decoded(contents.rows_of(checks.id_list(ids)))
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> MaxSimProblem:
         if arguments["query_weights"] is not None and arguments["reduce"] == "symmetric":

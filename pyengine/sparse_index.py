@@ -186,11 +186,7 @@ class SparseIndex(Index[SparseStore]):
     def rows(self, ids: Any) -> SparseRows:
         """The rows of these documents, decoded: what `pyengine.explain_terms` takes, for one."""
         contents = self._contents
-        wanted = checks.id_list(ids)
-        rows, known = contents.find(wanted)
-        if not known.all():
-            raise ValueError(f"ids must be in the index; id {wanted[~known][0]} is not")
-        return contents.store.term_rows(contents.n_rows).decoded(rows)
+        return contents.store.term_rows(contents.n_rows).decoded(contents.rows_of(checks.id_list(ids)))
 
     def stats(self) -> SparseStats:
         """Counts and bytes; it looks at every term."""

@@ -187,6 +187,17 @@ def test_mask_and_bias_follow_the_order_of_ids(store: str) -> None:
     assert (index.search(QUERIES, 3, bias=1e6 * (ids == 42)).ids[:, 0] == 42).all()
 
 
+def test_vectors_are_what_is_scored(store: str) -> None:
+    """Stored values, or the vectors that codes stand for; in the order asked for, whatever was removed before them."""
+    index = index_of(DOCS, store, ids=np.arange(120) * 3)
+    index.remove([0, 33])
+    ids = index.ids[::-1].copy()
+    want = reference.topk(QUERIES, index.vectors(ids), 15, "cosine", ids=ids)
+    conformance.same(index.search(QUERIES, 15), want, "of the vectors")
+    with pytest.raises(ValueError, match="id 33 is not"):
+        index.vectors([3, 33])
+
+
 def test_dims_scores_a_prefix(store: str) -> None:
     index = index_of(DOCS, store)
     for dims in (1, 8, D - 1, D):

@@ -104,7 +104,7 @@ class PostingsArrays {
   Postings postings_;
 };
 
-py::dict build(const TermRowArrays& docs, int64_t first, int64_t last, const Optional<int32_t>& terms, int) {
+py::dict build(const TermRowArrays& docs, int64_t first, int64_t last, const Optional<int32_t>& terms) {
   const TermRows& rows = docs.view();
   require(0 <= first && first < last && last <= rows.n && last - first <= INT32_MAX, "first and last must be a range of the rows");
   PostingArrays made;
@@ -188,7 +188,7 @@ void bind_sparse(py::module_& m) {
            py::arg("first"), py::arg("count"));
 
   m.def("build_postings", &build, py::arg("docs"), py::arg("first"), py::arg("last"),
-        py::arg("terms").noconvert() = py::none(), py::arg("num_threads") = 1);
+        py::arg("terms").noconvert() = py::none());
   m.def("sparse_refine", &refine_rows, py::arg("queries"), py::arg("docs"), py::arg("bias").noconvert(),
         py::arg("rows").noconvert(), py::arg("offsets").noconvert(), py::arg("num_threads"));
   m.def("sparse_propose", &propose_rows, py::arg("queries"), py::arg("docs"), py::arg("postings"), py::arg("k"),

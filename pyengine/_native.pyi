@@ -61,7 +61,7 @@ class Postings:
     def __init__(self, first: int, count: int, **arrays: NDArray[Any]) -> None: ...
 
 def build_postings(
-    docs: TermRows, first: int, last: int, terms: NDArray[np.int32] | None = None, num_threads: int = 1
+    docs: TermRows, first: int, last: int, terms: NDArray[np.int32] | None = None
 ) -> dict[str, NDArray[Any]]: ...
 def sparse_refine(
     queries: TermRows, docs: TermRows, bias: F64 | None, rows: I64, offsets: I64, num_threads: int

@@ -49,12 +49,12 @@ def native_postings(docs: SparseDocuments) -> list[Any]:
     )
 
 
-def build(rows: TermRows, first: int, last: int, terms: I64 | None = None, num_threads: int = 1) -> Postings:
+def build(rows: TermRows, first: int, last: int, terms: I64 | None = None) -> Postings:
     """The inverted form of the rows first .. last-1; only of these rising terms, where given. Needs the extension."""
     kernels = native()
     assert kernels is not None
     wanted = None if terms is None else terms.astype(np.int32)
-    arrays = kernels.build_postings(native_rows(rows), first, last, wanted, num_threads)
+    arrays = kernels.build_postings(native_rows(rows), first, last, wanted)
     return Postings(first, last - first, arrays)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact_sparse
+from pyengine import exact_sparse
 from pyengine.problem_sparse import Postings, TermRows
 
 LEAST = 256  # rows that make a segment; fewer are as fast without
@@ -32,14 +32,15 @@ def grown(segments: tuple[Postings, ...], rows: TermRows) -> tuple[Postings, ...
         return segments
     while segments and segments[-1].count < RATIO * (len(rows) - start):
         start, segments = segments[-1].first, segments[:-1]
-    return (*segments, _built(rows, start))
+    return (*segments, exact_sparse.build(rows, start, len(rows)))
 
 
 def single(segments: tuple[Postings, ...], rows: TermRows) -> tuple[Postings, ...]:
     """One segment of all rows, or none of a few."""
     if len(rows) < LEAST or not available():
         return ()
-    return segments if segments and segments[0].count == len(rows) else (_built(rows, 0),)
+    whole = segments and segments[0].count == len(rows)
+    return segments if whole else (exact_sparse.build(rows, 0, len(rows)),)
 
 
 def available() -> bool:
@@ -62,7 +63,3 @@ def flaw(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> str | None:
         reason = str(error).partition("\n")[0]
         return f"postings of its {n_rows} rows ({reason})"
     return None
-
-
-def _built(rows: TermRows, first: int) -> Postings:
-    return exact_sparse.build(rows, first, len(rows), num_threads=checks.thread_count(None))

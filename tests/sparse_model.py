@@ -29,7 +29,7 @@ def drawn(n: int, seed: int = 0, n_terms: int = V) -> SparseRows:
 DOCS, QUERIES = drawn(200), drawn(4, seed=1)
 
 
-def inverted(rows: TermRows, first: int, last: int, terms: I64 | None = None, num_threads: int = 1) -> Postings:
+def inverted(rows: TermRows, first: int, last: int, terms: I64 | None = None) -> Postings:
     """In place of `exact_sparse.build` where there are no kernels: nothing reads it."""
     part = rows.decoded(np.arange(first, last))
     order = np.argsort(part.indices, kind="stable")

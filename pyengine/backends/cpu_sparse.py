@@ -39,7 +39,7 @@ class CpuSparse(SparseBackend):
         if docs.postings or docs.cache is not None or not len(docs) or problem.n_queries <= FEW_QUERIES:
             return problem
         terms = np.unique(problem.queries.indices).astype(np.int64)
-        built = exact_sparse.build(docs.rows, 0, len(docs), terms, problem.num_threads)
+        built = exact_sparse.build(docs.rows, 0, len(docs), terms)
         return replace(problem, docs=replace(docs, postings=(built,), cache={}))
 
     def first_width(self, problem: SparseProblem) -> int:

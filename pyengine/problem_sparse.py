@@ -63,8 +63,8 @@ class TermRows:
 
 @dataclass(frozen=True)
 class Postings:
-    """The inverted form of ``count`` rows from ``first`` on. What the ``arrays`` are is the extension's business:
-    ``_native.POSTINGS`` lists their names."""
+    """The inverted form of ``count`` rows from ``first`` on. The ``arrays`` are those that
+    `_native.build_postings` makes, by the names that `_native.Postings` asks for; nothing else looks into them."""
 
     first: int
     count: int

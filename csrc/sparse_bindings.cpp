@@ -1,5 +1,6 @@
 // The part of pyengine._native that is about sparse rows.
 #include <algorithm>
+#include <cmath>
 
 #include "arrays.h"
 
@@ -74,6 +75,8 @@ class PostingsArrays {
     require(bounds >= 1 && starts == own.n_lists * (own.windows() + 1) && columns == own.n_columns * own.column_stride(),
             "postings must have a start for each list and window, and a level for each column and document");
     require(places_are_sound(), "postings must lie within their arrays");
+    require(scales_are_sound(),
+            "postings must have scales above 0 and residuals from 0 on, both finite, and zeros of 0 or 128");
   }
 
   const Postings& view() const { return postings_; }
@@ -98,6 +101,17 @@ class PostingsArrays {
       if (own.kinds[t] > 2 || own.place[t] < 0 || own.counts[t] < 0 || own.place[t] + (own.kinds[t] ? 1 : 0) > limit) return false;
     }
     return own.lists[0] == 0 && std::is_sorted(own.lists, own.lists + own.n_lists + 1) && own.lists[own.n_lists] == own.n_listed;
+  }
+
+  // Of others, sums and bounds of a query would overflow what they are converted to.
+  bool scales_are_sound() const {
+    const Postings& own = postings_;
+    for (int64_t t = 0; t < own.n_terms; ++t) {
+      if (!(own.scale[t] > 0 && own.residual[t] >= 0)) return false;
+      if (!std::isfinite(own.scale[t]) || !std::isfinite(own.residual[t])) return false;
+      if (own.zero[t] != 0 && own.zero[t] != SIGNED_ZERO) return false;
+    }
+    return true;
   }
 
   py::dict arrays_;

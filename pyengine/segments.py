@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import exact_sparse
@@ -54,9 +53,6 @@ def flaw(arrays: Mapping[str, NDArray[Any]], n_rows: int) -> str | None:
     kernels = exact_sparse.native()
     if kernels is None or not arrays:
         return None
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return f"postings of finite {name}"
     try:
         kernels.Postings(0, n_rows, **arrays)
     except (TypeError, ValueError) as error:

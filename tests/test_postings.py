@@ -82,3 +82,18 @@ def test_terms_that_no_row_has() -> None:
     assert check(rows, 0, 3, np.array([0, 4])) == set()
     assert check(rows, 1, 2) == set()
     assert len(check(rows, 0, 3, np.array([0, 3]))) == 1
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("scale", [-1.0, 0.0, np.nan, np.inf]), ("residual", [-1e-45, np.nan, np.inf]), ("zero", [1, 127, 255]),
+])  # fmt: skip
+def test_scales_by_which_sums_would_overflow_are_refused(name: str, values: list[float]) -> None:
+    kernels = exact_sparse.native()
+    assert kernels is not None
+    arrays = exact_sparse.build(TermRows.of(skewed(300, "signed")), 0, 300).arrays
+    kernels.Postings(0, 300, **arrays)
+    for value in values:
+        damaged = arrays[name].copy()
+        damaged[len(damaged) // 2] = value
+        with pytest.raises(ValueError, match="must have scales above 0 and residuals from 0 on, both finite, and zero"):
+            kernels.Postings(0, 300, **(arrays | {name: damaged}))

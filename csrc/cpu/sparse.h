@@ -62,6 +62,8 @@ constexpr int64_t DENSE_SHARE = 3;  // a term of one document in so many has a c
 constexpr int64_t LEAST_COLUMN = WINDOW / 16;  // and of so many: a column takes a whole window, however few documents it is of
 constexpr int64_t LONG_LIST = 16;   // postings per window from which a list says where each window begins
 
+constexpr int SIGNED_ZERO = 128;    // the level of no weight, for terms with negative weights
+
 enum class PostingKind : uint8_t { rare, list, column };
 
 // The inverted form of rows first .. first + count - 1: for each of T terms that occur, its documents with quantised
@@ -77,7 +79,7 @@ struct Postings {
   const int32_t* terms = nullptr;      // [T] rising, or equal
   const float* scale = nullptr;        // [T]
   const float* residual = nullptr;     // [T]
-  const uint8_t* zero = nullptr;       // [T] 0 or 128
+  const uint8_t* zero = nullptr;       // [T] 0 or SIGNED_ZERO
   const uint8_t* kinds = nullptr;      // [T] PostingKind
   const int64_t* place = nullptr;      // [T]
   const int32_t* counts = nullptr;     // [T] documents

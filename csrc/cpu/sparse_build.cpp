@@ -11,8 +11,7 @@ namespace pyengine {
 namespace {
 
 constexpr int LEVELS = 255;         // of weights that are never negative: 1 .. 255
-constexpr int SIGNED_LEVELS = 127;  // of others, around 128
-constexpr int SIGNED_ZERO = 128;
+constexpr int SIGNED_LEVELS = 127;  // of others, around SIGNED_ZERO
 constexpr int LEAST_LEVEL = 1;      // of a weight: 0 may stand for none
 constexpr int64_t SOON = 16;        // entries whose term's record is fetched while others are placed; the half, whose postings' place is
 constexpr int64_t SAMPLE = 4096;        // rows from which caps are taken

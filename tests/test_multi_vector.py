@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import tempfile
 import threading
 import tracemalloc
@@ -96,6 +97,9 @@ class Life(RuleBasedStateMachine):
         self.index = MultiVectorIndex(D, *kind)
         self.ids: list[int] = []
         self.next = 0
+
+    def teardown(self) -> None:
+        shutil.rmtree(getattr(self, "folder", ""), ignore_errors=True)
 
     @rule(count=st.integers(0, 12))
     def add(self, count: int) -> None:

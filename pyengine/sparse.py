@@ -44,8 +44,9 @@ def sparse_topk(
     ----------
     queries, docs : SparseRows, scipy sparse matrix, torch sparse COO or CSR tensor, or list of dicts {term id: weight}
         Q queries and N documents over one vocabulary, as many terms on both sides. What is not float32 is rounded to it
-        once, weights of one term in one row are summed, zeros are dropped, and weights may be negative. Dicts may hold
-        any term ids that the other side can have.
+        once, weights of one term in one row are summed, zeros are dropped, and weights may be negative. In boolean
+        matrices and tensors (binary codes) True is a weight of 1. Dicts may hold any term ids that the other side can
+        have.
     bias : real [N]
         Added to the score of each document in float64, before the one rounding to float32.
     precision : "exact" or "fast"

@@ -72,9 +72,9 @@ def _check_width(width: int, n_terms: int | None, name: str) -> None:
 def _of_scipy(matrix: Any, n_terms: int, name: str) -> SparseRows:
     """COO is put into rows here, since scipy would sum its duplicates in their own dtype."""
     if matrix.format == "coo":
-        return _of_pairs(matrix.row, matrix.col, matrix.data, matrix.shape[0], n_terms, name)
+        return _of_pairs(matrix.row, matrix.col, _ones(matrix.data), matrix.shape[0], n_terms, name)
     rows = matrix.tocsr()
-    return build(rows.indptr, rows.indices, rows.data, n_terms, name)
+    return build(rows.indptr, rows.indices, _ones(rows.data), n_terms, name)
 
 
 def _of_torch(tensor: Any, n_terms: int, name: str) -> SparseRows:
@@ -84,11 +84,16 @@ def _of_torch(tensor: Any, n_terms: int, name: str) -> SparseRows:
     if layout == "torch.sparse_csr":
         parts = tensor.crow_indices(), tensor.col_indices(), tensor.values()
         indptr, terms, weights = (checks.host_array(part, name) for part in parts)
-        return build(indptr, terms, weights, n_terms, name)
+        return build(indptr, terms, _ones(weights), n_terms, name)
     if layout != "torch.sparse_coo":
         raise TypeError(f"{name} must be {FORMS}; got a tensor of layout {layout}")
     (rows, terms), weights = checks.host_array(tensor._indices(), name), checks.host_array(tensor._values(), name)
-    return _of_pairs(rows, terms, weights, tensor.shape[0], n_terms, name)
+    return _of_pairs(rows, terms, _ones(weights), tensor.shape[0], n_terms, name)
+
+
+def _ones(weights: NDArray[Any]) -> NDArray[Any]:
+    """Of a boolean matrix, which is a binary code, True is a weight of 1."""
+    return weights.view(np.uint8) if weights.dtype == np.bool_ else weights
 
 
 def _of_pairs(rows: Any, terms: Any, weights: Any, n_rows: int, n_terms: int, name: str) -> SparseRows:

@@ -154,7 +154,11 @@ class SparseIndex(Index[SparseStore]):
         num_threads: int | None = None,
     ) -> Ranges:
         """Every document that reaches the threshold; arguments and errors as for `search`, the result as for
-        `pyengine.range_search`."""
+        `pyengine.range_search`.
+
+        Scores of documents without shared terms are 0 (and their bias), so that a query without terms has every
+        document in range of a threshold of 0 or below, and without a bias none of one above.
+        """
         filters = FilterArguments(allow=allow, deny=deny, exclude=exclude, threshold=ranges.required(threshold))
         problem = self._problem(queries, ALL, mask=mask, filters=filters, bias=bias, num_threads=num_threads)
         return ranges.run(problem, self._backend(backend), like=queries)

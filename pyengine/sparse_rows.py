@@ -66,8 +66,8 @@ class SparseRows:
     @classmethod
     def of(cls, value: Any, n_terms: int | None = None, name: str = "rows") -> SparseRows:
         """From SparseRows, a scipy sparse matrix or array [n, V], a torch sparse COO or CSR tensor [n, V], or a list of
-        n dicts {term id: weight}. ``n_terms`` is what V must be; dicts without it have as many as their largest id
-        asks for."""
+        n dicts {term id: weight}. In boolean matrices and tensors True is a weight of 1. ``n_terms`` is what V must be;
+        dicts without it have as many as their largest id asks for."""
         from pyengine.sparse_forms import rows_of
 
         return rows_of(value, n_terms, name)

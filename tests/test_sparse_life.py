@@ -122,6 +122,15 @@ def test_what_is_in_range_is_all_that_reaches_the_threshold() -> None:
         assert np.diff(found.offsets).tolist() == real.sum(axis=1).tolist()
 
 
+def test_a_query_without_terms_has_all_documents_in_range_or_none() -> None:
+    index, empty = made(), SparseRows([0, 0], [], [], V)
+    for threshold in (0.0, -1.0):
+        found = index.range_search(empty, threshold)
+        assert (found.ids.tolist(), found.scores.any()) == (list(range(200)), False)
+    assert len(index.range_search(empty, 1e-45).ids) == 0
+    assert index.range_search(empty, 1.0, bias=np.where(np.arange(200) == 7, 1, 0)).ids.tolist() == [7]
+
+
 def test_paging_goes_on_and_on() -> None:
     index = made()
     whole, page, pages = index.search(QUERIES, 200), None, []

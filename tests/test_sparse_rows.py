@@ -140,6 +140,22 @@ def test_scipy(kind: str) -> None:
     same(SparseRows.of(matrix), SparseRows(INDPTR, INDICES, VALUES, 5))
 
 
+@pytest.mark.parametrize("kind", ["csr_matrix", "csc_array", "coo_array", "lil_array", "torch coo", "torch csr"])
+def test_boolean_matrices_are_binary_codes(kind: str) -> None:
+    if kind.startswith("torch"):
+        whole = pytest.importorskip("torch").tensor(DENSE != 0)
+        matrix = whole.to_sparse() if kind == "torch coo" else whole.to_sparse_csr()
+    else:
+        matrix = getattr(pytest.importorskip("scipy.sparse"), kind)(DENSE != 0)
+    same(SparseRows.of(matrix), SparseRows(INDPTR, INDICES, None, 5))
+
+
+def test_false_is_a_zero_and_truth_that_comes_twice_is_summed() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.coo_array(([True, False, True, True], ([1, 1, 0, 1], [2, 3, 0, 2])), shape=(2, 4))
+    same(SparseRows.of(matrix), SparseRows([0, 1, 2], [0, 2], [1, 2], 4))
+
+
 @pytest.mark.parametrize("kind", ["coo_array", "csr_array", "csc_array"])
 def test_duplicates_of_scipy_are_summed_here(kind: str) -> None:
     sparse = pytest.importorskip("scipy.sparse")

@@ -96,4 +96,4 @@ def test_scales_by_which_sums_would_overflow_are_refused(name: str, values: list
         damaged = arrays[name].copy()
         damaged[len(damaged) // 2] = value
         with pytest.raises(ValueError, match="must have scales above 0 and residuals from 0 on, both finite, and zero"):
-            kernels.Postings(0, 300, **(arrays | {name: damaged}))
+            kernels.Postings(0, 300, **{**arrays, name: damaged})

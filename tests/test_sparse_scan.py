@@ -133,6 +133,36 @@ def test_what_is_left_out_stays_below_its_bound(
         check(queries, docs, k, may, **options)
 
 
+def bordering(n: int) -> SparseRows:
+    """Rows of a few terms: one in all rows, one in every 40th, and one in the rows where windows begin and end."""
+    rows = np.arange(n)
+    starts = np.arange(0, n, WINDOW)
+    ends = np.unique([*starts, *(starts[1:] - 1), n - 1])
+    owner = np.concatenate([rows, rows[::40], ends])
+    terms = np.repeat([0, 1, 2], [n, len(rows[::40]), len(ends)])
+    values = 1 + owner % 61 / 64  # many ties
+    order = np.argsort(owner, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner))])
+    return SparseRows(indptr, terms[order], values[order], 3)
+
+
+@pytest.mark.parametrize("n", [65_535, 65_536, 65_537])
+@pytest.mark.usefixtures("isa")
+def test_where_numbers_of_sixteen_bits_end(n: int) -> None:
+    rows = bordering(n)
+    queries = SparseRows([0, 3, 4, 5, 6, 8], [0, 1, 2, 2, 1, 0, 1, 2], [1, 1, 1, 1, 1, -1, -1, 2], 3)
+    index = pe.SparseIndex(3)
+    index.add(rows)
+    (postings,) = index._contents.store.postings
+    assert (postings.count, postings.arrays["kinds"].tolist()) == (n, [COLUMN, LIST, RARE])
+    held, without_ties = SparseDocuments(TermRows.of(rows), (postings,), cache={}), queries.part(slice(4))
+    check(without_ties, held, 10, np.ones(n, bool))  # of the last one more tie, at 0, than a scan keeps
+    for k in (1, 10, 1000):
+        want = spec.topk(queries, rows, k)
+        conformance.same(index.search(queries, k), want, "an index")
+        conformance.same(pe.sparse_topk(queries, rows, k, backend="cpu"), want, "sparse_topk")
+
+
 def spanning(n: int, n_terms: int) -> tuple[SparseRows, SparseRows]:
     """A query of all terms, and n documents: 40 of them have all terms, too, the last of which is the best."""
     rng, best = np.random.default_rng(4), np.arange(n - 40, n)

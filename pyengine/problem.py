@@ -100,6 +100,37 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class PlainCorpus(Corpus):
+    """N documents in host memory, ``rows``, which were checked when they were made and have no cheaper form."""
+
+    rows: Any
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def codes(self) -> None:
+        return None
+
+    @property
+    def checked(self) -> bool:
+        return True
+
+    @property
+    def device(self) -> None:
+        return None
+
+    def check_finite(self) -> None:
+        """They are."""
+
+    def without_loose_codes(self: C) -> C:
+        return self
+
+    def trusting_loose_codes(self: C) -> C:
+        return self
+
+
+@dataclass(frozen=True)
 class Codes:
     """int8 codes of unit vectors: d/|d| ~ scale * (code - 128), off by at most ``residual`` in Euclidean norm.
 

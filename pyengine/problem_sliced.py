@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pyengine.problem import Codes, Corpus, Problem
-from pyengine.rows import Rows
+from pyengine.problem import PlainCorpus, Problem
 from pyengine.sliced_rows import SlicedRows
 from pyengine.types import I64
 
 
 @dataclass(frozen=True)
-class SlicedDocuments(Corpus):
+class SlicedDocuments(PlainCorpus):
     """N documents; what is derived from them is kept with ``rows``."""
 
     rows: SlicedRows
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @property
     def dim(self) -> int:
@@ -27,27 +23,6 @@ class SlicedDocuments(Corpus):
     @property
     def store(self) -> str:
         return "float32"
-
-    @property
-    def codes(self) -> Codes | Rows | None:
-        return None
-
-    @property
-    def checked(self) -> bool:
-        return True
-
-    @property
-    def device(self) -> Any:
-        return None
-
-    def check_finite(self) -> None:
-        """`SlicedRows` were checked when they were made."""
-
-    def without_loose_codes(self) -> SlicedDocuments:
-        return self
-
-    def trusting_loose_codes(self) -> SlicedDocuments:
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine.problem import Codes, Corpus, Problem
+from pyengine.problem import PlainCorpus, Problem
 from pyengine.ragged import taken
-from pyengine.rows import Rows
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32, I64
 
@@ -72,15 +71,12 @@ class Postings:
 
 
 @dataclass(frozen=True)
-class SparseDocuments(Corpus):
+class SparseDocuments(PlainCorpus):
     """N documents of term weights. ``postings`` are inverted forms of ranges of ``rows``, rising and apart; documents
     that none covers are found by their rows."""
 
     rows: TermRows
     postings: tuple[Postings, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @property
     def n_terms(self) -> int:
@@ -89,27 +85,6 @@ class SparseDocuments(Corpus):
     @property
     def store(self) -> str:
         return str(self.rows.values.dtype.name)
-
-    @property
-    def codes(self) -> Codes | Rows | None:
-        return None
-
-    @property
-    def checked(self) -> bool:
-        return True
-
-    @property
-    def device(self) -> Any:
-        return None
-
-    def check_finite(self) -> None:
-        """`SparseRows` were checked when they were made."""
-
-    def without_loose_codes(self) -> SparseDocuments:
-        return self
-
-    def trusting_loose_codes(self) -> SparseDocuments:
-        return self
 
     def sparse_rows(self) -> SparseRows:
         """All rows, decoded."""

@@ -92,27 +92,20 @@ def select(rank: F32, ids: I64, k: int) -> tuple[F32, I64]:
     return top_rank, top_ids
 
 
-def ranking(
-    query: F32,
-    docs: F32,
-    metric: str = "cosine",
-    *,
-    mask: Bool | None = None,
-    bias: F64 | None = None,
-    dims: int | None = None,
-    ids: I64 | None = None,
-) -> tuple[F32, I64]:
-    """Every document that one query [D] may get, best first: rank scores float32 [M] and rows int64 [M]."""
-    n_docs = len(docs)
-    rank = np.empty(n_docs, np.float32)
+def all_ranks(query: F32, docs: F32, metric: str = "cosine", bias: F64 | None = None, dims: int | None = None) -> F32:
+    """float32 [N]: the rank score of every document for one query [D]."""
+    rank = np.empty(len(docs), np.float32)
     block = max(1, BLOCK_ELEMENTS // max(1, len(query)))
-    for start in range(0, n_docs, block):
+    for start in range(0, len(docs), block):
         part = slice(start, start + block)
         score = scores(query[None], docs[part], metric, None if bias is None else bias[part], dims)[0]
         rank[part] = rank_score(score, metric)
-    order = np.lexsort((np.arange(n_docs) if ids is None else ids, -rank))
-    order = order if mask is None else order[mask[order]]
-    return rank[order], order
+    return rank
+
+
+def best_first(rank: F32, ids: I64) -> I64:
+    """The rows of one query's rank scores [N], the best first, ties by smaller id."""
+    return np.lexsort((ids, -rank))
 
 
 def permitted(
@@ -145,6 +138,26 @@ def topk(
     k: int,
     metric: str = "cosine",
     *,
+    bias: F64 | None = None,
+    dims: int | None = None,
+    ids: I64 | None = None,
+    **filters: Any,
+) -> TopK:
+    """Exact top-k by the specification. ``bias`` float64 [N] is added to the score, ``dims`` scores a prefix, ``ids``
+    int64 [N] replace row numbers, and ``filters`` are those of `first_k`."""
+    ranks = (all_ranks(query, docs, metric, bias, dims) for query in queries)
+    sign = -1.0 if metric == "l2" else 1.0
+    found = first_k(ranks, (len(queries), len(docs)), k, ids, sign, **filters)
+    return found._replace(scores=rank_score(found.scores, metric))
+
+
+def first_k(
+    ranks: Iterable[F32],
+    shape: tuple[int, int],
+    k: int,
+    ids: I64 | None = None,
+    sign: float = 1.0,
+    *,
     mask: Bool | None = None,
     allow: I64 | None = None,
     deny: I64 | None = None,
@@ -153,41 +166,23 @@ def topk(
     per_group: int = 1,
     after: tuple[F32 | F64, I64] | None = None,
     threshold: float | F64 | None = None,
-    bias: F64 | None = None,
-    dims: int | None = None,
-    ids: I64 | None = None,
 ) -> TopK:
-    """Exact top-k by the specification. ``mask`` bool [N] or [Q, N] says which documents may be returned (so do the
-    ids of `permitted`), ``bias`` float64 [N] is added to the score, ``dims`` scores a prefix, ``ids`` int64 [N] replace
-    row numbers.
+    """The k best documents of each query, with their rank scores, of which ``ranks`` gives [N] for one query after
+    another, Q in all: ``shape`` is Q and N. ``sign`` makes scores of rank scores. -inf is never returned.
 
-    Of what is permitted, best first: at most ``per_group`` of each label in ``groups`` [N]; then what comes ``after``
-    a score and an id (nothing comes after a pad); then what reaches the ``threshold``; then the first k.
+    ``mask`` bool [N] or [Q, N] says which documents may be returned, and so do the ids of `permitted`. Of what is
+    permitted, best first: at most ``per_group`` of each label in ``groups`` [N]; then what comes ``after`` a score and
+    an id (nothing comes after a pad); then what reaches the ``threshold``; then the first k.
     """
-    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
-    may = permitted(len(queries), ids, mask, allow, deny, exclude)
-    ranked = (ranking(query, docs, metric, mask=own, bias=bias, dims=dims, ids=ids) for query, own in zip(queries, may))
-    sign = -1.0 if metric == "l2" else 1.0
-    found = first_k(ranked, len(queries), k, ids, sign, groups, per_group, after, threshold)
-    return found._replace(scores=rank_score(found.scores, metric))
-
-
-def first_k(
-    ranked: Iterable[tuple[F32, I64]],
-    n_queries: int,
-    k: int,
-    ids: I64,
-    sign: float,
-    groups: I64 | None = None,
-    per_group: int = 1,
-    after: tuple[F32 | F64, I64] | None = None,
-    threshold: float | F64 | None = None,
-) -> TopK:
-    """The first k that the filters of `topk` leave, with their rank scores, of what each query may get: ``ranked``
-    gives rank scores float32 [M] and rows int64 [M], best first. ``sign`` makes scores of rank scores."""
+    n_queries, n_docs = shape
+    ids = np.arange(n_docs, dtype=np.int64) if ids is None else ids
+    may = permitted(n_queries, ids, mask, allow, deny, exclude)
     top_rank = np.full((n_queries, k), -np.inf, np.float32)
     top_ids = np.full((n_queries, k), -1, np.int64)
-    for q, (rank, rows) in enumerate(ranked):
+    for q, every in enumerate(ranks):
+        order = best_first(every, ids)
+        rows = order[may[q, order] & (every[order] > -np.inf)]
+        rank = every[rows]
         keep = np.ones(len(rows), bool) if groups is None else first_of_groups(groups[rows], per_group)
         if after is not None:
             mark, mark_id = sign * after[0][q], after[1][q]
@@ -223,7 +218,7 @@ def rank_of(
     may = permitted(len(queries), ids, **permits)
     ranks = np.ones((len(queries), math.prod(targets.shape[1:])), np.int64)
     for q, own in enumerate(targets.reshape(ranks.shape)):
-        rows = ranking(queries[q], docs, metric, bias=bias, dims=dims, ids=ids)[1]
+        rows = best_first(all_ranks(queries[q], docs, metric, bias, dims), ids)
         for t, target in enumerate(own):
             before = rows[: np.flatnonzero(ids[rows] == target)[0]]
             ranks[q, t] += np.count_nonzero(may[q, before])

@@ -24,14 +24,13 @@ against every document; a document without tokens scores -inf against all other 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pyengine import reference, reference_softmax
 from pyengine.ragged import Ragged
-from pyengine.types import F32, F64, I64, Bool, TopK
+from pyengine.types import F32, F64, I64, TopK
 
 MAXIMA = ("sum", "mean", "symmetric")
 REDUCTIONS = (*MAXIMA, "softmax", "pooled", "aligned")
@@ -145,22 +144,19 @@ def topk(
     docs: Ragged,
     k: int,
     *,
-    mask: Bool | None = None,
-    allow: I64 | None = None,
-    deny: I64 | None = None,
-    exclude: Sequence[I64] | None = None,
-    groups: I64 | None = None,
-    per_group: int = 1,
-    after: tuple[F32 | F64, I64] | None = None,
-    threshold: float | F64 | None = None,
+    reduce: str = "sum",
+    normalize: bool = False,
+    query_weights: F32 | None = None,
+    doc_weights: F32 | None = None,
+    temperature: float | None = None,
+    bias: F64 | None = None,
     ids: I64 | None = None,
-    **options: Any,
+    **filters: Any,
 ) -> TopK:
-    """Exact top-k of the `scores` with their options; the filters are those of `reference.topk`. Documents that score
-    -inf are never returned."""
-    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
-    matrix = scores(queries, docs, **options)
-    may = reference.permitted(len(queries), ids, mask, allow, deny, exclude) & (matrix > -np.inf)
-    rankings = (np.lexsort((ids, -row)) for row in matrix)
-    ranked = ((matrix[q][rows], rows) for q, order in enumerate(rankings) for rows in [order[may[q][order]]])
-    return reference.first_k(ranked, len(queries), k, ids, 1.0, groups, per_group, after, threshold)
+    """Exact top-k of the `scores`. ``ids`` int64 [N] replace row numbers; ``filters`` are those of `reference.first_k`.
+    Documents that score -inf are never returned."""
+    matrix = scores(
+        queries, docs, reduce=reduce, normalize=normalize, query_weights=query_weights, doc_weights=doc_weights,
+        temperature=temperature, bias=bias,
+    )  # fmt: skip
+    return reference.first_k(matrix, (len(queries), len(docs)), k, ids, **filters)

@@ -8,13 +8,13 @@ whole is rounded to float32 once (`reference.round_score`). So it is the score o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pyengine import reference
 from pyengine.sliced_rows import SlicedRows
-from pyengine.types import F32, F64, I64, U8, Bool, TopK
+from pyengine.types import F32, F64, I64, U8, TopK
 
 
 def gated_sum(queries: F32, query_slices: U8, docs: F32, doc_slices: U8) -> F64:
@@ -41,25 +41,7 @@ def scores(queries: SlicedRows, docs: SlicedRows, bias: F64 | None = None) -> F3
 
 
 def topk(
-    queries: SlicedRows,
-    docs: SlicedRows,
-    k: int,
-    *,
-    mask: Bool | None = None,
-    allow: I64 | None = None,
-    deny: I64 | None = None,
-    exclude: Sequence[I64] | None = None,
-    groups: I64 | None = None,
-    per_group: int = 1,
-    after: tuple[F32 | F64, I64] | None = None,
-    threshold: float | F64 | None = None,
-    ids: I64 | None = None,
-    bias: F64 | None = None,
+    queries: SlicedRows, docs: SlicedRows, k: int, *, ids: I64 | None = None, bias: F64 | None = None, **filters: Any
 ) -> TopK:
-    """Exact top-k of the `scores`; the filters are those of `reference.topk`."""
-    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
-    matrix = scores(queries, docs, bias)
-    may = reference.permitted(len(queries), ids, mask, allow, deny, exclude)
-    orders = (np.lexsort((ids, -row)) for row in matrix)
-    ranked = ((matrix[q][rows], rows) for q, order in enumerate(orders) for rows in [order[may[q][order]]])
-    return reference.first_k(ranked, len(queries), k, ids, 1.0, groups, per_group, after, threshold)
+    """Exact top-k of the `scores`. ``ids`` int64 [N] replace row numbers; ``filters``: see `reference.first_k`."""
+    return reference.first_k(scores(queries, docs, bias), (len(queries), len(docs)), k, ids, **filters)

@@ -10,13 +10,13 @@ order of their ids, and come before those of negative scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pyengine import reference
 from pyengine.sparse_rows import SparseRows
-from pyengine.types import F32, F64, I64, Bool, TopK
+from pyengine.types import F32, F64, I64, TopK
 
 
 def shared(queries: SparseRows, owner: I64, docs: SparseRows) -> tuple[I64, F64]:
@@ -62,31 +62,8 @@ def contributions(query: SparseRows, doc: SparseRows) -> tuple[I64, F32]:
 
 
 def topk(
-    queries: SparseRows,
-    docs: SparseRows,
-    k: int,
-    *,
-    mask: Bool | None = None,
-    allow: I64 | None = None,
-    deny: I64 | None = None,
-    exclude: Sequence[I64] | None = None,
-    groups: I64 | None = None,
-    per_group: int = 1,
-    after: tuple[F32 | F64, I64] | None = None,
-    threshold: float | F64 | None = None,
-    ids: I64 | None = None,
-    bias: F64 | None = None,
+    queries: SparseRows, docs: SparseRows, k: int, *, ids: I64 | None = None, bias: F64 | None = None, **filters: Any
 ) -> TopK:
-    """Exact top-k of the `scores`; the filters are those of `reference.topk`."""
-    ids = np.arange(len(docs), dtype=np.int64) if ids is None else ids
-    may = reference.permitted(len(queries), ids, mask, allow, deny, exclude)
-    ranked = (_ranking(queries.part(slice(q, q + 1)), docs, bias, ids, own) for q, own in enumerate(may))
-    return reference.first_k(ranked, len(queries), k, ids, 1.0, groups, per_group, after, threshold)
-
-
-def _ranking(query: SparseRows, docs: SparseRows, bias: F64 | None, ids: I64, may: Bool) -> tuple[F32, I64]:
-    """Every document that one query may get, best first: scores float32 [M] and rows int64 [M]."""
-    score = scores(query, docs, bias)[0]
-    order = np.lexsort((ids, -score))
-    order = order[may[order]]
-    return score[order], order
+    """Exact top-k of the `scores`. ``ids`` int64 [N] replace row numbers; ``filters``: see `reference.first_k`."""
+    ranks = (scores(queries.part(slice(q, q + 1)), docs, bias)[0] for q in range(len(queries)))
+    return reference.first_k(ranks, (len(queries), len(docs)), k, ids, **filters)

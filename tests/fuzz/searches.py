@@ -86,7 +86,8 @@ class Search:
     def specified(self) -> Any:
         """The answer, by `pyengine.reference`."""
         function = getattr(reference, self.name)
-        names = {**inspect.signature(reference.topk).parameters, **inspect.signature(function).parameters}
+        known = (reference.topk, reference.first_k, function)
+        names = {name for each in known for name in inspect.signature(each).parameters}
         options = {name: argument.truth for name, argument in self.extra.items() if name in names}
         corpus = self.corpus
         return function(self.queries.truth, corpus.rows, self.asked.truth, corpus.metric, ids=corpus.ids, **options)

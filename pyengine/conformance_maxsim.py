@@ -11,23 +11,18 @@ import numpy as np
 
 from pyengine import maxsim_request
 from pyengine.conformance_cases import FILTERS, OPTIONS, K, documents, stores
+from pyengine.conformance_values import Rng, Values, all_magnitudes, normal, one_spike, scaled, some_rows
 from pyengine.filters import FilterArguments
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.ragged import Ragged
 from pyengine.types import F32
 
-Rng = np.random.Generator
 Lengths = Callable[[Rng], tuple[list[int], list[int]]]  # of the queries and of the documents
-Values = Callable[[Rng, tuple[int, int]], Any]  # token vectors of a shape
 
 
 def _lengths(rng: Rng, n_docs: int = 150, longest: int = 12) -> tuple[list[int], list[int]]:
     """Queries of 0, 1 and more tokens, documents likewise."""
     return [5, 1, 0, 17], [0, 1, *rng.integers(0, longest + 1, n_docs - 2).tolist()]
-
-
-def _normal(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape)
 
 
 def _clustered(rng: Rng, shape: tuple[int, int]) -> Any:
@@ -36,52 +31,34 @@ def _clustered(rng: Rng, shape: tuple[int, int]) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _scaled(scale: float) -> Values:
-    return lambda rng, shape: scale * rng.uniform(-1, 1, shape)
-
-
-def _some_zeros(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape) * (rng.random((shape[0], 1)) < 0.3)
-
-
-def _one_spike(rng: Rng, shape: tuple[int, int]) -> Any:
-    rows = rng.standard_normal(shape)
-    rows[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] *= 1000
-    return rows
-
-
-def _all_magnitudes(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-37, 37, (shape[0], 1))
-
-
 # Name: dimensions, token vectors of the queries and of the documents, lengths.
 CORPORA: dict[str, tuple[int, Values, Lengths]] = {
-    "random": (24, _normal, _lengths),
+    "random": (24, normal, _lengths),
     "clustered": (128, _clustered, lambda rng: _lengths(rng, 300)),
     "ties": (5, lambda rng, shape: rng.integers(-1, 2, shape), _lengths),
-    "odd1": (1, _normal, _lengths),
-    "odd7": (7, _normal, _lengths),
-    "odd96": (96, _normal, _lengths),
-    "wide768": (768, _normal, lambda rng: _lengths(rng, 40)),
-    "one_token": (16, _normal, lambda rng: ([1, 1, 1], [1] * 200)),
-    "long": (32, _normal, lambda rng: ([3, 40], [1500, 1, 0, 700, 2])),
-    "many": (8, _normal, lambda rng: ([4, 2], rng.integers(0, 4, 3000).tolist())),
+    "odd1": (1, normal, _lengths),
+    "odd7": (7, normal, _lengths),
+    "odd96": (96, normal, _lengths),
+    "wide768": (768, normal, lambda rng: _lengths(rng, 40)),
+    "one_token": (16, normal, lambda rng: ([1, 1, 1], [1] * 200)),
+    "long": (32, normal, lambda rng: ([3, 40], [1500, 1, 0, 700, 2])),
+    "many": (8, normal, lambda rng: ([4, 2], rng.integers(0, 4, 3000).tolist())),
     "equal": (9, lambda rng, shape: np.ones(shape), _lengths),
     "opposed": (6, lambda rng, shape: np.abs(rng.standard_normal(shape)), _lengths),
-    "zeros": (17, _some_zeros, _lengths),
-    "only_zeros": (5, _scaled(0.0), _lengths),
+    "zeros": (17, some_rows, _lengths),
+    "only_zeros": (5, scaled(0.0), _lengths),
     "offset": (33, lambda rng, shape: 1000 + rng.standard_normal(shape), _lengths),
-    "one_spike": (64, _one_spike, _lengths),
-    "all_magnitudes": (20, _all_magnitudes, _lengths),
-    "huge": (12, _scaled(3.4e38), _lengths),
-    "tiny": (12, _scaled(1e-38), _lengths),
-    "subnormal": (12, _scaled(3e-44), _lengths),
-    "empty_documents": (4, _normal, lambda rng: ([2, 0], [0] * 9)),
-    "empty_queries": (4, _normal, lambda rng: ([0, 0], [0, 3, 1])),
-    "no_documents": (4, _normal, lambda rng: ([2, 0], [])),
-    "no_queries": (4, _normal, lambda rng: ([], [2, 0, 3])),
-    "frames": (24, _normal, lambda rng: ([1, 0, 1], rng.integers(0, 12, 90).tolist())),
-    "slots": (24, _some_zeros, lambda rng: ([5, 0, 5], (5 * rng.integers(0, 2, 90)).tolist())),
+    "one_spike": (64, one_spike, _lengths),
+    "all_magnitudes": (20, all_magnitudes, _lengths),
+    "huge": (12, scaled(3.4e38), _lengths),
+    "tiny": (12, scaled(1e-38), _lengths),
+    "subnormal": (12, scaled(3e-44), _lengths),
+    "empty_documents": (4, normal, lambda rng: ([2, 0], [0] * 9)),
+    "empty_queries": (4, normal, lambda rng: ([0, 0], [0, 3, 1])),
+    "no_documents": (4, normal, lambda rng: ([2, 0], [])),
+    "no_queries": (4, normal, lambda rng: ([], [2, 0, 3])),
+    "frames": (24, normal, lambda rng: ([1, 0, 1], rng.integers(0, 12, 90).tolist())),
+    "slots": (24, some_rows, lambda rng: ([5, 0, 5], (5 * rng.integers(0, 2, 90)).tolist())),
 }
 SCORINGS = ("dot", "cosine", "mean", "weighted", "symmetric", "weighted_symmetric", "softmax")
 OF_SOME_LENGTHS = [  # corpora, and a scoring that takes no others

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +10,10 @@ import numpy as np
 
 from pyengine import sliced
 from pyengine.conformance_cases import FILTERS, OPTIONS, K
+from pyengine.conformance_values import Rng, Values, all_magnitudes, normal, one_spike, scaled, some_rows
 from pyengine.filters import FilterArguments
 from pyengine.problem_sliced import SlicedDocuments, SlicedProblem
 from pyengine.sliced_rows import SlicedRows
-
-Rng = np.random.Generator
-Values = Callable[[Rng, tuple[int, int]], Any]  # weights of a shape
 
 
 def _lexical(rng: Rng, shape: tuple[int, int]) -> Any:
@@ -24,55 +21,33 @@ def _lexical(rng: Rng, shape: tuple[int, int]) -> Any:
     return np.log1p(np.maximum(0, rng.standard_normal(shape)))
 
 
-def _normal(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape)
-
-
-def _scaled(scale: float) -> Values:
-    return lambda rng, shape: scale * rng.uniform(-1, 1, shape)
-
-
-def _some_rows(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape) * (rng.random((shape[0], 1)) < 0.3)
-
-
-def _one_spike(rng: Rng, shape: tuple[int, int]) -> Any:
-    rows = rng.standard_normal(shape)
-    rows[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] *= 1000
-    return rows
-
-
-def _all_magnitudes(rng: Rng, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-37, 37, (shape[0], 1))
-
-
 # Name: queries, documents, slices, how many indices there are, weights.
 CORPORA: dict[str, tuple[int, int, int, int, Values]] = {
     "lexical": (6, 611, 96, 6, _lexical),
-    "random": (5, 400, 24, 3, _normal),
+    "random": (5, 400, 24, 3, normal),
     "many": (2, 5003, 12, 4, _lexical),
     "batch": (37, 300, 64, 5, _lexical),
-    "signed_batch": (35, 300, 65, 5, _normal),
+    "signed_batch": (35, 300, 65, 5, normal),
     "ties": (7, 300, 9, 2, lambda rng, shape: rng.integers(-1, 2, shape)),
-    "odd1": (5, 257, 1, 3, _normal),
-    "odd63": (5, 257, 63, 3, _normal),
+    "odd1": (5, 257, 1, 3, normal),
+    "odd63": (5, 257, 63, 3, normal),
     "odd127": (17, 129, 127, 256, _lexical),
-    "odd129": (5, 129, 129, 2, _normal),
+    "odd129": (5, 129, 129, 2, normal),
     "wide768": (9, 65, 768, 40, _lexical),
-    "dense": (4, 200, 40, 1, _normal),
+    "dense": (4, 200, 40, 1, normal),
     "nothing_shared": (4, 200, 5, 256, _lexical),
-    "zeros": (5, 200, 17, 2, _some_rows),
-    "only_zeros": (3, 50, 5, 2, _scaled(0.0)),
+    "zeros": (5, 200, 17, 2, some_rows),
+    "only_zeros": (3, 50, 5, 2, scaled(0.0)),
     "negative": (3, 200, 20, 2, lambda rng, shape: -_lexical(rng, shape)),
     "equal": (3, 250, 40, 1, lambda rng, shape: np.ones(shape)),
-    "one_spike": (5, 300, 64, 2, _one_spike),
-    "all_magnitudes": (6, 300, 20, 2, _all_magnitudes),
-    "huge": (4, 300, 24, 2, _scaled(3.4e38)),
-    "tiny": (4, 300, 24, 2, _scaled(1e-38)),
-    "subnormal": (4, 300, 24, 2, _scaled(3e-44)),
-    "one_document": (3, 1, 12, 2, _normal),
-    "no_documents": (3, 0, 12, 2, _normal),
-    "no_queries": (0, 30, 12, 2, _normal),
+    "one_spike": (5, 300, 64, 2, one_spike),
+    "all_magnitudes": (6, 300, 20, 2, all_magnitudes),
+    "huge": (4, 300, 24, 2, scaled(3.4e38)),
+    "tiny": (4, 300, 24, 2, scaled(1e-38)),
+    "subnormal": (4, 300, 24, 2, scaled(3e-44)),
+    "one_document": (3, 1, 12, 2, normal),
+    "no_documents": (3, 0, 12, 2, normal),
+    "no_queries": (0, 30, 12, 2, normal),
 }
 WITH_EVERY_OPTION = ("lexical", "ties")
 

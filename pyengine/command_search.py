@@ -9,19 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pyengine import command_parts as parts
 from pyengine import text_search
-from pyengine.command_parts import (
-    Backend,
-    Metric,
-    Output,
-    Store,
-    Threads,
-    console,
-    find,
-    read_ids,
-    read_vectors,
-    write,
-)
 from pyengine.evaluate import Document
 from pyengine.fuse import fuse
 from pyengine.types import F32, TopK
@@ -93,12 +82,12 @@ def search(
     vectors: Vectors = None,
     model: Model = None,
     language: Annotated[str, typer.Option(help="Of the stemmer; none leaves words as they are.")] = "english",
-    metric: Metric = "cosine",
-    backend: Backend = "auto",
-    store: Store = "int8",
-    threads: Threads = None,
+    metric: parts.Metric = "cosine",
+    backend: parts.Backend = "auto",
+    store: parts.Store = "int8",
+    threads: parts.Threads = None,
     ids: Names = None,
-    output: Output = None,
+    output: parts.Output = None,
 ) -> None:
     """The k best documents of each query, printed or written: of vectors, or of texts."""
     modes = [name for name, wanted in (("--sparse", sparse), ("--dense", dense), ("--hybrid", hybrid)) if wanted]
@@ -111,7 +100,7 @@ def search(
     else:
         found = of_vectors(docs, queries, modes, ids, options)
     if output is not None:
-        write(output, found.result, found.doc_ids, found.query_ids, found.scores)
+        parts.write(output, found.result, found.doc_ids, found.query_ids, found.scores)
     else:
         show(found)
 
@@ -124,8 +113,8 @@ def of_vectors(docs: Path, queries: str, modes: list[str], ids: Path | None, opt
         raise ValueError(f"{for_texts[0]} must come with texts, in a folder or a .jsonl file; got {docs}")
     if not Path(queries).is_file():
         raise FileNotFoundError(f"{queries} is missing: vectors of documents need a .npy file of vectors of queries")
-    vectors, asked = read_vectors(docs), read_vectors(Path(queries))
-    doc_ids, query_ids = read_ids(ids, len(vectors), len(asked))
+    vectors, asked = parts.read_vectors(docs), parts.read_vectors(Path(queries))
+    doc_ids, query_ids = parts.read_ids(ids, len(vectors), len(asked))
     result = dense_search(vectors, asked, options.k, options)
     return Found(result, doc_ids, query_ids, [""] * len(doc_ids), [""] * len(query_ids), options.metric)
 
@@ -162,14 +151,14 @@ def text_vectors(docs: dict[str, Document], questions: dict[str, str], options: 
 
 
 def vectors_of(path: Path, n_texts: int, kind: str) -> F32:
-    rows = read_vectors(path)
+    rows = parts.read_vectors(path)
     if len(rows) != n_texts:
         raise ValueError(f"{path} must have a row for each of the {n_texts} {kind}; got {len(rows)}")
     return rows
 
 
 def dense_search(vectors: F32, asked: F32, k: int, options: Options) -> TopK:
-    return find(vectors, asked, k, options.metric, options.backend, options.store, options.threads)
+    return parts.find(vectors, asked, k, options.metric, options.backend, options.store, options.threads)
 
 
 def lexical_search(docs: dict[str, Document], questions: dict[str, str], k: int, options: Options) -> TopK:
@@ -190,9 +179,9 @@ def show(found: Found) -> None:
             if row >= 0:
                 text = [Text(shortened(found.texts[row]), "dim")] if with_texts else []
                 table.add_row(str(place), Text(found.doc_ids[row]), *text, f"{score:.6g}")
-        console.print(table)
+        parts.console.print(table)
     if len(found.query_ids) > SHOWN:
-        console.print(f"The first {SHOWN} of {len(found.query_ids)} queries; --output keeps them all.")
+        parts.console.print(f"The first {SHOWN} of {len(found.query_ids)} queries; --output keeps them all.")
 
 
 def shortened(text: str) -> str:

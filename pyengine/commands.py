@@ -10,21 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 import pyengine
+from pyengine import command_parts as parts
 from pyengine import command_search, evaluate
 from pyengine import demo as demonstration
 from pyengine.__main__ import facts
-from pyengine.command_parts import (
-    Backend,
-    Metric,
-    Output,
-    Store,
-    Threads,
-    console,
-    find,
-    read_ids,
-    read_vectors,
-    write,
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +26,7 @@ Queries = Annotated[Path, typer.Argument(help="Query vectors, .npy [Q, D].", exi
 
 def show_version(wanted: bool) -> None:
     if wanted:
-        console.print(pyengine.__version__)
+        parts.console.print(pyengine.__version__)
         raise typer.Exit
 
 
@@ -56,11 +45,11 @@ def info() -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in facts().items():
         table.add_row(name, Text(value))
-    console.print(table)
+    parts.console.print(table)
     backends = Table("backend", "state", title="Backends", title_justify="left")
     for status in pyengine.backends():
         backends.add_row(status.name, Text(status.reason or "available", "yellow" if status.reason else "green"))
-    console.print(backends)
+    parts.console.print(backends)
 
 
 @app.command()
@@ -70,7 +59,7 @@ def demo(
     ] = demonstration.PICTURE,
 ) -> None:
     """Search SciFact's abstracts by dense vectors, token by token and by words, on every backend; compare the bits."""
-    if not demonstration.run(console, heatmap):
+    if not demonstration.run(parts.console, heatmap):
         raise typer.Exit(1)
 
 
@@ -88,23 +77,23 @@ def evaluation(
     ],
     split: Annotated[str, typer.Option(help="Which judgements: qrels/SPLIT.tsv.")] = "test",
     k: Annotated[int, typer.Option(help="Results per query.", min=100)] = 100,
-    metric: Metric = "cosine",
-    backend: Backend = "auto",
-    store: Store = "int8",
-    threads: Threads = None,
-    output: Output = None,
+    metric: parts.Metric = "cosine",
+    backend: parts.Backend = "auto",
+    store: parts.Store = "int8",
+    threads: parts.Threads = None,
+    output: parts.Output = None,
 ) -> None:
     """nDCG@10, Recall@100 and MRR@10 of a search, over all judged queries."""
     evaluate.require()
     qrels = evaluate.load_qrels(folder, split)
-    vectors, asked = read_vectors(docs), read_vectors(queries)
-    doc_ids, query_ids = read_ids(ids, len(vectors), len(asked), both=True)
+    vectors, asked = parts.read_vectors(docs), parts.read_vectors(queries)
+    doc_ids, query_ids = parts.read_ids(ids, len(vectors), len(asked), both=True)
     searched = len(qrels.keys() & set(query_ids))
     if searched == 0:
         raise ValueError(f"none of the query ids in {ids} is judged in the split {split!r} of {folder}")
-    result = find(vectors, asked, k, metric, backend, store, threads)
+    result = parts.find(vectors, asked, k, metric, backend, store, threads)
     if output is not None:
-        write(output, result, doc_ids, query_ids, metric)
+        parts.write(output, result, doc_ids, query_ids, metric)
     for name, value in evaluate.metrics(result, doc_ids, query_ids, qrels).items():
-        console.print(f"{name:11} {value:.4f}")
-    console.print(f"{searched} of {len(qrels)} judged queries were searched.")
+        parts.console.print(f"{name:11} {value:.4f}")
+    parts.console.print(f"{searched} of {len(qrels)} judged queries were searched.")

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,27 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import DenseIndex, MultiVectorIndex, conformance, conformance_cases, exact, storage
+from pyengine import (
+    DenseIndex,
+    MultiVectorIndex,
+    SparseIndex,
+    conformance,
+    conformance_cases,
+    exact,
+    sparse_store,
+    storage,
+)
 from pyengine.types import F32
+from tests.sparse_model import V, drawn
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison", "small_segments")]
 D = 8
 RNG = np.random.default_rng(5)
 DOCS: F32 = RNG.standard_normal((40, D)).astype(np.float32)
 QUERIES: F32 = RNG.standard_normal((3, D)).astype(np.float32)
 TOKENS: list[F32] = [RNG.standard_normal((length, D)).astype(np.float32) for length in [0, 1, 5, 2, 30, 1, 0, 3] * 5]
+TERMS = [dict(zip(terms.tolist(), weights.tolist())) for terms, weights in drawn(40)]
+ASKED = [{term: 1.0} for term in range(V)]  # the answers are the weights
 FIXTURES = Path(__file__).parent / "fixtures"
 IDS = [[23, 24, 27, 18], [11, 13, 20, 18]]  # of the fixtures' answer
 SCORE_BITS = [[1116733440, 1115160576, 1114112000, 1111752704], [1122238464, 1121452032, 1118175232, 1117519872]]
@@ -44,6 +55,10 @@ class Kind:
     empty: Callable[[], Any]
     docs: Any  # 40 of them
     queries: Any
+
+    @property
+    def family(self) -> str:
+        return self.name.partition("-")[0]
 
     def made(self, first: int = 0) -> Any:
         """38 documents."""
@@ -62,13 +77,18 @@ def tokens(codec: str, originals: str | None = "ram") -> Kind:
     return Kind(f"tokens-{codec}-{originals}", partial(MultiVectorIndex, D, codec, originals), TOKENS, QUERIES[None])
 
 
-KINDS = [dense(store) for store in conformance_cases.stores() if store != "matrix"]
-ON_DISK: list[Kind] = []
+def sparse(weights: str, originals: str = "ram") -> Kind:
+    return Kind(f"sparse-{weights}-{originals}", partial(SparseIndex, V, weights, originals), TERMS, ASKED)
+
+
+DENSE = [dense(store) for store in conformance_cases.stores() if store != "matrix"]
+KINDS = [*DENSE, *map(sparse, sparse_store.WEIGHTS)]
+ON_DISK = [sparse("uint8", "disk")]
 if exact.native() is not None:
     KINDS += [tokens("float32"), tokens("int8"), tokens("residual2", None), tokens("residual1")]
     ON_DISK += [dense("int8", "disk"), tokens("int8", "disk"), tokens("residual2", "disk")]
-KILLED = [dense(STORES[-1]), *(each for each in KINDS if each.name == "tokens-int8-ram")]
-DENSE = [each for each in KINDS if each.name.startswith("dense")]
+OTHERS = [each for each in KINDS if each.name in ("tokens-int8-ram", "sparse-uint8-ram")]
+KILLED = [dense(STORES[-1]), *OTHERS]
 some = partial(pytest.mark.parametrize, "kind", ids=lambda kind: kind.name)
 kinds = some(KINDS)
 
@@ -139,7 +159,7 @@ def test_originals_on_disk_are_saved_and_mapped(kind: Kind, mmap: bool, tmp_path
     index.add(kind.docs)
     index.save(tmp_path)
     loaded = pe.load(tmp_path, mmap, directory=tmp_path)
-    rows = loaded._contents.store.arrays["rows"].view
+    rows = loaded._contents.store.arrays["values" if kind.family == "sparse" else "rows"].view
     assert rows.flags.writeable == (kind not in ON_DISK and not mmap)
     same(kind, loaded, index)
     loaded.add(kind.docs)
@@ -154,8 +174,8 @@ def test_originals_on_disk_are_saved_and_mapped(kind: Kind, mmap: bool, tmp_path
 def test_an_npy_file_is_what_numpy_reads(folder: Path) -> None:
     for path in files(folder):
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            assert storage._header(array.dtype, array.shape) == path.read_bytes()[: -array.nbytes]
+            array, raw = np.load(path, allow_pickle=False), path.read_bytes()
+            assert storage._header(array.dtype, array.shape) == raw[: len(raw) - array.nbytes]
 
 
 @mapped
@@ -273,8 +293,8 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(kind: Kind, tmp_path: Path) 
 def test_a_truncated_or_longer_file_is_refused(folder: Path, mmap: bool) -> None:
     for path in files(folder):
         whole = path.read_bytes()
-        lengths = {0, 1, 50, 127, 128, 129, len(whole) // 2, len(whole) - 1} - {len(whole)}
-        for content in [*(whole[:length] for length in lengths), whole + b"\0"]:
+        lengths = {0, 1, 50, 127, 128, 129, len(whole) // 2, len(whole) - 1}
+        for content in [*(whole[:length] for length in lengths if length < len(whole)), whole + b"\0"]:
             path.write_bytes(content)
             with pytest.raises(ValueError, match=path.name):
                 pe.load(folder, mmap)
@@ -393,14 +413,38 @@ BAD_OF_TOKENS: dict[str, tuple[Callable[[Manifest], object], str]] = {
 }
 
 
+def posting(**changed: Any) -> Callable[[Manifest], object]:
+    """The same for the first array of the postings."""
+    return lambda content: entry(min(name for name in content["arrays"] if name.startswith("postings_")), **changed)(
+        content
+    )
+
+
+BAD_OF_TERMS: dict[str, tuple[Callable[[Manifest], object], str]] = {
+    "no terms": (lambda content: content.update(n_terms=0), "index that this pyengine knows; got n_terms"),
+    "more terms": (lambda content: content.update(n_terms=1 << 20), "must describe array 'terms'"),
+    "other weights": (lambda content: content.update(weights="float16"), "must list the arrays ids, terms, values"),
+    "unknown weights": (lambda content: content.update(weights="int4"), "index that this pyengine knows; got weights"),
+    "fewer entries": (lambda content: content.update(entries=3), "must describe array 'terms'"),
+    "no entries": (lambda content: content.pop("entries"), "must give entries as an integer of 0 or more; got None"),
+    "fewer rows": (lambda content: content.update(documents=37), "must describe array 'ids'"),
+    "no step": (lambda content: content["arrays"].pop("step"), "must list the arrays ids, terms, values"),
+    "odd postings": (lambda content: content["arrays"].update(postings_x=3), "must name a file of its data"),
+    "objects": (posting(dtype="|O"), "must list the arrays ids, terms, values"),
+    "enormous": (posting(shape=[1 << 39]), "must describe array 'postings_|is not whole"),
+    "no shape": (posting(shape=[-1]), "must list the arrays ids"),
+}
+BAD_OF = {"dense": BAD_MANIFESTS, "tokens": BAD_OF_TOKENS, "sparse": BAD_OF_TERMS}
+
+
 @mapped
 @pytest.mark.parametrize(
     ("kind", "case"),
-    [*product(DENSE, BAD_MANIFESTS), *product(KILLED[1:], BAD_OF_TOKENS)],
+    [(kind, case) for kind in [*DENSE, *OTHERS] for case in BAD_OF[kind.family]],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_a_manifest_made_by_hand_is_refused(folder: Path, kind: Kind, case: str, mmap: bool) -> None:
-    change, says = (BAD_MANIFESTS if kind in DENSE else BAD_OF_TOKENS)[case]
+    change, says = BAD_OF[kind.family][case]
     rewrite(folder, change)
     with pytest.raises(ValueError, match=says) as caught:
         pe.load(folder, mmap)
@@ -423,16 +467,35 @@ BAD_OFFSETS: dict[str, tuple[str, np.ndarray, str]] = {
     "offsets from 1": ("offsets", np.maximum(1, OFFSETS), "offsets that rise from 0 to its"),
     "offsets that end early": ("offsets", np.minimum(OFFSETS[-1] - 1, OFFSETS), "offsets that rise from 0 to its"),
 }
+BAD_TERMS: dict[str, tuple[str, Any, str]] = {
+    "offsets that fall": ("offsets", (7, 99), "offsets that rise from 0 to its"),
+    "a low of NaN": ("low", (7, np.nan), "'low' of finite numbers"),
+}
+BAD_POSTINGS: dict[str, tuple[str, Any, str]] = {
+    "a scale of 0": ("postings_scale", (0, 0), "postings of its 38 rows .*must have scales above 0"),
+    "an infinite scale": ("postings_scale", (0, np.inf), "postings of its 38 rows .*must have scales above 0"),
+    "a residual below 0": ("postings_residual", (0, -1), "postings of its 38 rows .*must have scales above 0"),
+    "a zero of 7": ("postings_zero", (0, 7), "postings of its 38 rows .*must have scales above 0"),
+}
+BAD_VALUES = {
+    "dense": BAD_ARRAYS,
+    "tokens": BAD_OFFSETS,
+    "sparse": BAD_TERMS | (BAD_POSTINGS if exact.native() is not None else {}),
+}
 
 
 @mapped
 @pytest.mark.parametrize(
     ("kind", "case"),
-    [*product(DENSE, BAD_ARRAYS), *product(KILLED[1:], BAD_OFFSETS)],
+    [(kind, case) for kind in [*DENSE, *OTHERS] for case in BAD_VALUES[kind.family]],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_values_that_no_index_saves_are_refused(folder: Path, kind: Kind, case: str, mmap: bool) -> None:
-    name, values, says = (BAD_ARRAYS | BAD_OFFSETS)[case]
+    name, values, says = BAD_VALUES[kind.family][case]
+    if isinstance(values, tuple):  # a place, and what is put there
+        (path,) = folder.rglob(f"{name}.npy")
+        (place, value), values = values, np.load(path)
+        values[place] = value
     rewrite(folder, lambda content: None, {name: values})
     with pytest.raises(ValueError, match=says):
         pe.load(folder, mmap)
@@ -442,7 +505,7 @@ def test_values_that_no_index_saves_are_refused(folder: Path, kind: Kind, case: 
 @pytest.mark.parametrize("what", ["a link", "a linked folder", "a pipe", "a folder", "nothing"])
 @some(KILLED)
 def test_only_files_of_the_folder_are_opened(folder: Path, tmp_path: Path, mmap: bool, what: str) -> None:
-    path = next(path for path in files(folder) if path.name == "norms.npy")
+    path = next(path for path in files(folder) if path.name == "ids.npy")
     if what == "a linked folder":
         shutil.move(path.parent, tmp_path / "elsewhere")
         path.parent.symlink_to(tmp_path / "elsewhere")

@@ -19,7 +19,7 @@ SNOWBALL = """
     these they this those through to too under until up very was we were what when where which while who whom why with
     would you your yours yourself yourselves
 """
-# Both lists less single letters, which are no words here, and contractions, which leave none.
+# Both lists less single letters, which are no words here, and contractions, of which texts give the parts.
 ENGLISH = frozenset(LUCENE.split()) | frozenset(SNOWBALL.split())
 
 
@@ -39,10 +39,11 @@ class Analyzer:
     """
 
     def __init__(self, language: str | None = "english", stop_words: Iterable[str] | None = None) -> None:
-        given = [*(ENGLISH if language == "english" else ())] if stop_words is None else stop_words
-        if isinstance(given, str) or not all(isinstance(word, str) for word in given):
+        given = (ENGLISH if language == "english" else ()) if stop_words is None else stop_words
+        words = None if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+        if words is None or not all(isinstance(word, str) for word in words):
             raise TypeError(f"stop_words must be a list of words; got {given!r}")
-        self.stop_words = frozenset(word.lower() for word in given)
+        self.stop_words = frozenset(word.lower() for word in words)
         self._stem = None if language is None else _stemmer(language)
 
     def __call__(self, text: str) -> list[str]:

@@ -33,7 +33,8 @@ def test_other_languages() -> None:
 def test_words_as_they_are_need_no_stemmer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Stemmer", None)
     assert pe.Analyzer(None)("The Foxes, a fox") == ["the", "foxes", "fox"]
-    assert pe.Analyzer(None, ["the"])("The Foxes, a fox") == ["foxes", "fox"]
+    for stop_words in (["the"], {"THE": 1}, iter(["the"])):
+        assert pe.Analyzer(None, stop_words)("The Foxes, a fox") == ["foxes", "fox"]
     with pytest.raises(ImportError, match=re.escape("PyStemmer: pip install 'pyengine-search[text]'")):
         pe.Analyzer()
 
@@ -43,6 +44,7 @@ def test_words_as_they_are_need_no_stemmer(monkeypatch: pytest.MonkeyPatch) -> N
     [
         (lambda: pe.Analyzer(None)(7), "text must be a str; got a int"),  # type: ignore[arg-type]
         (lambda: pe.Analyzer(None, "the"), "stop_words must be a list of words; got 'the'"),
+        (lambda: pe.Analyzer(None, 7), "stop_words must be a list of words; got 7"),  # type: ignore[arg-type]
         (lambda: pe.Analyzer(None, [1]), "stop_words must be a list of words; got [1]"),  # type: ignore[list-item]
     ],
 )

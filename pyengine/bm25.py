@@ -84,7 +84,7 @@ class BM25:
 
     def queries(self, queries: Any) -> SparseRows:
         """The rows of queries, in any of the forms of a corpus: idf times count, rounded to float32. Terms that no
-        document has are left out."""
+        document has are left out; sparse rows must have as many terms as the documents."""
         counts, _ = counted(queries, "queries", self.vocabulary, self.docs.n_terms)
         return SparseRows(counts.indptr, counts.indices, counts.values * self.idf[counts.indices], counts.n_terms)
 

@@ -51,7 +51,8 @@ def sparse_topk(
         Added to the score of each document in float64, before the one rounding to float32.
     precision : "exact" or "fast"
         ``fast`` returns what the proposer ranked, with its own scores, not certified: of quantised weights for ``cpu``,
-        of float64 sums for the other backends. With filters there may be fewer than k results.
+        of float64 sums for the other backends. There may be fewer than k results: with filters, or where more documents
+        tie at the k-th place than a scan keeps.
     k, mask, allow, deny, exclude, groups, per_group, after, threshold, backend, num_threads : as for `pyengine.topk`
 
     Returns

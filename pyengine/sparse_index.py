@@ -53,8 +53,8 @@ class SparseIndex(Index[SparseStore]):
         a step and a low per row and 256 codes from its smallest weight (or 0) to its largest. Scores are exact for
         these.
     originals : "ram" or "disk"
-        Where terms and weights of the rows are: in memory, or in files of which a search reads the candidates only.
-        The inverted forms that it reads first are in memory.
+        Where terms and weights of the rows are: in memory, or in files, of which a search by ``cpu`` reads the
+        candidates, and the few rows that were not inverted yet. The inverted forms that it reads first are in memory.
     backend : "auto" or a name of `pyengine.backends`
     directory : path of a folder
         Where those files take space, by default with the temporary files. They have no names and go with the index.

@@ -57,7 +57,8 @@ class RowArrays {
             Optional<uint16_t> short_step, Optional<uint16_t> centroid, Optional<float> centroids)
       : data_(std::move(data)), step_(std::move(step)), short_step_(std::move(short_step)),
         centroid_(std::move(centroid)), centroids_(std::move(centroids)), dim_(dim) {
-    require(data_.ndim() == 2 && dim >= 1 && (data_.flags() & py::array::c_style), "rows must have shape [N, ...], C-contiguous");
+    require(data_.ndim() == 2 && dim >= 1 && (data_.flags() & py::array::c_style),
+            "rows must have shape [N, ...], C-contiguous");
     const int64_t padded = (dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
     if (kind == "float32") set<float>(RowKind::float32, dim);
     else if (kind == "float16") set<uint16_t>(RowKind::float16, dim);
@@ -76,7 +77,8 @@ class RowArrays {
     rows_.short_step = vector(short_step_, residual, "short_step must have shape [N], for residuals only");
     rows_.centroid = vector(centroid_, residual, "centroid must have shape [N], for residuals only");
     require(residual == centroids_.has_value() &&
-                (!residual || (centroids_->ndim() == 2 && centroids_->shape(1) == dim && (n() == 0 || centroids_->shape(0) > 0))),
+                (!residual || (centroids_->ndim() == 2 && centroids_->shape(1) == dim &&
+                               (n() == 0 || centroids_->shape(0) > 0))),
             "centroids must have shape [C, D], for residuals only");
     if (!residual) return;
     rows_.centroids = centroids_->data(), rows_.n_centroids = centroids_->shape(0), rows_.width = dim;
@@ -89,7 +91,8 @@ class RowArrays {
  private:
   template <class T>
   void set(RowKind kind, int64_t width) {
-    require(py::isinstance<Array<T>>(data_) && data_.shape(1) == width, "rows must have the dtype and the width of their kind");
+    require(py::isinstance<Array<T>>(data_) && data_.shape(1) == width,
+            "rows must have the dtype and the width of their kind");
     rows_.kind = kind;
     rows_.data = static_cast<const uint8_t*>(data_.data());
     rows_.stride = static_cast<size_t>(width) * sizeof(T);

@@ -25,10 +25,11 @@ Metric metric_of(const std::string& name) {
 class CorpusArrays {
  public:
   CorpusArrays(const RowArrays& rows, int dims, const std::string& metric, Optional<uint8_t> codes, int code_planes,
-               Optional<float> scale, Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms, double largest_norm,
-               Optional<uint8_t> mask, Optional<double> bias, Optional<uint8_t> slices)
+               Optional<float> scale, Optional<float> residual, Optional<double> norms, Optional<double> prefix_norms,
+               double largest_norm, Optional<uint8_t> mask, Optional<double> bias, Optional<uint8_t> slices)
       : rows_(rows), codes_(std::move(codes)), scale_(std::move(scale)), residual_(std::move(residual)),
-        norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)), bias_(std::move(bias)), slices_(std::move(slices)) {
+        norms_(std::move(norms)), prefix_norms_(std::move(prefix_norms)), mask_(std::move(mask)),
+        bias_(std::move(bias)), slices_(std::move(slices)) {
     corpus_.n = rows_.n();
     corpus_.dim = rows_.dim();
     corpus_.dims = dims;
@@ -44,7 +45,8 @@ class CorpusArrays {
     if (codes_) {
       const int64_t padded = (corpus_.dim + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
       require(code_planes >= 0 && code_planes <= MAX_PLANES && codes_->ndim() == 2 && codes_->shape(0) == corpus_.n &&
-                  codes_->shape(1) == (code_planes ? code_planes * padded / 8 : padded) && scale_ && residual_ && norms_,
+                  codes_->shape(1) == (code_planes ? code_planes * padded / 8 : padded) && scale_ && residual_ &&
+                  norms_,
               "codes must have shape [N, D padded to 64], as bytes or bit planes, with scale, residual and norms");
       require(prefix_norms_ || dims == corpus_.dim, "codes of a prefix need prefix_norms");
       corpus_.codes = codes_->data();
@@ -59,7 +61,8 @@ class CorpusArrays {
       corpus_.slice_stride = slices_->shape(1);
     }
     if (mask_) {
-      require(mask_->ndim() == 2 && mask_->shape(1) == (corpus_.n + 7) / 8, "mask must have shape [1 or Q, ceil(N / 8)]");
+      require(mask_->ndim() == 2 && mask_->shape(1) == (corpus_.n + 7) / 8,
+              "mask must have shape [1 or Q, ceil(N / 8)]");
       corpus_.mask = mask_->data();
       corpus_.mask_stride = mask_->shape(0) == 1 ? 0 : mask_->shape(1);
     }
@@ -69,9 +72,11 @@ class CorpusArrays {
 
   Queries queries(const Array<float>& rows, const Optional<uint8_t>& slices = {}) const {
     require(rows.ndim() == 2 && rows.shape(1) == corpus_.dim, "queries must have shape [Q, D]");
-    require(!mask_ || mask_->shape(0) == 1 || mask_->shape(0) == rows.shape(0), "mask must have one row, or one per query");
+    require(!mask_ || mask_->shape(0) == 1 || mask_->shape(0) == rows.shape(0),
+            "mask must have one row, or one per query");
     require(slices.has_value() == slices_.has_value() &&
-                (!slices || (slices->ndim() == 2 && slices->shape(0) == rows.shape(0) && slices->shape(1) == padded_dim())),
+                (!slices || (slices->ndim() == 2 && slices->shape(0) == rows.shape(0) &&
+                             slices->shape(1) == padded_dim())),
             "query_slices must have shape [Q, D padded to 64], where the documents have slices");
     return {rows.data(), rows.shape(0), slices ? slices->data() : nullptr};
   }
@@ -138,7 +143,8 @@ py::tuple pack_rows(const Array<float>& rows, int planes, int threads) {
     parallel_for((n + CHUNK - 1) / CHUNK, threads, check_signals, [&](int64_t chunk, int) {
       for (int64_t row = chunk * CHUNK; row < std::min(n, (chunk + 1) * CHUNK); ++row) {
         PlaneCode code;
-        if (!pack_planes(source + row * dim, dim, planes, stride, out + row * planes * stride, &code)) throw NonFiniteRow(row);
+        const bool finite = pack_planes(source + row * dim, dim, planes, stride, out + row * planes * stride, &code);
+        if (!finite) throw NonFiniteRow(row);
         steps[row] = code.step, scales[row] = code.scale, residuals[row] = code.residual;
       }
     });
@@ -146,17 +152,18 @@ py::tuple pack_rows(const Array<float>& rows, int planes, int threads) {
   return py::make_tuple(bits, step, scale, residual);
 }
 
-void code_into(const Array<float>& rows, Optional<float> copy, Array<double> norms, Array<uint8_t> codes, Array<float> scale,
-               Array<float> residual, int threads) {
+void code_into(const Array<float>& rows, Optional<float> copy, Array<double> norms, Array<uint8_t> codes,
+               Array<float> scale, Array<float> residual, int threads) {
   require(rows.ndim() == 2 && rows.shape(1) > 0, "rows must have shape [n, D]");
   const int64_t n = rows.shape(0), padded = (rows.shape(1) + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
   const auto fits = [n](const py::array& array, int64_t width) {
     return array.shape(0) == n && (width ? array.ndim() == 2 && array.shape(1) == width : array.ndim() == 1);
   };
-  require(fits(norms, 0) && fits(scale, 0) && fits(residual, 0) && fits(codes, padded) && (!copy || fits(*copy, rows.shape(1))),
+  require(fits(norms, 0) && fits(scale, 0) && fits(residual, 0) && fits(codes, padded) &&
+          (!copy || fits(*copy, rows.shape(1))),
           "what is written must have shapes [n], and [n, D] (for codes, D padded to 64)");
-  const CodedRows out{copy ? copy->mutable_data() : nullptr, norms.mutable_data(), codes.mutable_data(), scale.mutable_data(),
-                      residual.mutable_data()};
+  const CodedRows out{copy ? copy->mutable_data() : nullptr, norms.mutable_data(), codes.mutable_data(),
+                      scale.mutable_data(), residual.mutable_data()};
   const float* source = rows.data();
   py::gil_scoped_release release;
   code_rows(source, n, static_cast<int>(rows.shape(1)), out, threads, check_signals);
@@ -181,9 +188,9 @@ Array<float> decode_rows(const RowArrays& rows) {
 }
 
 py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, int tile, int sample,
-                       int64_t sample_rank, int64_t width, int query_block, int row_queries, double deviations, int threads,
-                       const Optional<double>& floor, const Optional<double>& ceiling, const Optional<int32_t>& listed,
-                       const Optional<uint8_t>& query_slices) {
+                       int64_t sample_rank, int64_t width, int query_block, int row_queries, double deviations,
+                       int threads, const Optional<double>& floor, const Optional<double>& ceiling,
+                       const Optional<int32_t>& listed, const Optional<uint8_t>& query_slices) {
   Queries queries = corpus.queries(query_rows, query_slices);
   require((!floor || floor->size() == queries.n) && (!ceiling || ceiling->size() == queries.n),
           "floor and ceiling must have shape [Q]");
@@ -191,8 +198,8 @@ py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_row
   if (ceiling) queries.ceiling = ceiling->data();
   require(k >= 1 && tile >= 1 && sample >= 0 && width >= 4 * k && query_block >= 1 && row_queries >= 0 &&
               row_queries <= MAX_PANELS * PANEL && threads >= 1 && query_block % PANEL == 0 && deviations >= 0,
-          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most 32, "
-          "deviations not negative");
+          "k, tile and threads must be positive, width at least 4 k, query_block a multiple of 16, row_queries at most "
+          "32, deviations not negative");
   require(corpus.view().n < INT32_MAX, "at most 2^31 - 2 documents");
   Corpus scanned = corpus.view();
   if (listed) {
@@ -200,7 +207,8 @@ py::tuple propose_rows(const CorpusArrays& corpus, const Array<float>& query_row
     require(listed->ndim() == 1 && (listed->size() == 0 || (*least >= 0 && *most < scanned.n)), "listed must be rows");
     scanned.listed = listed->data(), scanned.n_listed = listed->size();
   }
-  require(sample <= scanned.considered() && (sample == 0 || sample_rank >= 1), "sample must be rows, sample_rank a place in it");
+  require(sample <= scanned.considered() && (sample == 0 || sample_rank >= 1),
+          "sample must be rows, sample_rank a place in it");
   CandidateLists found;
   {
     py::gil_scoped_release release;
@@ -250,8 +258,8 @@ py::tuple select_lists(const Array<float>& scores, const Array<int64_t>& rows, c
   return py::make_tuple(top_scores, top_ids);
 }
 
-py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k, const Optional<int64_t>& ids,
-                     int threads, const Optional<uint8_t>& query_slices) {
+py::tuple exact_rows(const CorpusArrays& corpus, const Array<float>& query_rows, int64_t k,
+                     const Optional<int64_t>& ids, int threads, const Optional<uint8_t>& query_slices) {
   const Queries queries = corpus.queries(query_rows, query_slices);
   require(k >= 1 && (!ids || ids->size() == corpus.view().n), "k must be positive, and ids have shape [N]");
   auto top_scores = output<float>({queries.n, k});
@@ -289,7 +297,8 @@ double peak_int8(int threads) {
   const KernelTable& table = kernels();
   std::atomic<int64_t> products{0};
   const auto start = std::chrono::steady_clock::now();
-  parallel_for(40 * threads, threads, check_signals, [&](int64_t, int) { products += table.multiply_in_registers(1 << 18); });
+  parallel_for(40 * threads, threads, check_signals,
+               [&](int64_t, int) { products += table.multiply_in_registers(1 << 18); });
   return 2.0 * static_cast<double>(products) / seconds_since(start);
 }
 
@@ -303,7 +312,8 @@ double read_bandwidth(int64_t n_bytes, int threads) {
   double best = 0;
   for (int round = 0; round < 5; ++round) {
     const auto start = std::chrono::steady_clock::now();
-    parallel_for(parts, threads, check_signals, [&](int64_t p, int) { seen += table.read_memory(memory.data() + p * PART, PART); });
+    parallel_for(parts, threads, check_signals,
+                 [&](int64_t p, int) { seen += table.read_memory(memory.data() + p * PART, PART); });
     best = std::max(best, static_cast<double>(parts * PART) / seconds_since(start));
   }
   return best;
@@ -337,35 +347,38 @@ PYBIND11_MODULE(_native, m) {
   py::class_<RowArrays>(m, "Rows")
       .def(py::init<py::array, const std::string&, int, int, Optional<float>, Optional<uint16_t>, Optional<uint16_t>,
                     Optional<float>>(),
-           py::arg("data"), py::arg("kind"), py::arg("dim"), py::arg("planes") = 0, py::arg("step").noconvert() = py::none(),
-           py::arg("short_step").noconvert() = py::none(), py::arg("centroid").noconvert() = py::none(),
-           py::arg("centroids").noconvert() = py::none());
+           py::arg("data"), py::arg("kind"), py::arg("dim"), py::arg("planes") = 0,
+           py::arg("step").noconvert() = py::none(), py::arg("short_step").noconvert() = py::none(),
+           py::arg("centroid").noconvert() = py::none(), py::arg("centroids").noconvert() = py::none());
 
   py::class_<CorpusArrays>(m, "Corpus")
       .def(py::init<const RowArrays&, int, const std::string&, Optional<uint8_t>, int, Optional<float>, Optional<float>,
-                    Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>, Optional<uint8_t>>(),
-           py::arg("rows"), py::arg("dims"), py::arg("metric"), py::kw_only(), py::arg("codes").noconvert() = py::none(),
-           py::arg("code_planes") = 0, py::arg("scale").noconvert() = py::none(),
-           py::arg("residual").noconvert() = py::none(), py::arg("norms").noconvert() = py::none(),
-           py::arg("prefix_norms").noconvert() = py::none(), py::arg("largest_norm") = 0.0,
-           py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),
-           py::arg("slices").noconvert() = py::none());
+                    Optional<double>, Optional<double>, double, Optional<uint8_t>, Optional<double>,
+                    Optional<uint8_t>>(),
+           py::arg("rows"), py::arg("dims"), py::arg("metric"), py::kw_only(),
+           py::arg("codes").noconvert() = py::none(), py::arg("code_planes") = 0,
+           py::arg("scale").noconvert() = py::none(), py::arg("residual").noconvert() = py::none(),
+           py::arg("norms").noconvert() = py::none(), py::arg("prefix_norms").noconvert() = py::none(),
+           py::arg("largest_norm") = 0.0, py::arg("mask").noconvert() = py::none(),
+           py::arg("bias").noconvert() = py::none(), py::arg("slices").noconvert() = py::none());
 
   m.def("quantize", &quantize_rows, py::arg("rows").noconvert(), py::arg("num_threads") = 1);
-  m.def("code_into", &code_into, py::arg("rows").noconvert(), py::kw_only(), py::arg("copy").noconvert(), py::arg("norms").noconvert(),
-        py::arg("codes").noconvert(), py::arg("scale").noconvert(), py::arg("residual").noconvert(), py::arg("num_threads") = 1);
+  m.def("code_into", &code_into, py::arg("rows").noconvert(), py::kw_only(), py::arg("copy").noconvert(),
+        py::arg("norms").noconvert(), py::arg("codes").noconvert(), py::arg("scale").noconvert(),
+        py::arg("residual").noconvert(), py::arg("num_threads") = 1);
   m.def("pack_planes", &pack_rows, py::arg("rows").noconvert(), py::arg("planes"), py::arg("num_threads") = 1);
   m.def("norms", &row_norms, py::arg("rows"), py::arg("dims"), py::arg("num_threads") = 1);
   m.def("decode", &decode_rows, py::arg("rows"));
   m.def("propose", &propose_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"), py::kw_only(),
-        py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"), py::arg("row_queries"),
-        py::arg("deviations"), py::arg("num_threads"), py::arg("floor").noconvert() = py::none(),
-        py::arg("ceiling").noconvert() = py::none(), py::arg("listed").noconvert() = py::none(),
-        py::arg("query_slices").noconvert() = py::none());
+        py::arg("tile"), py::arg("sample"), py::arg("sample_rank"), py::arg("width"), py::arg("query_block"),
+        py::arg("row_queries"), py::arg("deviations"), py::arg("num_threads"),
+        py::arg("floor").noconvert() = py::none(), py::arg("ceiling").noconvert() = py::none(),
+        py::arg("listed").noconvert() = py::none(), py::arg("query_slices").noconvert() = py::none());
   m.def("refine", &refine_lists, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("rows").noconvert(),
         py::arg("offsets").noconvert(), py::arg("num_threads"), py::arg("query_slices").noconvert() = py::none());
   m.def("select", &select_lists, py::arg("scores").noconvert(), py::arg("rows").noconvert(),
-        py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"), py::arg("ids").noconvert() = py::none());
+        py::arg("offsets").noconvert(), py::arg("k"), py::arg("smaller_is_better"),
+        py::arg("ids").noconvert() = py::none());
   m.def("exact_topk", &exact_rows, py::arg("corpus"), py::arg("queries").noconvert(), py::arg("k"),
         py::arg("ids").noconvert(), py::arg("num_threads"), py::arg("query_slices").noconvert() = py::none());
   bind_maxsim(m);

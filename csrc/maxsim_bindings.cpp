@@ -15,13 +15,14 @@ namespace {
 // Tokens with the arrays that they borrow from.
 class TokenArrays {
  public:
-  TokenArrays(const RowArrays& rows, Array<int64_t> offsets, Optional<double> norms, Optional<uint8_t> codes, int code_planes,
-              Optional<float> scale, Optional<float> residual)
+  TokenArrays(const RowArrays& rows, Array<int64_t> offsets, Optional<double> norms, Optional<uint8_t> codes,
+              int code_planes, Optional<float> scale, Optional<float> residual)
       : rows_(rows), offsets_(std::move(offsets)), norms_(std::move(norms)), codes_(std::move(codes)),
         scale_(std::move(scale)), residual_(std::move(residual)) {
     require(offsets_.ndim() == 1 && offsets_.size() >= 1, "offsets must have shape [n + 1]");
     const int64_t *first = offsets_.data(), *last = first + offsets_.size();
-    require(*first == 0 && last[-1] == rows_.n() && std::is_sorted(first, last), "offsets must rise from 0 to the number of tokens");
+    require(*first == 0 && last[-1] == rows_.n() && std::is_sorted(first, last),
+            "offsets must rise from 0 to the number of tokens");
     tokens_.n = offsets_.size() - 1;
     tokens_.dim = rows_.dim();
     tokens_.rows = rows_.view();
@@ -58,10 +59,12 @@ class TokenArrays {
 };
 
 Reduction reduction_of(const std::string& name) {
-  const std::map<std::string, Reduction> known{{"sum", Reduction::sum}, {"mean", Reduction::mean}, {"symmetric", Reduction::symmetric},
-                                               {"softmax", Reduction::softmax}, {"pooled", Reduction::pooled}, {"aligned", Reduction::aligned}};
+  const std::map<std::string, Reduction> known{{"sum", Reduction::sum}, {"mean", Reduction::mean},
+                                               {"symmetric", Reduction::symmetric}, {"softmax", Reduction::softmax},
+                                               {"pooled", Reduction::pooled}, {"aligned", Reduction::aligned}};
   const auto found = known.find(name);
-  require(found != known.end(), "reduce must be 'sum', 'mean', 'symmetric', 'softmax', 'pooled' or 'aligned'; got '" + name + "'");
+  require(found != known.end(),
+          "reduce must be 'sum', 'mean', 'symmetric', 'softmax', 'pooled' or 'aligned'; got '" + name + "'");
   return found->second;
 }
 
@@ -85,25 +88,31 @@ void require_in_range(const Array<int64_t>& sets, int64_t n, const char* message
   require(sets.ndim() == 1 && (sets.size() == 0 || (*least >= 0 && *most < n)), message);
 }
 
-py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_tokens, const Array<int64_t>& pair_queries,
-                      const Array<int64_t>& pair_docs, bool normalize, const std::string& reduce,
-                      const Optional<float>& query_weights, const Optional<float>& doc_weights,
-                      const Optional<double>& bias, bool argmax, const std::optional<double>& temperature, int threads) {
+py::tuple score_pairs(const TokenArrays& query_tokens, const TokenArrays& doc_tokens,
+                      const Array<int64_t>& pair_queries, const Array<int64_t>& pair_docs, bool normalize,
+                      const std::string& reduce, const Optional<float>& query_weights,
+                      const Optional<float>& doc_weights, const Optional<double>& bias, bool argmax,
+                      const std::optional<double>& temperature, int threads) {
   const Tokens &queries = query_tokens.view(), &docs = doc_tokens.view();
   const Reduction reduction = reduction_of(reduce);
   const bool symmetric = reduction == Reduction::symmetric;
-  require(queries.rows.kind == RowKind::float32 && queries.dim == docs.dim, "queries must be float32, with the documents' D");
+  require(queries.rows.kind == RowKind::float32 && queries.dim == docs.dim,
+          "queries must be float32, with the documents' D");
   require_in_range(pair_queries, queries.n, "pair_queries must be in 0 .. Q-1");
   require_in_range(pair_docs, docs.n, "pair_docs must be in 0 .. N-1");
-  require(pair_queries.size() == pair_docs.size() && threads >= 1, "pairs must have two equal columns, num_threads be positive");
+  require(pair_queries.size() == pair_docs.size() && threads >= 1,
+          "pairs must have two equal columns, num_threads be positive");
   require(symmetric ? query_weights.has_value() == doc_weights.has_value()
-                    : !doc_weights && (!query_weights || reduction == Reduction::sum || reduction == Reduction::aligned),
+                    : !doc_weights && (!query_weights || reduction == Reduction::sum ||
+                                       reduction == Reduction::aligned),
           "weights go with 'sum' and 'aligned' (the query's) and 'symmetric' (both)");
-  require((reduction == Reduction::softmax || reduction == Reduction::pooled) == temperature.has_value() && temperature.value_or(1) > 0,
+  require((reduction == Reduction::softmax || reduction == Reduction::pooled) == temperature.has_value() &&
+          temperature.value_or(1) > 0,
           "temperature must be above 0 with 'softmax' and 'pooled', and None otherwise");
   require(!argmax || !takes_all(reduction), "argmax goes with maxima");
-  const TokenPairs pairs{queries, docs, pair_queries.data(), pair_docs.data(), pair_docs.size(), normalize, reduction, temperature.value_or(0),
-                         vector_of(query_weights, queries.total(), "query_weights must have shape [Tq]"),
+  const TokenPairs pairs{queries, docs, pair_queries.data(), pair_docs.data(), pair_docs.size(), normalize, reduction,
+                         temperature.value_or(0), vector_of(query_weights, queries.total(),
+                                                            "query_weights must have shape [Tq]"),
                          vector_of(doc_weights, docs.total(), "doc_weights must have shape [Td]"),
                          vector_of(bias, docs.n, "bias must have shape [N]")};
   auto scores = output<float>({pairs.n});
@@ -139,12 +148,15 @@ py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const
   require(from.rows.kind == RowKind::float32 && to.rows.kind == RowKind::float32 && from.dim == to.dim,
           "choosers and chosen must be float32 of one dimension");
   const std::vector<int64_t> places = places_of(from, chooser_sets);
-  require(winners.ndim() == 1 && winners.size() == places.back(), "winners must have one entry for each chooser of each pair");
+  require(winners.ndim() == 1 && winners.size() == places.back(),
+          "winners must have one entry for each chooser of each pair");
   for (int64_t p = 0; p < factors.size(); ++p)
     for (int64_t at = places[p], count = to.count(chosen_sets.data()[p]); at < places[p + 1]; ++at)
-      require(winners.data()[at] >= -1 && winners.data()[at] < count, "winners must be tokens of the chosen set, or -1");
-  const Choices choices{factors.size(), chooser_sets.data(), chosen_sets.data(), winners.data(), places.data(), factors.data(),
-                        vector_of(weights, from.total(), "weights must have one entry for each chooser")};
+      require(winners.data()[at] >= -1 && winners.data()[at] < count,
+              "winners must be tokens of the chosen set, or -1");
+  const Choices choices{factors.size(), chooser_sets.data(), chosen_sets.data(), winners.data(), places.data(),
+                        factors.data(), vector_of(weights, from.total(),
+                                                  "weights must have one entry for each chooser")};
   const Tokens* sides[] = {&from, &to};
   const bool wanted[] = {wants_choosers, wants_chosen};
   Optional<float> gradients[2];
@@ -165,9 +177,9 @@ py::tuple backward(const TokenArrays& choosers, const TokenArrays& chosen, const
 
 py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, int64_t k, bool normalize,
                          const std::string& reduce, const Optional<float>& query_weights, const Optional<uint8_t>& mask,
-                         const Optional<double>& bias, const Optional<double>& floor, const Optional<double>& ceiling, int tile,
-                         int64_t share, int64_t sample, int64_t sample_rank, int64_t width, int64_t query_tokens,
-                         double deviations, int threads) {
+                         const Optional<double>& bias, const Optional<double>& floor, const Optional<double>& ceiling,
+                         int tile, int64_t share, int64_t sample, int64_t sample_rank, int64_t width,
+                         int64_t query_tokens, double deviations, int threads) {
   TokenSearch search;
   search.queries = queries.view(), search.docs = docs.view(), search.normalize = normalize;
   const int64_t n_queries = search.queries.n, n_docs = search.docs.n;
@@ -175,24 +187,28 @@ py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, in
           "queries must be float32, of the documents' dim");
   search.reduce = reduction_of(reduce);
   require(search.reduce == Reduction::sum || search.reduce == Reduction::mean, "reduce must be 'sum' or 'mean'");
-  search.query_weights = vector_of(query_weights, search.queries.total(), "query_weights must have one entry per query token");
+  search.query_weights = vector_of(query_weights, search.queries.total(),
+                                   "query_weights must have one entry per query token");
   search.bias = vector_of(bias, n_docs, "bias must have shape [N]");
   search.floor = vector_of(floor, n_queries, "floor must have shape [Q]");
   search.ceiling = vector_of(ceiling, n_queries, "ceiling must have shape [Q]");
   if (mask) {
-    require(mask->ndim() == 2 && mask->shape(1) == (n_docs + 7) / 8 && (mask->shape(0) == 1 || mask->shape(0) == n_queries),
+    require(mask->ndim() == 2 && mask->shape(1) == (n_docs + 7) / 8 &&
+            (mask->shape(0) == 1 || mask->shape(0) == n_queries),
             "mask must have shape [1 or Q, ceil(N / 8)]");
     search.mask = mask->data();
     search.mask_stride = mask->shape(0) == 1 ? 0 : mask->shape(1);
   }
   require(k >= 1 && tile >= 1 && share >= 1 && sample >= 0 && (sample == 0 || sample_rank >= 1) && width >= 4 * k &&
               query_tokens >= 1 && threads >= 1 && deviations >= 0,
-          "k, tile, share, sample_rank, query_tokens and threads must be positive, width at least 4 k, deviations not negative");
+          "k, tile, share, sample_rank, query_tokens and threads must be positive, width at least 4 k, deviations not "
+          "negative");
   require(n_docs < INT32_MAX, "at most 2^31 - 2 documents");
   CandidateLists found;
   {
     py::gil_scoped_release release;
-    found = propose_tokens(search, k, {tile, share, sample, sample_rank, width, query_tokens, deviations}, threads, check_signals);
+    found = propose_tokens(search, k, {tile, share, sample, sample_rank, width, query_tokens, deviations}, threads,
+                           check_signals);
   }
   return py::make_tuple(to_array(std::move(found.rows)), to_array(std::move(found.offsets)),
                         to_array(std::move(found.estimates)), to_array(std::move(found.dropped)),
@@ -203,10 +219,11 @@ py::tuple propose_maxsim(const TokenArrays& queries, const TokenArrays& docs, in
 
 void bind_maxsim(py::module_& m) {
   py::class_<TokenArrays>(m, "Tokens")
-      .def(py::init<const RowArrays&, Array<int64_t>, Optional<double>, Optional<uint8_t>, int, Optional<float>, Optional<float>>(),
-           py::arg("rows"), py::arg("offsets").noconvert(), py::kw_only(), py::arg("norms").noconvert() = py::none(),
-           py::arg("codes").noconvert() = py::none(), py::arg("code_planes") = 0,
-           py::arg("scale").noconvert() = py::none(), py::arg("residual").noconvert() = py::none());
+      .def(py::init<const RowArrays&, Array<int64_t>, Optional<double>, Optional<uint8_t>, int, Optional<float>,
+           Optional<float>>(), py::arg("rows"), py::arg("offsets").noconvert(), py::kw_only(),
+           py::arg("norms").noconvert() = py::none(), py::arg("codes").noconvert() = py::none(),
+           py::arg("code_planes") = 0, py::arg("scale").noconvert() = py::none(),
+           py::arg("residual").noconvert() = py::none());
 
   m.def("maxsim_pairs", &score_pairs, py::arg("queries"), py::arg("docs"), py::arg("pair_queries").noconvert(),
         py::arg("pair_docs").noconvert(), py::kw_only(), py::arg("normalize"), py::arg("reduce"),

@@ -19,16 +19,22 @@ const T* of_size(const Optional<T>& array, int64_t n, const char* message) {
 // TermRows with the arrays that they borrow from.
 class TermRowArrays {
  public:
-  TermRowArrays(Array<int64_t> offsets, py::array terms, py::array values, int64_t n_terms, Optional<float> low, Optional<float> step)
-      : offsets_(std::move(offsets)), terms_(std::move(terms)), values_(std::move(values)), low_(std::move(low)), step_(std::move(step)) {
+  TermRowArrays(Array<int64_t> offsets, py::array terms, py::array values, int64_t n_terms, Optional<float> low,
+                Optional<float> step)
+      : offsets_(std::move(offsets)), terms_(std::move(terms)), values_(std::move(values)), low_(std::move(low)),
+        step_(std::move(step)) {
     require(offsets_.ndim() == 1 && offsets_.size() >= 1, "offsets must have shape [N + 1]");
     require(n_terms >= 1 && n_terms <= INT32_MAX, "n_terms must be in 1 .. 2^31 - 1");
     rows_.n = offsets_.size() - 1, rows_.n_terms = n_terms, rows_.offsets = offsets_.data();
     const int64_t first = rows_.offsets[0], last = rows_.offsets[rows_.n];
     require(first == 0 && last == terms_.size() && last == values_.size() && flat(terms_) && flat(values_),
             "terms and values must have shape [P], P being the last offset");
-    if (py::isinstance<Array<uint16_t>>(terms_)) rows_.short_terms = static_cast<const uint16_t*>(terms_.data());
-    else require(py::isinstance<Array<int32_t>>(terms_), "terms must be uint16 or int32"), rows_.terms = static_cast<const int32_t*>(terms_.data());
+    if (py::isinstance<Array<uint16_t>>(terms_)) {
+      rows_.short_terms = static_cast<const uint16_t*>(terms_.data());
+    } else {
+      require(py::isinstance<Array<int32_t>>(terms_), "terms must be uint16 or int32");
+      rows_.terms = static_cast<const int32_t*>(terms_.data());
+    }
     rows_.values = values_.data();
     if (py::isinstance<Array<uint16_t>>(values_)) rows_.kind = WeightKind::float16;
     else if (py::isinstance<Array<uint8_t>>(values_)) rows_.kind = WeightKind::codes;
@@ -72,7 +78,8 @@ class PostingsArrays {
     own.list_levels = get<uint8_t>("list_levels", own.n_listed, true);
     own.columns = get<uint8_t>("columns", columns);
     own.n_columns = columns / own.column_stride();
-    require(bounds >= 1 && starts == own.n_lists * (own.windows() + 1) && columns == own.n_columns * own.column_stride(),
+    require(bounds >= 1 && starts == own.n_lists * (own.windows() + 1) &&
+                columns == own.n_columns * own.column_stride(),
             "postings must have a start for each list and window, and a level for each column and document");
     require(places_are_sound(), "postings must lie within their arrays");
     require(scales_are_sound(),
@@ -98,9 +105,11 @@ class PostingsArrays {
     const Postings& own = postings_;
     for (int64_t t = 0; t < own.n_terms; ++t) {
       const int64_t limit = own.kinds[t] == 0 ? own.n_rare : own.kinds[t] == 1 ? own.n_lists : own.n_columns;
-      if (own.kinds[t] > 2 || own.place[t] < 0 || own.counts[t] < 0 || own.place[t] + (own.kinds[t] ? 1 : 0) > limit) return false;
+      if (own.kinds[t] > 2 || own.place[t] < 0 || own.counts[t] < 0) return false;
+      if (own.place[t] + (own.kinds[t] ? 1 : 0) > limit) return false;
     }
-    return own.lists[0] == 0 && std::is_sorted(own.lists, own.lists + own.n_lists + 1) && own.lists[own.n_lists] == own.n_listed;
+    const int64_t* const end = own.lists + own.n_lists;
+    return own.lists[0] == 0 && std::is_sorted(own.lists, end + 1) && *end == own.n_listed;
   }
 
   // Of others, sums and bounds of a query would overflow what they are converted to.
@@ -120,7 +129,8 @@ class PostingsArrays {
 
 py::dict build(const TermRowArrays& docs, int64_t first, int64_t last, const Optional<int32_t>& terms) {
   const TermRows& rows = docs.view();
-  require(0 <= first && first < last && last <= rows.n && last - first <= INT32_MAX, "first and last must be a range of the rows");
+  require(0 <= first && first < last && last <= rows.n && last - first <= INT32_MAX,
+          "first and last must be a range of the rows");
   PostingArrays made;
   {
     py::gil_scoped_release release;
@@ -141,12 +151,14 @@ py::dict build(const TermRowArrays& docs, int64_t first, int64_t last, const Opt
 Array<float> refine_rows(const TermRowArrays& queries, const TermRowArrays& docs, const Optional<double>& bias,
                          const Array<int64_t>& rows, const Array<int64_t>& offsets, int threads) {
   const TermRows &asked = queries.view(), &held = docs.view();
-  require(asked.kind == WeightKind::float32 && asked.n_terms == held.n_terms, "queries must be float32, over the documents' terms");
+  require(asked.kind == WeightKind::float32 && asked.n_terms == held.n_terms,
+          "queries must be float32, over the documents' terms");
   require(offsets.ndim() == 1 && offsets.size() == asked.n + 1 && offsets.data()[0] == 0 &&
               std::is_sorted(offsets.data(), offsets.data() + offsets.size()) && offsets.data()[asked.n] == rows.size(),
           "offsets must rise from 0 to the number of rows");
   const auto [least, most] = std::minmax_element(rows.data(), rows.data() + rows.size());
-  require(rows.ndim() == 1 && (rows.size() == 0 || (*least >= 0 && *most < held.n)) && threads >= 1, "rows must be in 0 .. N-1");
+  require(rows.ndim() == 1 && (rows.size() == 0 || (*least >= 0 && *most < held.n)) && threads >= 1,
+          "rows must be in 0 .. N-1");
   const double* added = of_size(bias, held.n, "bias must have shape [N]");
   auto scores = output<float>({rows.size()});
   float* out = scores.mutable_data();
@@ -157,9 +169,10 @@ Array<float> refine_rows(const TermRowArrays& queries, const TermRowArrays& docs
   return scores;
 }
 
-py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs, const std::vector<const PostingsArrays*>& postings,
-                       int64_t k, int64_t width, const Optional<uint8_t>& mask, const Optional<double>& bias,
-                       const Optional<double>& floor, bool sure, int threads) {
+py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs,
+                       const std::vector<const PostingsArrays*>& postings, int64_t k, int64_t width,
+                       const Optional<uint8_t>& mask, const Optional<double>& bias, const Optional<double>& floor,
+                       bool sure, int threads) {
   SparseSearch search;
   search.sure = sure;
   search.queries = queries.view(), search.docs = docs.view();
@@ -168,14 +181,16 @@ py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs, 
           "queries must be float32, over the documents' terms");
   int64_t end = 0;
   for (const PostingsArrays* each : postings) {
-    search.postings.push_back(each->view());
-    require(each->view().first >= end && each->view().first + each->view().count <= n_docs, "postings must be of ranges that rise");
-    end = each->view().first + each->view().count;
+    const Postings& own = each->view();
+    search.postings.push_back(own);
+    require(own.first >= end && own.first + own.count <= n_docs, "postings must be of ranges that rise");
+    end = own.first + own.count;
   }
   search.bias = of_size(bias, n_docs, "bias must have shape [N]");
   search.floor = of_size(floor, n_queries, "floor must have shape [Q]");
   if (mask) {
-    require(mask->ndim() == 2 && mask->shape(1) == (n_docs + 7) / 8 && (mask->shape(0) == 1 || mask->shape(0) == n_queries),
+    require(mask->ndim() == 2 && mask->shape(1) == (n_docs + 7) / 8 &&
+                (mask->shape(0) == 1 || mask->shape(0) == n_queries),
             "mask must have shape [1 or Q, ceil(N / 8)]");
     search.mask = mask->data();
     search.mask_stride = mask->shape(0) == 1 ? 0 : mask->shape(1);
@@ -198,7 +213,9 @@ void bind_sparse(py::module_& m) {
            py::arg("offsets").noconvert(), py::arg("terms"), py::arg("values"), py::arg("n_terms"),
            py::arg("low").noconvert() = py::none(), py::arg("step").noconvert() = py::none());
   py::class_<PostingsArrays>(m, "Postings")
-      .def(py::init([](int64_t first, int64_t count, const py::kwargs& arrays) { return PostingsArrays(first, count, arrays); }),
+      .def(py::init([](int64_t first, int64_t count, const py::kwargs& arrays) {
+             return PostingsArrays(first, count, arrays);
+           }),
            py::arg("first"), py::arg("count"));
 
   m.def("build_postings", &build, py::arg("docs"), py::arg("first"), py::arg("last"),
@@ -206,8 +223,9 @@ void bind_sparse(py::module_& m) {
   m.def("sparse_refine", &refine_rows, py::arg("queries"), py::arg("docs"), py::arg("bias").noconvert(),
         py::arg("rows").noconvert(), py::arg("offsets").noconvert(), py::arg("num_threads"));
   m.def("sparse_propose", &propose_rows, py::arg("queries"), py::arg("docs"), py::arg("postings"), py::arg("k"),
-        py::arg("width"), py::kw_only(), py::arg("mask").noconvert() = py::none(), py::arg("bias").noconvert() = py::none(),
-        py::arg("floor").noconvert() = py::none(), py::arg("sure") = true, py::arg("num_threads"));
+        py::arg("width"), py::kw_only(), py::arg("mask").noconvert() = py::none(),
+        py::arg("bias").noconvert() = py::none(), py::arg("floor").noconvert() = py::none(), py::arg("sure") = true,
+        py::arg("num_threads"));
 }
 
 }  // namespace pyengine

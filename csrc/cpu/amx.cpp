@@ -46,11 +46,11 @@ inline __attribute__((always_inline)) void configure(const TileConfig& config) {
   _tile_loadconfig(&config);
 }
 
-// The products of two groups of 16 documents (or one, of up to 16) and two panels (or one). Tile numbers must be literals.
-// `next`: codes to be fetched, or null.
-inline __attribute__((always_inline)) void multiply_tiles(const uint8_t* codes, size_t stride, const uint8_t* next, int n_docs,
-                                                          const int8_t* panel, const int32_t* start, int depth,
-                                                          int32_t (*sums)[2 * PANEL], const bool two_groups,
+// The products of two groups of 16 documents (or one, of up to 16) and two panels (or one). Tile numbers must be
+// literals. `next`: codes to be fetched, or null.
+inline __attribute__((always_inline)) void multiply_tiles(const uint8_t* codes, size_t stride, const uint8_t* next,
+                                                          int n_docs, const int8_t* panel, const int32_t* start,
+                                                          int depth, int32_t (*sums)[2 * PANEL], const bool two_groups,
                                                           const bool two_panels) {
   constexpr size_t ROW = 2 * PANEL * sizeof(int32_t);
   _tile_loadd(0, start, 0);  // stride 0: every row starts at the queries' corrections
@@ -79,9 +79,9 @@ inline __attribute__((always_inline)) void multiply_tiles(const uint8_t* codes, 
   if (two_groups && two_panels) _tile_stored(3, sums[TILE_DOCS] + PANEL, ROW);
 }
 
-inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs, const QueryBlock& queries,
-                                                      int depth, Hit* hits, const bool two_groups,
-                                                      const bool two_panels) {
+inline __attribute__((always_inline)) Hit* scan_tiles(const DocTile& docs, int doc, int n_docs,
+                                                      const QueryBlock& queries, int depth, Hit* hits,
+                                                      const bool two_groups, const bool two_panels) {
   alignas(64) int32_t sums[2 * TILE_DOCS][2 * PANEL];
   const uint8_t* codes = docs.codes + doc * docs.stride;
   multiply_tiles(codes, docs.stride, docs.cold ? codes + n_docs * docs.stride : nullptr, n_docs, queries.panels,
@@ -140,7 +140,8 @@ struct PanelMaxima {
   StartTiles start;
   int32_t sums[TILE_DOCS][2 * PANEL];
 
-  INLINE_MEMBER PanelMaxima(const TokenTile& docs_, const int8_t* panel_, const int32_t* start_, int depth_, bool fetch_)
+  INLINE_MEMBER PanelMaxima(const TokenTile& docs_, const int8_t* panel_, const int32_t* start_, int depth_,
+                            bool fetch_)
       : docs(docs_), panel(panel_), depth(depth_), fetch(fetch_), start(start_, PANELS) {}
 
   // Where a group's rows begin. The last one goes back, so that it is whole.
@@ -207,8 +208,8 @@ struct PanelMaxima {
   }
 };
 
-void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth, float* maxima,
-                  size_t stride) {
+void token_maxima(const TokenTile& docs, const int8_t* panels, const int32_t* start, int n_panels, int depth,
+                  float* maxima, size_t stride) {
   configure(TileConfig(docs.count < TILE_DOCS ? docs.count : TILE_DOCS, 4));
   for (int p = 0; p < n_panels; p += 2) {
     const int8_t* panel = panels + p * (size_t)depth * PANEL;
@@ -247,7 +248,9 @@ inline __attribute__((always_inline)) I round_floats(F low, F high) {
 }
 
 void round_token(const float* row, int n, uint32_t* words) {
-  auto part = [&](int at) __attribute__((always_inline)) { return at + W <= n ? load_f(row + at) : load_tail(row + at, n > at ? n - at : 0); };
+  auto part = [&](int at) __attribute__((always_inline)) {
+    return at + W <= n ? load_f(row + at) : load_tail(row + at, n > at ? n - at : 0);
+  };
   for (int i = 0; i < n; i += 2 * W) {
     const I rounded = round_floats(part(i), part(i + W));
     __builtin_memcpy(words + i / 2, &rounded, sizeof rounded);

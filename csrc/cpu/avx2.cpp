@@ -24,7 +24,9 @@ static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
 static inline __attribute__((always_inline)) S bytes_to_short(const uint8_t* p) {
   return (S)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-static inline __attribute__((always_inline)) S upper_product(S a, S b) { return (S)_mm256_mulhi_epi16((__m256i)a, (__m256i)b); }
+static inline __attribute__((always_inline)) S upper_product(S a, S b) {
+  return (S)_mm256_mulhi_epi16((__m256i)a, (__m256i)b);
+}
 static inline __attribute__((always_inline)) uint32_t at_least(S a, S b) {
   const __m256i below = _mm256_cmpgt_epi16((__m256i)b, (__m256i)a);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(below), _mm256_extracti128_si256(below, 1));
@@ -46,7 +48,8 @@ static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I
   return dot4(sum, (I)_mm256_abs_epi8(weights), (I)_mm256_sign_epi8(kept, weights));
 }
 static inline __attribute__((always_inline)) void sum_lanes(const I* v, int32_t* sums) {
-  const __m256i ab = _mm256_hadd_epi32((__m256i)v[0], (__m256i)v[1]), cd = _mm256_hadd_epi32((__m256i)v[2], (__m256i)v[3]);
+  const __m256i ab = _mm256_hadd_epi32((__m256i)v[0], (__m256i)v[1]);
+  const __m256i cd = _mm256_hadd_epi32((__m256i)v[2], (__m256i)v[3]);
   const __m256i all = _mm256_hadd_epi32(ab, cd);
   const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), four);

@@ -16,15 +16,20 @@ static inline __attribute__((always_inline)) unsigned not_below(F a, F b) {
 static inline __attribute__((always_inline)) S bytes_to_short(const uint8_t* p) {
   return (S)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-static inline __attribute__((always_inline)) S upper_product(S a, S b) { return (S)_mm512_mulhi_epi16((__m512i)a, (__m512i)b); }
-static inline __attribute__((always_inline)) uint32_t at_least(S a, S b) { return _mm512_cmpge_epi16_mask((__m512i)a, (__m512i)b); }
+static inline __attribute__((always_inline)) S upper_product(S a, S b) {
+  return (S)_mm512_mulhi_epi16((__m512i)a, (__m512i)b);
+}
+static inline __attribute__((always_inline)) uint32_t at_least(S a, S b) {
+  return _mm512_cmpge_epi16_mask((__m512i)a, (__m512i)b);
+}
 static inline __attribute__((always_inline)) F greater(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
 static inline __attribute__((always_inline)) float largest_lane(F v) { return _mm512_reduce_max_ps((__m512)v); }
 static inline __attribute__((always_inline)) I dot4(I sum, I codes, I query) {
   return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)query);
 }
 // With queries that are not negative, these are the unsigned side; otherwise the documents' magnitudes are.
-static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I slices, I wanted, const bool negative) {
+static inline __attribute__((always_inline)) I gated4(I sum, I codes, I query, I slices, I wanted,
+                                                      const bool negative) {
   const __mmask64 equal = _mm512_cmpeq_epi8_mask((__m512i)slices, (__m512i)wanted);
   const __m512i weights = _mm512_xor_si512((__m512i)codes, _mm512_set1_epi8(-128));
   if (!negative) return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)query, _mm512_maskz_mov_epi8(equal, weights));
@@ -52,6 +57,7 @@ static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
 }
 static inline __attribute__((always_inline)) void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
   __m512i sum = _mm512_set1_epi8(static_cast<char>(129 - (1 << planes)));
-  for (int p = 0; p < planes; ++p) sum = _mm512_mask_add_epi8(sum, bits[p], sum, _mm512_set1_epi8(static_cast<char>(2 << p)));
+  for (int p = 0; p < planes; ++p)
+    sum = _mm512_mask_add_epi8(sum, bits[p], sum, _mm512_set1_epi8(static_cast<char>(2 << p)));
   _mm512_storeu_si512(codes, sum);
 }

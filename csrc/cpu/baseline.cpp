@@ -35,7 +35,8 @@ static inline I dot4(I sum, I codes, I query) {
   return sum + even + odd;
 }
 static inline unsigned equal16(const uint8_t* a, const uint8_t* b) {
-  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a)), y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a));
+  const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b));
   return static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(x, y)));
 }
 #else

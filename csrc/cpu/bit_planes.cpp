@@ -52,7 +52,8 @@ inline float number_of(float x, float inverse, float top) {
   return (std::min(std::max(x * inverse + 0.5f * top, 0.0f), top) + ROUND) - ROUND;
 }
 
-// Bit p of each number into plane p, eight at a time: the product gathers the lowest bits of eight bytes in the top one.
+// Bit p of each number into plane p, eight at a time: the product gathers the lowest bits of eight bytes in the top
+// one.
 void write_bits(const uint8_t (&numbers)[LANES], int count, int planes, int64_t stride, uint8_t* out) {
   for (int i = 0; 8 * i < count; ++i) {
     uint64_t eight;

@@ -5,7 +5,8 @@
 
 namespace pyengine {
 
-// What a row became: its step, and what a bound for the row itself takes (d/|d| ~ scale * odd, off by at most residual).
+// What a row became: its step, and what a bound for the row itself takes (d/|d| ~ scale * odd, off by at most
+// residual).
 struct PlaneCode {
   float step, scale, residual;
 };

@@ -62,9 +62,11 @@ class CandidatePool {
       std::vector<float> likely(items_.size());
       std::transform(items_.begin(), items_.end(), likely.begin(), [&](const Candidate& each) {
         const Bounds& bounds = each.bounds;
-        return static_cast<float>(bounds.estimate - rules.caution * (static_cast<double>(bounds.estimate) - bounds.lower));
+        const double radius = static_cast<double>(bounds.estimate) - bounds.lower;
+        return static_cast<float>(bounds.estimate - rules.caution * radius);
       });
-      rules.threshold.raise(rules.table.kth_largest(likely.data(), static_cast<int>(size()), static_cast<int>(rules.k)));
+      rules.threshold.raise(rules.table.kth_largest(likely.data(), static_cast<int>(size()),
+                                                    static_cast<int>(rules.k)));
     }
     const float least = rules.least();
     size_t kept = 0;
@@ -101,7 +103,8 @@ class CandidatePool {
     std::nth_element(items_.begin(), most, items_.end(),
                      [](const Candidate& a, const Candidate& b) { return a.bounds.upper > b.bounds.upper; });
     const double bound = most->bounds.upper, step = std::isinf(bound) ? 0 : bound - rules.scaling.reach(bound);
-    rules.threshold.raise(std::nextafter(static_cast<float>(bound + 1.001 * step), INFINITY));  // reach() is above bound
+    // reach() is above bound
+    rules.threshold.raise(std::nextafter(static_cast<float>(bound + 1.001 * step), INFINITY));
     items_.erase(most, items_.end());
   }
 

@@ -28,8 +28,8 @@ struct Pass {
 // One block of queries against the whole corpus.
 class Scan {
  public:
-  Scan(const Corpus& corpus, const Queries& queries, int64_t first_query, int64_t count, int64_t k, const ScanPlan& plan,
-       int threads, const Interrupt& interrupt)
+  Scan(const Corpus& corpus, const Queries& queries, int64_t first_query, int64_t count, int64_t k,
+       const ScanPlan& plan, int threads, const Interrupt& interrupt)
       : corpus_(corpus), first_query_(first_query), plan_(plan), threads_(threads), interrupt_(interrupt),
         table_(kernels()), depth_((corpus.dims + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP),
         as_rows_(corpus.slices || count <= plan.row_queries),
@@ -38,8 +38,8 @@ class Scan {
         queries_(corpus, queries, first_query, count, depth_, as_rows_, norm_unit_, offset_unit_, table_, threads,
                  interrupt),
         signs_(corpus, queries, first_query, count), slices_(corpus, queries, first_query, count),
-        selection_({k, plan.sample_rank, plan.width}, corpus.dims, queries_.scalings(), queries_.cautions(plan.deviations),
-                   threads, table_) {
+        selection_({k, plan.sample_rank, plan.width}, corpus.dims, queries_.scalings(),
+                   queries_.cautions(plan.deviations), threads, table_) {
     for (int64_t q = 0; q < count; ++q) {
       if (queries.floor) selection_.set_floor(q, queries.floor[first_query + q]);
       if (queries.ceiling) selection_.set_ceiling(q, queries.ceiling[first_query + q]);
@@ -125,7 +125,8 @@ class Scan {
     Candidate& candidate = selection_.found(place.query)[place.at];
     const DocTile& tile = tiles_[thread].make({place.row, 1, nullptr}, 1);
     const int32_t second = slices_.empty() ? queries_.second_product(place.query, tile.codes, table_)
-                                           : slices_.product(place.query, queries_.second(place.query), place.row, tile.codes);
+                                           : slices_.product(place.query, queries_.second(place.query), place.row,
+                                                             tile.codes);
     candidate.bounds = queries_.sharpen(place.query, candidate.product, second, tiles_[thread].terms(0));
   }
 
@@ -159,7 +160,8 @@ CandidateLists propose(const Corpus& corpus, const Queries& queries, int64_t k, 
                        const Interrupt& interrupt) {
   const DefaultFloatEnvironment environment;
   CandidateLists out;
-  const int useful = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, corpus.considered() / plan.tile)));
+  const int64_t tiles = corpus.considered() / plan.tile;
+  const int useful = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, tiles)));
   for (int64_t first = 0; first < queries.n; first += plan.query_block) {
     const int64_t count = std::min<int64_t>(plan.query_block, queries.n - first);
     Scan(corpus, queries, first, count, k, plan, useful, interrupt).run(out);

@@ -27,18 +27,18 @@ struct Corpus {
   const double* norms = nullptr;         // optional [n]: |d|; required with codes
   const double* prefix_norms = nullptr;  // required with codes where dims < dim: the norm of the scored prefix
   double largest_norm = 0;               // of norms; 0 where they are unknown
-  double largest_centroid = -1;          // of rows that are residuals, where tiles are to code what is left alone; else below 0
+  double largest_centroid = -1;          // of rows that are residuals, where tiles code what is left; else below 0
   const uint8_t* mask = nullptr;         // optional bitmap of what may be returned
   int64_t mask_stride = 0;               // bytes from query to query; 0: one bitmap for all
   const double* bias = nullptr;          // optional [n]
   Metric metric = Metric::cosine;
 
-  // Optional [n, dim padded to DEPTH_STEP]: sliced vectors, whose products count where the slices are those of the query. For
-  // `dot` alone, and dims = dim.
+  // Optional [n, dim padded to DEPTH_STEP]: sliced vectors, whose products count where the slices are those of the
+  // query. For `dot` alone, and dims = dim.
   const uint8_t* slices = nullptr;
   int64_t slice_stride = 0;
 
-  const int32_t* listed = nullptr;  // optional [n_listed]: the rows that `mask` allows, where the proposer is to read no others
+  const int32_t* listed = nullptr;  // optional [n_listed]: the rows that `mask` allows, where no others are to be read
   int64_t n_listed = 0;
 
   int64_t considered() const { return listed ? n_listed : n; }
@@ -65,8 +65,9 @@ struct ScanPlan {
   int64_t width = 0;    // most candidates kept per query
   int query_block = 0;  // queries scanned together
   int row_queries = 0;  // up to so many queries are scanned as rows, more as panels
-  // The threshold is the k-th best of what scores are likely to reach: their estimates, less so many deviations of rounding
-  // errors (see PreparedQueries::cautions). With infinity, of their lower bounds: then k documents reach it for sure.
+  // The threshold is the k-th best of what scores are likely to reach: their estimates, less so many deviations of
+  // rounding errors (see PreparedQueries::cautions). With infinity, of their lower bounds: then k documents reach it
+  // for sure.
   double deviations = std::numeric_limits<double>::infinity();
 };
 
@@ -92,8 +93,8 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
             int threads, const Interrupt& interrupt);
 
 // The k best of each query's list, padded; ids null for row numbers.
-void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
-            const int64_t* ids, float* top_scores, int64_t* top_ids);
+void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k,
+            Metric metric, const int64_t* ids, float* top_scores, int64_t* top_ids);
 
 // Top-k with every document scored by the specification.
 void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const int64_t* ids, float* top_scores,

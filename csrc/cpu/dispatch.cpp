@@ -34,7 +34,8 @@ std::vector<const KernelTable*> detect() {
       __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && tiles_permitted())
     found.push_back(&AMX_KERNELS);
   if (avx512) found.push_back(&AVX512_KERNELS);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) found.push_back(&AVX2_KERNELS);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    found.push_back(&AVX2_KERNELS);
 #elif defined(__aarch64__)
   found.push_back(&NEON_KERNELS);
 #endif
@@ -51,7 +52,8 @@ const KernelTable* find(const std::string& name, const char* what) {
     if (name == table->name) return table;
     names += (names.empty() ? "" : ", ") + std::string(table->name);
   }
-  throw std::runtime_error(std::string(what) + " must be one of what this machine has (" + names + "); got '" + name + "'");
+  throw std::runtime_error(std::string(what) + " must be one of what this machine has (" + names + "); got '" + name +
+                           "'");
 }
 
 std::atomic<const KernelTable*> active{nullptr};

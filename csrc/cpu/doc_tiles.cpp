@@ -59,8 +59,9 @@ DocTiles::DocTiles(const Corpus& corpus, int capacity, int depth, double norm_un
 
 const DocTile& DocTiles::make(const RowSequence& rows, int count, bool unpacked) {
   packed_ = corpus_.code_planes && !unpacked;
-  tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(), weighted_ ? weight_.data() : nullptr,
-                  residual_.data(), offset_.empty() ? nullptr : offset_.data(), false};
+  tile_ = DocTile{codes_.data(), static_cast<size_t>(depth_), count, scale_.data(),
+                  weighted_ ? weight_.data() : nullptr, residual_.data(), offset_.empty() ? nullptr : offset_.data(),
+                  false};
   if (corpus_.largest_centroid >= 0) {
     code_residuals(rows, count);
     return tile_;
@@ -142,7 +143,8 @@ void DocTiles::code_residuals(const RowSequence& rows, int count) {
   const float of_centroid = static_cast<float>(rounding * corpus_.largest_centroid / norm_unit_ * (1 + 0x1p-20));
   for (int i = 0; i < count; ++i) {
     const int64_t row = rows[i];
-    table_.unpack_planes(stored.at(row), stored.planes, stored.plane_stride(), depth_, codes_.data() + i * static_cast<size_t>(depth_));
+    table_.unpack_planes(stored.at(row), stored.planes, stored.plane_stride(), depth_,
+                         codes_.data() + i * static_cast<size_t>(depth_));
     scale_[i] = static_cast<float>(1 / largest_odd);
     residual_[i] = static_cast<float>(rounding);
     set_weight(i, stored.step_of(row) * largest_odd / norm_unit_);

@@ -1,4 +1,5 @@
-// Tiles of documents: codes (stored, unpacked from bit planes, or quantised here from floats) with the terms of their bounds.
+// Tiles of documents: codes (stored, unpacked from bit planes, or quantised here from floats) with the terms of their
+// bounds.
 #pragma once
 
 #include <vector>
@@ -21,10 +22,11 @@ struct RowSequence {
 // Fills tiles of `capacity` documents at most. One per thread; a tile is valid until the next is made.
 class DocTiles {
  public:
-  DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit, const KernelTable& table);
+  DocTiles(const Corpus& corpus, int capacity, int depth, double norm_unit, double offset_unit,
+           const KernelTable& table);
 
-  // The first `count` of these rows. Throws NonFiniteRow where one to quantise is not finite. Bit planes are unpacked, or
-  // left as rows of bits where the scan takes those.
+  // The first `count` of these rows. Throws NonFiniteRow where one to quantise is not finite. Bit planes are unpacked,
+  // or left as rows of bits where the scan takes those.
   const DocTile& make(const RowSequence& rows, int count, bool unpacked = true);
 
   // A document's codes, as bytes.

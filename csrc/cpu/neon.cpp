@@ -18,7 +18,8 @@ static inline unsigned not_below(F a, F b) {
 }
 static inline S bytes_to_short(const uint8_t* p) { return (S)vmovl_u8(vld1_u8(p)); }
 static inline S upper_product(S a, S b) {
-  const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b)), high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
+  const int32x4_t low = vmull_s16(vget_low_s16((int16x8_t)a), vget_low_s16((int16x8_t)b));
+  const int32x4_t high = vmull_high_s16((int16x8_t)a, (int16x8_t)b);
   return (S)vuzp2q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
 }
 static inline uint32_t at_least(S a, S b) {

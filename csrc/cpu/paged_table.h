@@ -52,7 +52,8 @@ class HashedTable {
 template <class T>
 class PagedTable {
  public:
-  explicit PagedTable(int64_t n) : hashed_(n > MOST_PAGED), pages_(hashed_ ? 0 : (n + PAGE - 1) / PAGE, zeros()), owned_(pages_.size()) {}
+  explicit PagedTable(int64_t n)
+      : hashed_(n > MOST_PAGED), pages_(hashed_ ? 0 : (n + PAGE - 1) / PAGE, zeros()), owned_(pages_.size()) {}
 
   T operator[](int64_t i) const { return hashed_ ? scattered_[i] : pages_[i / PAGE][i % PAGE]; }
 

@@ -67,7 +67,8 @@ PreparedQueries::PreparedQueries(const Corpus& corpus, const Queries& queries, i
       relative_(relative_error(corpus.dims)), first_((as_rows ? count : padded_) * depth),
       second_(count * depth), start_(padded_), second_start_(count), scale_(padded_), error_(padded_), spread_(padded_),
       lift_(padded_), unit_(padded_), filter_error_(padded_), filter_spread_(padded_), filter_lift_(padded_),
-      first_scale_(count), second_scale_(count), second_error_(count), norm_(count), concentration_(count), scaling_(count) {
+      first_scale_(count), second_scale_(count), second_error_(count), norm_(count), concentration_(count),
+      scaling_(count) {
   parallel_for(count, threads, interrupt, [&](int64_t q, int) {
     const float* row = queries.rows + (first + q) * corpus.dim;
     double squared;
@@ -140,15 +141,18 @@ std::vector<double> PreparedQueries::cautions(double deviations) const {
 float PreparedQueries::filter(int64_t query, double reach, bool weighted) const {
   if (std::isinf(reach)) return static_cast<float>(reach);
   if (unit_[query] == 0) return -INFINITY;
-  const double least = reach - 0x1p-20 * std::fabs(reach) - (weighted ? 0 : error_[query]);  // more than the filter's rounding
+  // More than the filter's rounding.
+  const double least = reach - 0x1p-20 * std::fabs(reach) - (weighted ? 0 : error_[query]);
   return std::nextafter(static_cast<float>(least / unit_[query]), -INFINITY);
 }
 
-PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, int32_t second, const DocTerms& doc) const {
+PreparedQueries::Bounds PreparedQueries::sharpen(int64_t query, int32_t product, int32_t second,
+                                                 const DocTerms& doc) const {
   const Scaling& s = scaling_[query];
   const double cosine = first_scale_[query] * product + second_scale_[query] * second;
   const double error = second_error_[query];
-  const double radius = s.alpha * ((error + relative_) * doc.weight + (1 + error) * doc.residual) + s.beta * doc.offset_error;
+  const double rounding = (error + relative_) * doc.weight + (1 + error) * doc.residual;
+  const double radius = s.alpha * rounding + s.beta * doc.offset_error;
   return Bounds::around(s.alpha * cosine * doc.scale + s.beta * doc.offset, radius);
 }
 

@@ -52,8 +52,8 @@ class PreparedQueries {
   // The threshold by which the filter lets pass all that may reach `reach`.
   float filter(int64_t query, double reach, bool weighted) const;
 
-  // What part of a bound a rounding error is unlikely to pass. Errors in n dimensions of equal weight add up like random
-  // ones, to about 1 / sqrt(n) of their bound; n is the participation ratio of the query, 1 / sum(u_i^4).
+  // What part of a bound a rounding error is unlikely to pass. Errors in n dimensions of equal weight add up like
+  // random ones, to about 1 / sqrt(n) of their bound; n is the participation ratio of the query, 1 / sum(u_i^4).
   std::vector<double> cautions(double deviations) const;
 
   int64_t count() const { return count_; }
@@ -75,7 +75,8 @@ class PreparedQueries {
     static Bounds around(double estimate, double radius) {
       radius += 0x1p-20 * std::fabs(estimate) + SMALLEST_STEP;
       if (!(radius < 1e30)) return {static_cast<float>(estimate), -INFINITY, INFINITY};
-      return {static_cast<float>(estimate), static_cast<float>(estimate - radius), static_cast<float>(estimate + radius)};
+      return {static_cast<float>(estimate), static_cast<float>(estimate - radius),
+              static_cast<float>(estimate + radius)};
     }
   };
   // From the first parts alone.

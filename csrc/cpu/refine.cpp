@@ -39,16 +39,19 @@ class Scorer {
       next[i] = reader_.soon(places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row);
     }
     if (corpus_.slices) score_sliced(places, listed, queries, vectors, raw);
-    else (corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64)(queries, vectors, next, count, corpus_.dims, raw);
+    else if (corpus_.metric == Metric::l2) table_.l2_f64(queries, vectors, next, count, corpus_.dims, raw);
+    else table_.dot_f64(queries, vectors, next, count, corpus_.dims, raw);
     for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], vectors[i]);
   }
 
  private:
-  void score_sliced(const Place* places, int64_t listed, const float* const* queries, const float* const* vectors, double* raw) {
+  void score_sliced(const Place* places, int64_t listed, const float* const* queries, const float* const* vectors,
+                    double* raw) {
     for (int i = 0; i < std::min<int64_t>(PAIR_BLOCK, listed); ++i) {
       const uint8_t* slices = corpus_.slices + places[i].row * corpus_.slice_stride;
       const uint8_t* wanted = queries_.slices + places[i].query * corpus_.slice_stride;
-      const uint8_t* soon = corpus_.slices + places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row * corpus_.slice_stride;
+      const int64_t next = places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row;
+      const uint8_t* soon = corpus_.slices + next * corpus_.slice_stride;
       for (int64_t line = 0; line < corpus_.slice_stride; line += DEPTH_STEP) __builtin_prefetch(soon + line);
       raw[i] = table_.sliced_f64(queries[i], wanted, vectors[i], slices, corpus_.dims);
     }
@@ -176,8 +179,8 @@ void refine(const Corpus& corpus, const Queries& queries, const int64_t* rows, c
   }
 }
 
-void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k, Metric metric,
-            const int64_t* ids, float* top_scores, int64_t* top_ids) {
+void select(const float* scores, const int64_t* rows, const int64_t* offsets, int64_t n_queries, int64_t k,
+            Metric metric, const int64_t* ids, float* top_scores, int64_t* top_ids) {
   const DefaultFloatEnvironment environment;
   std::vector<Ranked> items;
   for (int64_t query = 0; query < n_queries; ++query) {

@@ -38,7 +38,8 @@ class RowReader {
   RowReader(const Rows& rows, int dims, const KernelTable& table, int slots = 1);
 
   const float* read(int64_t row, int slot = 0);
-  // For a row that will be wanted soon: an address to prefetch its floats from. Those to be decoded are prefetched here.
+  // For a row that will be wanted soon: an address to prefetch its floats from. Those to be decoded are prefetched
+  // here.
   const float* soon(int64_t row) const;
 
  private:

@@ -1,6 +1,6 @@
 // Stored rows of other types than float32: part of kernels.inl, over the same vectors. The ISA file has defined
 //   F half_to_float(const uint16_t* p)                                    W floats of float16
-//   I bytes_to_int(const uint8_t* p)                                      W bytes (some compilers widen vectors lane by lane)
+//   I bytes_to_int(const uint8_t* p)                                      W bytes (some compilers widen lane by lane)
 //   void unpack64(const uint64_t* bits, int planes, uint8_t* codes)       64 codes from a word of each plane
 
 typedef uint16_t H16 __attribute__((vector_size(2 * W)));

@@ -66,13 +66,17 @@ INLINE __m512i popcount_row(const uint8_t* doc, const uint64_t* query, int words
   __m512i sum = _mm512_setzero_si512();
   int i = 0;
   for (; i + LANES <= words; i += LANES)
-    sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(doc + 8 * i), _mm512_loadu_si512(query + i))));
+    sum = _mm512_add_epi64(
+        sum, _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(doc + 8 * i), _mm512_loadu_si512(query + i))));
   if (!tail) return sum;
-  const __m512i rest = _mm512_xor_si512(_mm512_maskz_loadu_epi64(tail, doc + 8 * i), _mm512_maskz_loadu_epi64(tail, query + i));
+  const __m512i rest = _mm512_xor_si512(_mm512_maskz_loadu_epi64(tail, doc + 8 * i),
+                                        _mm512_maskz_loadu_epi64(tail, query + i));
   return _mm512_add_epi64(sum, _mm512_popcnt_epi64(rest));
 }
 
-INLINE __m512i add_pairs(__m512i a, __m512i b) { return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); }
+INLINE __m512i add_pairs(__m512i a, __m512i b) {
+  return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
 INLINE __m512i add_quarters(__m512i a, __m512i b) {
   return _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
 }
@@ -84,7 +88,8 @@ Hit* scan_few(const SignBlock& block, Hit* hits) {
     const uint8_t* rows[LANES];
     for (int i = 0; i < LANES; ++i) {
       rows[i] = block.docs + (doc + (i < count ? i : count - 1)) * block.stride;
-      for (int line = 0; line < block.words * 8; line += 64) __builtin_prefetch(rows[i] + 16 * LANES * block.words + line);
+      for (int line = 0; line < block.words * 8; line += 64)
+        __builtin_prefetch(rows[i] + 16 * LANES * block.words + line);
     }
     for (int query = 0; query < block.n; ++query) {
       const uint64_t* q = block.rows + static_cast<size_t>(query) * block.words;

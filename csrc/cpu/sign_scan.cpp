@@ -18,9 +18,10 @@ bool is_sign_vector(const float* row, int n) {
 }
 
 double excess(const DocTile& tile, int doc, const QueryBlock& block, int query, int32_t product) {
-  return static_cast<double>(product) * tile.scale[doc] + (tile.weight ? double{block.error[query]} * tile.weight[doc] : 0) +
-         double{block.spread[query]} * tile.residual[doc] + (tile.offset ? double{block.lift[query]} * tile.offset[doc] : 0) -
-         block.threshold[query];
+  const double weight = tile.weight ? double{block.error[query]} * tile.weight[doc] : 0;
+  const double offset = tile.offset ? double{block.lift[query]} * tile.offset[doc] : 0;
+  return static_cast<double>(product) * tile.scale[doc] + weight + double{block.spread[query]} * tile.residual[doc] +
+         offset - block.threshold[query];
 }
 
 // The extremes of a tile's terms: what its best document could have.
@@ -30,7 +31,8 @@ struct Extremes {
   explicit Extremes(const DocTile& tile) {
     const TermRange scales(tile.scale, tile.count);
     least_scale = scales.least, scale = scales.largest;
-    weight = tile.weight ? TermRange(tile.weight, tile.count).largest : 0, residual = TermRange(tile.residual, tile.count).largest;
+    weight = tile.weight ? TermRange(tile.weight, tile.count).largest : 0;
+    residual = TermRange(tile.residual, tile.count).largest;
     offset = tile.offset ? *std::max_element(tile.offset, tile.offset + tile.count) : 0;
   }
 
@@ -63,7 +65,8 @@ SignQueries::SignQueries(const Corpus& corpus, const Queries& queries, int64_t f
   }
 }
 
-size_t SignQueries::scan(const DocTile& tile, const QueryBlock& block, int64_t first, int n, int levels, Hit* hits) const {
+size_t SignQueries::scan(const DocTile& tile, const QueryBlock& block, int64_t first, int n, int levels,
+                         Hit* hits) const {
   int64_t most[MAX_PANELS * PANEL];
   std::fill(std::begin(most), std::end(most), -1);
   const Extremes extremes(tile);

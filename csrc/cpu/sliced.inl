@@ -1,7 +1,8 @@
-// Sliced vectors: a product counts where the bytes of the two slices are equal. Part of kernels.inl. The ISA file has defined
+// Sliced vectors: a product counts where the bytes of the two slices are equal. Part of kernels.inl. Defined before, in
+// the ISA file:
 //   I gated4(I sum, I codes, I query, I slices, I wanted, const bool negative)
-//       per lane, add (code - 128) * query of those of its four bytes whose slices are equal; some query is below 0 only
-//       where `negative`
+//       per lane, add (code - 128) * query of those of its four bytes whose slices are equal; queries are below 0
+//       only where `negative`
 //   void sum_lanes(const I* vectors, int32_t* sums)           of four vectors
 //   uint64_t equal64(const uint8_t* a, const uint8_t* b)      bit i set where byte i of 64 is equal
 
@@ -36,8 +37,8 @@ INLINE void sliced_products(const uint8_t* codes, size_t stride, const uint8_t* 
 
 // QUERIES queries from `query` on, and `count` <= W documents from `doc` on.
 template <int QUERIES, bool NEGATIVE>
-INLINE Hit* scan_sliced_block(const DocTile& docs, int doc, int count, const QueryBlock& queries, const SlicedBlock& slices,
-                              int query, int depth, Hit* hits) {
+INLINE Hit* scan_sliced_block(const DocTile& docs, int doc, int count, const QueryBlock& queries,
+                              const SlicedBlock& slices, int query, int depth, Hit* hits) {
   int32_t products[QUERIES * W] = {};
   const int8_t* rows = queries.panels + query * (size_t)depth;
   const uint8_t* wanted = slices.queries + query * (size_t)depth;
@@ -45,7 +46,8 @@ INLINE Hit* scan_sliced_block(const DocTile& docs, int doc, int count, const Que
     const uint8_t* codes = docs.codes + (doc + d) * docs.stride;
     int32_t* out = products + d;
     if (d + SLICED_BLOCK <= count) {
-      sliced_products<SLICED_BLOCK, QUERIES, NEGATIVE>(codes, docs.stride, slices.docs + doc + d, rows, wanted, depth, out);
+      sliced_products<SLICED_BLOCK, QUERIES, NEGATIVE>(codes, docs.stride, slices.docs + doc + d, rows, wanted, depth,
+                                                       out);
       d += SLICED_BLOCK;
     } else {
       sliced_products<1, QUERIES, NEGATIVE>(codes, docs.stride, slices.docs + doc + d, rows, wanted, depth, out);
@@ -85,13 +87,14 @@ static size_t scan_sliced_rows(const DocTile& docs, const QueryBlock& queries, c
   return hits - first;
 }
 
-static size_t scan_sliced(const DocTile& docs, const QueryBlock& queries, const SlicedBlock& slices, int n_queries, int depth,
-                          Hit* hits) {
+static size_t scan_sliced(const DocTile& docs, const QueryBlock& queries, const SlicedBlock& slices, int n_queries,
+                          int depth, Hit* hits) {
   return slices.negative ? scan_sliced_rows<true>(docs, queries, slices, n_queries, depth, hits)
                          : scan_sliced_rows<false>(docs, queries, slices, n_queries, depth, hits);
 }
 
-static int32_t dot_sliced(const uint8_t* codes, const uint8_t* slices, const int8_t* query, const uint8_t* wanted, int depth) {
+static int32_t dot_sliced(const uint8_t* codes, const uint8_t* slices, const int8_t* query, const uint8_t* wanted,
+                          int depth) {
   I sum = I{};
   for (int i = 0; i < depth; i += 4 * W)
     sum = gated4(sum, load_i(codes + i), load_i(query + i), load_i(slices + i), load_i(wanted + i), true);

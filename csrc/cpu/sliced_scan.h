@@ -1,5 +1,5 @@
-// Sliced vectors (DSR, arXiv 2112.04666): a product counts where the two slices agree. Leaving products out of a sum leaves
-// them out of its error, too, so that the bounds of whole products hold.
+// Sliced vectors (DSR, arXiv 2112.04666): a product counts where the two slices agree. Leaving products out of a sum
+// leaves them out of its error, too, so that the bounds of whole products hold.
 #pragma once
 
 #include <vector>
@@ -18,7 +18,8 @@ class SlicedQueries {
   bool empty() const { return slices_ == nullptr; }
 
   // The pairs of these rows, a tile of documents, with queries [first, first + n) of these that pass.
-  size_t scan(const DocTile& tile, const RowSequence& rows, const QueryBlock& block, int64_t first, int n, Hit* hits) const;
+  size_t scan(const DocTile& tile, const RowSequence& rows, const QueryBlock& block, int64_t first, int n,
+              Hit* hits) const;
 
   // Of one document's codes with `codes` of a query.
   int32_t product(int64_t query, const int8_t* query_codes, int64_t row, const uint8_t* codes) const;

@@ -33,7 +33,7 @@ struct TermRows {
 
 inline float half_value(uint16_t bits) {
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, magnitude = bits & 0x7fff;
-  const uint32_t special = magnitude >= 0x7c00 ? 112u << 23 : 0;  // inf and NaN: the exponent is all ones in both formats
+  const uint32_t special = magnitude >= 0x7c00 ? 112u << 23 : 0;  // inf and NaN: exponents of ones in both formats
   const uint32_t normal = (magnitude << 13) + (112u << 23) + special;
   const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
   float value;
@@ -59,7 +59,7 @@ void with_weights(const TermRows& rows, const Body& body) {
 
 constexpr int WINDOW = 1 << 14;            // documents whose sums, int16, fit in the L1 cache
 constexpr int64_t DENSE_SHARE = 3;  // a term of one document in so many has a column: as large as its list would be
-constexpr int64_t LEAST_COLUMN = WINDOW / 16;  // and of so many: a column takes a whole window, however few documents it is of
+constexpr int64_t LEAST_COLUMN = WINDOW / 16;  // and of so many: however few, a column takes a whole window
 constexpr int64_t LONG_LIST = 16;   // postings per window from which a list says where each window begins
 
 constexpr int SIGNED_ZERO = 128;    // the level of no weight, for terms with negative weights
@@ -67,7 +67,8 @@ constexpr int SIGNED_ZERO = 128;    // the level of no weight, for terms with ne
 enum class PostingKind : uint8_t { rare, list, column };
 
 // The inverted form of rows first .. first + count - 1: for each of T terms that occur, its documents with quantised
-// weights (a term that is there twice has two: its column, and what its largest weights are above that): |weight - scale * (level - zero)| <= residual, and level 0 is no weight's where zero is 0.
+// weights (a term that is there twice has two: its column, and what its largest weights are above that):
+// |weight - scale * (level - zero)| <= residual, and level 0 is no weight's where zero is 0.
 //
 // Documents are counted from `first`, in windows of WINDOW. By how many there are of a term:
 //   rare    rare from place on: 256 * document + level

@@ -13,7 +13,8 @@ namespace {
 constexpr int LEVELS = 255;         // of weights that are never negative: 1 .. 255
 constexpr int SIGNED_LEVELS = 127;  // of others, around SIGNED_ZERO
 constexpr int LEAST_LEVEL = 1;      // of a weight: 0 may stand for none
-constexpr int64_t SOON = 16;        // entries whose term's record is fetched while others are placed; the half, whose postings' place is
+// So many entries ahead, the record of an entry's term is fetched; and half as many, the place of its posting.
+constexpr int64_t SOON = 16;
 constexpr int64_t SAMPLE = 4096;        // rows from which caps are taken
 constexpr size_t CAPPED_PERCENT = 99;   // of a column's weights that its cap leaves as they are
 constexpr float CAP_SHARE = 0.75f;      // of the largest weight: a cap above it gains little
@@ -49,14 +50,15 @@ Coder coder_of(const Term& term) {
   const bool negative = term.least < 0;
   const double largest = std::max(static_cast<double>(term.largest), -static_cast<double>(term.least));
   Coder coder;
-  coder.scale = std::max(static_cast<float>(largest / (negative ? SIGNED_LEVELS : LEVELS)), std::numeric_limits<float>::denorm_min());
+  coder.scale = std::max(static_cast<float>(largest / (negative ? SIGNED_LEVELS : LEVELS)),
+                         std::numeric_limits<float>::denorm_min());
   coder.inverse = 1 / static_cast<double>(coder.scale);
   coder.worst = -1;
   coder.zero = negative ? SIGNED_ZERO : 0;
   return coder;
 }
 
-// Of a column whose largest weights are few: it holds what is below the cap, and what is above is postings of their own.
+// Of a column whose largest weights are few: it holds what is below the cap; what is above is postings of their own.
 struct Crest {
   size_t term;
   float cap;
@@ -114,7 +116,10 @@ class Builder {
     with_weights(rows_, [&](const auto& weight) {
       for_entries([](int64_t) {}, [&](int64_t row, int64_t at, int64_t term) {
         if (only && !asked[term]) return;
-        if (!slots_[term]) slots_.set(term) = static_cast<int32_t>(found.size()), found.push_back({static_cast<int32_t>(term)});
+        if (!slots_[term]) {
+          slots_.set(term) = static_cast<int32_t>(found.size());
+          found.push_back({static_cast<int32_t>(term)});
+        }
         Term& own = found[slots_[term]];
         const float value = weight(at, row);
         ++own.count, own.least = std::min(own.least, value), own.largest = std::max(own.largest, value);
@@ -163,9 +168,10 @@ class Builder {
     std::vector<std::vector<float>> sampled(out_.terms.size());
     const int64_t step = std::max<int64_t>(1, (last_ - first_) / SAMPLE);
     for (int64_t row = first_; row < last_; row += step)
-      for (int64_t at = rows_.offsets[row]; at < rows_.offsets[row + 1]; ++at)
-        if (const int32_t t = slots_[rows_.term(at)] - 1; t >= 0 && out_.kinds[t] == static_cast<uint8_t>(PostingKind::column))
-          sampled[t].push_back(weight(at, row));
+      for (int64_t at = rows_.offsets[row]; at < rows_.offsets[row + 1]; ++at) {
+        const int32_t t = slots_[rows_.term(at)] - 1;
+        if (t >= 0 && out_.kinds[t] == static_cast<uint8_t>(PostingKind::column)) sampled[t].push_back(weight(at, row));
+      }
     for (size_t t = 0; t < sampled.size(); ++t) {
       std::vector<float>& own = sampled[t];
       if (own.size() < SAMPLE / DENSE_SHARE / 2 || coders_[t].zero) continue;
@@ -181,7 +187,9 @@ class Builder {
   // A crest's postings are those of its term, too: after its column.
   void insert(const Crest& crest) {
     if (crest.postings.empty()) return;
-    const auto put = [&](auto& values, auto value) { values.insert(values.begin() + static_cast<int64_t>(crest.term) + 1, value); };
+    const auto put = [&](auto& values, auto value) {
+      values.insert(values.begin() + static_cast<int64_t>(crest.term) + 1, value);
+    };
     put(out_.terms, out_.terms[crest.term]);
     put(out_.counts, static_cast<int32_t>(crest.postings.size()));
     put(out_.scale, crest.coder.scale), put(out_.residual, crest.coder.residual());
@@ -202,7 +210,10 @@ class Builder {
         own.docs = out_.list_docs.data() + out_.lists[place], own.levels = out_.list_levels.data() + out_.lists[place];
       else own.docs = &ignored_, own.levels = out_.columns.data() + place * windows() * WINDOW, own.step = 0;
     }
-    for (size_t i = 0; i < crests_.size(); ++i) all[crests_[i].term].crest = static_cast<int32_t>(i), all[crests_[i].term].cap = crests_[i].cap;
+    for (size_t i = 0; i < crests_.size(); ++i) {
+      Place& own = all[crests_[i].term];
+      own.crest = static_cast<int32_t>(i), own.cap = crests_[i].cap;
+    }
     return all;
   }
 

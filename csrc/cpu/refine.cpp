@@ -38,9 +38,9 @@ class Scorer {
       vectors[i] = reader_.read(places[i].row, i);
       next[i] = reader_.soon(places[std::min<int64_t>(i + PAIR_BLOCK, listed - 1)].row);
     }
+    const auto multiply = corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64;
     if (corpus_.slices) score_sliced(places, listed, queries, vectors, raw);
-    else if (corpus_.metric == Metric::l2) table_.l2_f64(queries, vectors, next, count, corpus_.dims, raw);
-    else table_.dot_f64(queries, vectors, next, count, corpus_.dims, raw);
+    else multiply(queries, vectors, next, count, corpus_.dims, raw);
     for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], vectors[i]);
   }
 

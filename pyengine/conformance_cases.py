@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,7 @@ WITH_EVERY_OPTION = ("random", "ties")
 WITH_MANY_DOCUMENTS = (  # options of "many"
     "k=100", "rare_mask", "mask_per_query", "bias", "dims=8", "all", "exclude", "groups", "after", "threshold",
 )  # fmt: skip
-FILTERS = tuple(field.name for field in fields(FilterArguments))
+FILTERS = FilterArguments._fields
 
 
 @dataclass(frozen=True)

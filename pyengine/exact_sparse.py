@@ -34,6 +34,13 @@ def native_rows(rows: TermRows) -> Any:
     return kernels.TermRows(rows.offsets, rows.terms, values, rows.n_terms, low=rows.low, step=rows.step)
 
 
+def asked(problem: SparseProblem) -> Any:
+    """The queries as the extension takes them."""
+    kernels, rows = native(), problem.queries
+    assert kernels is not None
+    return kernels.TermRows(rows.indptr, rows.indices, rows.values, rows.n_terms)
+
+
 def corpus(docs: SparseDocuments) -> Any:
     """The rows of documents as the extension takes them."""
     return docs.derived("native rows", lambda: native_rows(docs.rows))
@@ -41,12 +48,13 @@ def corpus(docs: SparseDocuments) -> Any:
 
 def native_postings(docs: SparseDocuments) -> list[Any]:
     """The postings of documents as the extension takes them, which looks at a few bytes for each term."""
+    return docs.derived("native postings", lambda: [_native_postings(each) for each in docs.postings])
+
+
+def _native_postings(postings: Postings) -> Any:
     kernels = native()
     assert kernels is not None
-    postings = docs.postings
-    return docs.derived(
-        "native postings", lambda: [kernels.Postings(each.first, each.count, **each.arrays) for each in postings]
-    )
+    return kernels.Postings(postings.first, postings.count, **postings.arrays)
 
 
 def build(rows: TermRows, first: int, last: int, terms: I64 | None = None) -> Postings:
@@ -64,8 +72,7 @@ def refine(problem: SparseProblem, candidates: Candidates) -> F32:
     if kernels is None:
         return _refine(problem, candidates)
     scores: F32 = kernels.sparse_refine(
-        native_rows(TermRows.of(problem.queries)), corpus(problem.docs), problem.bias, candidates.rows,
-        candidates.offsets, problem.num_threads,
+        asked(problem), corpus(problem.docs), problem.bias, candidates.rows, candidates.offsets, problem.num_threads
     )  # fmt: skip
     return scores
 

@@ -20,8 +20,7 @@ from pyengine.types import F32, F64, I64, U8, Bool, Candidates, TopK
 GROUP_PLACES = 4  # how many more candidates than k are asked for where some may belong to one group
 
 
-@dataclass(frozen=True)
-class FilterArguments:
+class FilterArguments(NamedTuple):
     """The arguments of a search by these names, as the caller gave them."""
 
     allow: Any = None
@@ -135,20 +134,20 @@ def build(given: FilterArguments, n_queries: int, n_docs: int, metric: str, rows
     per_group = checks.positive_int(given.per_group, "per_group")
     if given.groups is None and per_group != 1:
         raise ValueError(f"per_group must come with groups; got per_group={per_group} and no groups")
+    if given.exclude is None and given.groups is None and given.after is None and given.threshold is None:
+        return None
     threshold = thresholds(given.threshold, n_queries, sign)
     after = _mark(given.after, n_queries, sign)
     if after is not None and (after.ids < 0).any():  # nothing comes after a pad, and no score reaches this
         threshold = np.full(n_queries, -np.inf) if threshold is None else threshold
         threshold = np.where(after.ids < 0, np.inf, threshold)
-    filters = Filters(
+    return Filters(
         excluded=_excluded(given.exclude, n_queries, rows_of),
         groups=_labels(given.groups, n_docs),
         per_group=per_group,
         after=after,
         threshold=threshold,
     )
-    used = (filters.excluded, filters.groups, filters.after, filters.threshold)
-    return None if all(each is None for each in used) else filters
 
 
 def narrowed(mask: U8 | None, given: FilterArguments, n_docs: int, rows_of: RowsOf) -> U8 | None:

@@ -223,6 +223,10 @@ class Problem:
         """The fields, beyond those of this class, that hold queries: for these of them."""
         raise NotImplementedError
 
+    def among(self: P, docs: Corpus) -> P:
+        """The same search of other documents."""
+        return self if docs is self.docs else replace(self, docs=docs)
+
     def only(self: P, which: I64) -> P:
         """The same search for some of the queries."""
         return replace(

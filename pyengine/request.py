@@ -61,7 +61,8 @@ def run(problem: Problem, backend: str, precision: str, like: Any, rescore: int 
     search: Callable[[Any, Any], TopK] = exact_search
     if precision == "fast":
         search = partial(fast_search, rescore=None if rescore is None else checks.positive_int(rescore, "rescore"))
-    return TopK(*(as_input(part, like) for part in answer(problem, backend, search)))
+    found = answer(problem, backend, search)
+    return TopK(*(as_input(part, like) for part in found)) if checks.is_torch(like) else found
 
 
 def answer(problem: P, backend: str, search: Callable[[P, Proposer[P]], R]) -> R:

@@ -20,14 +20,14 @@ SCAN_FRACTION = 4  # lists longer than N / SCAN_FRACTION are not worth proposing
 def exact_search(problem: P, backend: Proposer[P]) -> TopK:
     """Top-k equal to the specification. What cannot be certified is proposed again with longer lists, and at last
     scored in full."""
-    problem = backend.readied(replace(problem, docs=problem.docs.without_loose_codes()))
+    problem = backend.readied(problem.among(problem.docs.without_loose_codes()))
     asked = problem.asking(problem.places())
     width = backend.first_width(asked)
     result = _propose_and_refine(problem, backend, asked, width)
     while True:
-        open_queries = np.flatnonzero(~result.certified)
-        if open_queries.size == 0:
+        if result.certified.all():
             return result
+        open_queries = np.flatnonzero(~result.certified)
         if backend.presumes and not problem.sure:  # perhaps what failed is only what was presumed
             problem = replace(problem, sure=True)
             rest = problem.only(open_queries)
@@ -48,7 +48,7 @@ def fast_search(problem: P, backend: Proposer[P], rescore: int | None = None) ->
     How far the proposer's may be off is the backend's to document; where they are `only_bounds`, ``rescore`` is 1."""
     if rescore is None and backend.only_bounds(problem):
         rescore = 1
-    problem = backend.readied(replace(problem, docs=problem.docs.trusting_loose_codes()))
+    problem = backend.readied(problem.among(problem.docs.trusting_loose_codes()))
     problem = replace(problem, sure=True)  # nobody would notice a failure
     asked = problem.asking(min(problem.places() * (rescore or 1), ALL))
     candidates = problem.not_excluded(backend.propose(asked, backend.first_width(asked)))

@@ -11,7 +11,7 @@ from pyengine import exact_sparse
 from pyengine.backends import machine
 from pyengine.backends.base import SparseBackend
 from pyengine.problem import ALL
-from pyengine.problem_sparse import SparseProblem, TermRows
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import I64, Candidates
 
 FEW_QUERIES = 3  # so many read all rows in the time in which these are inverted
@@ -60,8 +60,8 @@ class CpuSparse(SparseBackend):
         kernels = exact_sparse.native()
         assert kernels is not None
         found = kernels.sparse_propose(
-            exact_sparse.native_rows(TermRows.of(problem.queries)), exact_sparse.corpus(problem.docs),
-            exact_sparse.native_postings(problem.docs), k, width,
+            exact_sparse.asked(problem), exact_sparse.corpus(problem.docs), exact_sparse.native_postings(problem.docs),
+            k, width,
             mask=problem.mask, bias=problem.bias, floor=problem.floor, sure=problem.sure,
             num_threads=problem.num_threads,
         )  # fmt: skip

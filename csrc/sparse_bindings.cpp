@@ -172,9 +172,9 @@ Array<float> refine_rows(const TermRowArrays& queries, const TermRowArrays& docs
 py::tuple propose_rows(const TermRowArrays& queries, const TermRowArrays& docs,
                        const std::vector<const PostingsArrays*>& postings, int64_t k, int64_t width,
                        const Optional<uint8_t>& mask, const Optional<double>& bias, const Optional<double>& floor,
-                       bool sure, int threads) {
+                       bool sure, bool by_row, int threads) {
   SparseSearch search;
-  search.sure = sure;
+  search.sure = sure, search.by_row = by_row;
   search.queries = queries.view(), search.docs = docs.view();
   const int64_t n_queries = search.queries.n, n_docs = search.docs.n;
   require(search.queries.kind == WeightKind::float32 && search.queries.n_terms == search.docs.n_terms,
@@ -225,7 +225,7 @@ void bind_sparse(py::module_& m) {
   m.def("sparse_propose", &propose_rows, py::arg("queries"), py::arg("docs"), py::arg("postings"), py::arg("k"),
         py::arg("width"), py::kw_only(), py::arg("mask").noconvert() = py::none(),
         py::arg("bias").noconvert() = py::none(), py::arg("floor").noconvert() = py::none(), py::arg("sure") = true,
-        py::arg("num_threads"));
+        py::arg("by_row") = false, py::arg("num_threads"));
 }
 
 }  // namespace pyengine

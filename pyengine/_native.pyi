@@ -77,6 +77,7 @@ def sparse_propose(
     bias: F64 | None = None,
     floor: F64 | None = None,
     sure: bool = True,
+    by_row: bool = False,
     num_threads: int,
 ) -> tuple[I64, I64, F32, F64]: ...
 def maxsim_propose(

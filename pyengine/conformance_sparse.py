@@ -176,17 +176,25 @@ def stored(docs: SparseRows, store: str) -> TermRows:
 
 def dropped(problem: SparseProblem, candidates: Candidates, scores: F64) -> F64:
     """float64 [Q, N]: what a document may score that is not listed. That is ``dropped``, or what rounds to it where it
-    is 0; and where it says that zeros fill up (`exact_sparse.fill_zeros`), 0 for those that come after k listed ones of
-    at least 0, and after all of at most 0."""
+    is 0, or what rounds to the next float32, for one that comes after k listed ones that reach this (see
+    `SparseBackend.listed`); with filters that is so of 0 alone, after all of at most 0 (`exact_sparse.fill_zeros`)."""
     bounds = np.repeat(
         np.where(candidates.dropped == 0.0, ZERO, candidates.dropped)[:, None], len(problem.docs), axis=1
     )
-    ids = problem.ids_of(np.arange(len(problem.docs)))
-    for q in np.flatnonzero(candidates.dropped == BELOW_ZERO):
+    ids, rounded = problem.ids_of(np.arange(len(problem.docs))), reference.round_score(scores)
+    with np.errstate(over="ignore", under="ignore"):
+        ties = np.nextafter(reference.round_score(candidates.dropped), np.float32(np.inf))
+    for q, tie in enumerate(ties):
         rows = candidates.rows[slice(*candidates.offsets[q : q + 2])]
-        rounded = reference.round_score(scores[q, rows])
-        if np.count_nonzero(rounded >= 0) >= problem.k:
-            bounds[q, ids > ids[rows[rounded <= 0]].max()] = ZERO
+        best = rows[np.lexsort((ids[rows], -rounded[q, rows]))]
+        if len(best) < problem.k or rounded[q, best[problem.k - 1]] < tie:
+            continue
+        if problem.filters is None:
+            last = best[problem.k - 1]
+            after = (rounded[q] < rounded[q, last]) | (ids > ids[last])
+        else:
+            after = (candidates.dropped[q] == BELOW_ZERO) & (ids > ids[rows[rounded[q, rows] <= 0]].max(initial=-1))
+        bounds[q, after & (rounded[q] <= tie)] = np.inf
     return bounds
 
 

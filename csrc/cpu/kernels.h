@@ -15,6 +15,16 @@ constexpr int DEPTH_STEP = 64;   // code rows are padded to a multiple of this
 constexpr int TOKEN_ROWS = 16;   // document tokens that a tile takes
 constexpr int PAIR_BLOCK = 4;    // documents that one call of the float64 kernels takes
 
+constexpr int FACTOR_BITS = 9;   // of a sparse query's factors, below the point
+
+// What a level adds to a sum of a sparse query: factor * (level - zero), rounded to whole units away from 0, or up where
+// some levels are below zero.
+constexpr bool rounds_down(int factor, int zero) { return factor < 0 && zero == 0; }
+constexpr int16_t weight_of(int level, int factor, int zero) {
+  const int exact = factor * (level - zero);
+  return static_cast<int16_t>(rounds_down(factor, zero) ? exact >> FACTOR_BITS : -(-exact >> FACTOR_BITS));
+}
+
 // How a stored row says its floats.
 enum class RowKind {
   float32,
@@ -164,12 +174,14 @@ struct KernelTable {
                         Hit* hits);
   int32_t (*dot_sliced)(const uint8_t* codes, const uint8_t* slices, const int8_t* query, const uint8_t* wanted, int depth);
   double (*sliced_f64)(const float* query, const uint8_t* wanted, const float* row, const uint8_t* slices, int n);
-  // Sparse rows. A level weighs (factor * (level - zero) >> 9) + 1. sums[docs[i]] += weight of levels[i], for distinct docs.
+  // Sparse rows: sums[docs[i]] += weight_of(levels[i]), for distinct docs.
   void (*add_postings)(const uint16_t* docs, const uint8_t* levels, int n, int factor, int zero, int16_t* sums);
-  // sums[i] += weight of column[i], where that is not zero; n is a multiple of 64.
+  // sums[i] += weight_of(column[i]); n is a multiple of 64.
   void (*add_column)(const uint8_t* column, int n, int factor, int zero, int16_t* sums);
   // The sums that are not below `least`, with their places; all n become 0. Returns how many; n is a multiple of 64.
   int (*take_sums)(int16_t* sums, int n, int16_t least, int32_t* places, int16_t* values);
+  // The k-th largest of n >= k sums.
+  int16_t (*kth_sum)(const int16_t* sums, int n, int k);
 };
 
 extern const KernelTable BASELINE_KERNELS;

@@ -413,5 +413,5 @@ static int32_t read_memory(const uint8_t* bytes, size_t n) {
         kth_largest, dot_f64, l2_f64, decode_row, unpack_planes, add_scaled, square_f32, TOKEN_ROUNDING, \
         token_words, round_token, estimate_tokens, multiply_tokens, window_pairs, products_f64, soften,     \
         add_scaled_f64, multiply_in_registers, read_memory,                                              \
-        scan_sliced, dot_sliced, sliced_f64, add_postings, add_column, take_sums                         \
+        scan_sliced, dot_sliced, sliced_f64, add_postings, add_column, take_sums, kth_sum                \
   }

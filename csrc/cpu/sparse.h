@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "cpu/parallel.h"
 #include "cpu/rows.h"
@@ -55,6 +56,12 @@ void with_weights(const TermRows& rows, const Body& body) {
       return scaled + rows.low[row];
     });
   }
+}
+
+// As the specification rounds scores.
+inline float rounded_score(double score) {
+  constexpr double LARGEST = std::numeric_limits<float>::max();
+  return static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)) + 0.0f;
 }
 
 constexpr int WINDOW = 1 << 14;            // documents whose sums, int16, fit in the L1 cache

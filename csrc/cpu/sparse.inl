@@ -3,28 +3,43 @@
 //   S upper_product(S a, S b)    the upper halves of the products
 //   uint32_t at_least(S a, S b)  bit i: a[i] >= b[i]
 
-INLINE S weigh(S level, S times) { return upper_product(level << 7, times); }  // less 1
+// What levels weigh: what is rounded up is a negative number rounded down, negated.
+struct Weights {
+  S origin, times, flip;
+
+  INLINE_MEMBER Weights(int factor, int zero) {
+    const S none = {};
+    const bool down = rounds_down(factor, zero);
+    origin = none + static_cast<int16_t>(zero);
+    times = none + static_cast<int16_t>(down ? factor : -factor);
+    flip = none + static_cast<int16_t>(down ? 0 : -1);
+  }
+
+  INLINE_MEMBER S operator()(const uint8_t* levels) const {
+    return (upper_product((bytes_to_short(levels) - origin) << (16 - FACTOR_BITS), times) ^ flip) - flip;
+  }
+};
 
 static void add_postings(const uint16_t* docs, const uint8_t* levels, int n, int factor, int zero, int16_t* sums) {
-  const S none = {}, times = none + static_cast<int16_t>(factor), origin = none + static_cast<int16_t>(zero);
-  alignas(64) int16_t weights[2 * W];
+  const Weights weights(factor, zero);
+  alignas(64) int16_t each[2 * W];
   int i = 0;
   for (; i + 2 * W <= n; i += 2 * W) {
-    const S weight = weigh(bytes_to_short(levels + i) - origin, times) + 1;
-    __builtin_memcpy(weights, &weight, sizeof weight);
+    const S weight = weights(levels + i);
+    __builtin_memcpy(each, &weight, sizeof weight);
 #pragma GCC unroll 32
-    for (int lane = 0; lane < 2 * W; ++lane) sums[docs[i + lane]] += weights[lane];
+    for (int lane = 0; lane < 2 * W; ++lane) sums[docs[i + lane]] += each[lane];
   }
-  for (; i < n; ++i) sums[docs[i]] += static_cast<int16_t>((factor * (levels[i] - zero) >> 9) + 1);
+  for (; i < n; ++i) sums[docs[i]] += weight_of(levels[i], factor, zero);
 }
 
+// The level `zero` weighs nothing.
 static void add_column(const uint8_t* column, int n, int factor, int zero, int16_t* sums) {
-  const S none = {}, times = none + static_cast<int16_t>(factor), origin = none + static_cast<int16_t>(zero);
+  const Weights weights(factor, zero);
   for (int i = 0; i < n; i += 2 * W) {
-    const S level = bytes_to_short(column + i) - origin;
     S sum;
     __builtin_memcpy(&sum, sums + i, sizeof sum);
-    sum += weigh(level, times) - (level != none);  // true is -1
+    sum += weights(column + i);
     __builtin_memcpy(sums + i, &sum, sizeof sum);
   }
 }
@@ -42,4 +57,26 @@ static int take_sums(int16_t* sums, int n, int16_t least, int32_t* places, int16
     __builtin_memcpy(sums + i, &none, sizeof none);
   }
   return found;
+}
+
+static int count_sums(const int16_t* sums, int n, int16_t least) {
+  const S none = {}, lowest = none + least;
+  int i = 0, count = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    S sum;
+    __builtin_memcpy(&sum, sums + i, sizeof sum);
+    count += __builtin_popcount(at_least(sum, lowest));
+  }
+  for (; i < n; ++i) count += sums[i] >= least;
+  return count;
+}
+
+static int16_t kth_sum(const int16_t* sums, int n, int k) {
+  int low = -0x8000, high = 0x7fff;
+  while (low < high) {
+    const int middle = low + (high - low + 1) / 2;
+    if (count_sums(sums, n, static_cast<int16_t>(middle)) >= k) low = middle;
+    else high = middle - 1;
+  }
+  return static_cast<int16_t>(low);
 }

@@ -33,10 +33,16 @@ double unit_for(double sum, double largest, int64_t n) {
   return std::max(sum * LARGEST_LEVEL / room, largest * ONE / LARGEST_FACTOR) * (1 + 0x1p-20);
 }
 
+// The nearest integer that is not 0, so that every shared term shows in a sum.
+double whole(double exact) {
+  const double nearest = std::nearbyint(exact);
+  return nearest != 0 ? nearest : std::copysign(1.0, exact);
+}
+
 QueryTerm locate(const Postings& postings, int64_t term, int32_t factor) {
   const int64_t place = postings.place[term];
   const int32_t zero = postings.zero[term];
-  QueryTerm out{factor, factor * zero, zero, nullptr, nullptr, nullptr, nullptr, 0};
+  QueryTerm out{factor, zero, nullptr, nullptr, nullptr, nullptr, 0};
   switch (static_cast<PostingKind>(postings.kinds[term])) {
     case PostingKind::column:
       out.levels = postings.columns + place * postings.column_stride();
@@ -59,30 +65,34 @@ QueryTerm locate(const Postings& postings, int64_t term, int32_t factor) {
 SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vector<Postings>& postings) {
   SparseQuery out;
   const size_t n = postings.size();
-  int64_t n_terms = 0;
+  int64_t n_terms = 0, n_down = 0;  // the most in one of the postings
   std::vector<std::vector<Found>> found(n);
   double largest = 0, most = 0;  // |weight| * scale: the largest, and the largest sum
   for (size_t p = 0; p < n; ++p) {
     found[p] = find_terms(queries, query, postings[p]);
     double sum = 0;
-    n_terms = std::max(n_terms, static_cast<int64_t>(found[p].size()));
+    int64_t down = 0;
     for (const Found& own : found[p]) {
       const double size = std::fabs(own.weight) * postings[p].scale[own.term];
       sum += size, largest = std::max(largest, size);
-      out.positive = out.positive && own.weight > 0 && postings[p].zero[own.term] == 0;
+      const bool positive = own.weight > 0, one_sign = postings[p].zero[own.term] == 0;
+      out.positive = out.positive && positive && one_sign, out.negative = out.negative && !positive && one_sign;
+      down += !positive && one_sign;
     }
-    most = std::max(most, sum);
+    most = std::max(most, sum), n_down = std::max(n_down, down);
+    n_terms = std::max(n_terms, static_cast<int64_t>(found[p].size()));
   }
   out.columns.resize(n), out.lists.resize(n), out.rare.resize(n);
   out.many = n_terms > MOST_TERMS;
   if (largest == 0 || out.many) return out;
   out.unit = unit_for(most, largest, n_terms);
-  out.rounded = static_cast<double>(n_terms);  // each rounded up by at most 1
+  out.rounded_up = static_cast<double>(n_terms), out.rounded_down = static_cast<double>(n_down);
   for (size_t p = 0; p < n; ++p) {
     double error = 0;
     for (const Found& own : found[p]) {
-      const double exact = ONE * (own.weight * postings[p].scale[own.term] / out.unit), factor = std::nearbyint(exact);
-      error += std::fabs(exact - factor) * (LARGEST_LEVEL / ONE) + std::fabs(own.weight) * postings[p].residual[own.term] / out.unit;
+      const double exact = ONE * (own.weight * postings[p].scale[own.term] / out.unit), factor = whole(exact);
+      error += std::fabs(exact - factor) * (LARGEST_LEVEL / ONE);
+      error += std::fabs(own.weight) * postings[p].residual[own.term] / out.unit;
       const PostingKind kind = static_cast<PostingKind>(postings[p].kinds[own.term]);
       auto& terms = kind == PostingKind::column ? out.columns : kind == PostingKind::list ? out.lists : out.rare;
       terms[p].push_back(locate(postings[p], own.term, static_cast<int32_t>(factor)));

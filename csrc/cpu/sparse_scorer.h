@@ -1,8 +1,6 @@
 // The specification's score of one query with one row: float64, over the shared terms as they rise.
 #pragma once
 
-#include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "cpu/sparse.h"
@@ -71,12 +69,12 @@ class SparseScorer {
     with_weights(docs_, [&](const auto& weight) {
       for (size_t i = 0; i < found; ++i) {
         const int64_t at = begin + shared_[i];
-        if (const float own = weights_[static_cast<int32_t>(docs_.term(at))]; own != 0) score += static_cast<double>(own) * weight(at, row);
+        const float own = weights_[static_cast<int32_t>(docs_.term(at))];
+        if (own != 0) score += static_cast<double>(own) * weight(at, row);
       }
     });
     if (bias_) score += bias_[row];
-    constexpr double LARGEST = std::numeric_limits<float>::max();
-    return static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)) + 0.0f;
+    return rounded_score(score);
   }
 
   // Inlined always: GCC takes a function that only prefetches for one that does nothing, and drops its calls.

@@ -146,7 +146,8 @@ class SparseBackend(Proposer[SparseProblem]):
 
     def listed(self, problem: SparseProblem, width: int) -> Candidates:
         """At most about ``width`` candidates per query (k at least), and a bound on all others, as `propose`. That is
-        exactly 0.0 where every document that may score above 0 is listed."""
+        exactly 0.0 where every document that may score above 0 is listed. Without filters, a document may also score
+        the next float32 above the bound, if it comes after k listed ones that score this or more."""
         raise NotImplementedError(f"{type(self).__name__} must implement listed")
 
     def propose(self, problem: SparseProblem, width: int) -> Candidates:

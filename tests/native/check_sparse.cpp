@@ -1,5 +1,6 @@
 // The kernels of sparse rows against plain loops: sums of levels, and what is taken of them.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 
@@ -11,7 +12,10 @@ namespace {
 
 constexpr int N_SUMS = 1 << 14;
 
-int16_t weight(int factor, int level, int zero) { return static_cast<int16_t>((factor * (level - zero) >> 9) + 1); }
+int16_t weight(int factor, int level, int zero) {
+  const double exact = factor * (level - zero) / 512.0;
+  return static_cast<int16_t>(factor < 0 && zero == 0 ? std::floor(exact) : std::ceil(exact));
+}
 
 std::vector<uint8_t> random_levels(int n, int zero) {
   std::uniform_int_distribution<int> level(0, 255), kind(0, 3);
@@ -42,7 +46,7 @@ void check_add_column(const KernelTable& table, int n, int factor, int zero) {
   const std::vector<uint8_t> column = random_levels(n, zero);
   std::vector<int16_t> sums = random_sums(n + 64), wanted = sums;
   for (int i = 0; i < n; ++i)
-    if (column[i] != zero) wanted[i] = static_cast<int16_t>(wanted[i] + weight(factor, column[i], zero));
+    wanted[i] = static_cast<int16_t>(wanted[i] + weight(factor, column[i], zero));
   table.add_column(column.data(), n, factor, zero, sums.data());
   require(sums == wanted, table, "add_column", n);
 }
@@ -64,6 +68,15 @@ void check_take_sums(const KernelTable& table, int n, int16_t least) {
   require(std::equal(sums.begin() + n, sums.end(), before.begin() + n), table, "take_sums (behind)", n);
 }
 
+void check_kth_sum(const KernelTable& table, int n) {
+  std::vector<int16_t> sums = random_sums(n);
+  for (int i = 0; i < n; i += 3) sums[i] = static_cast<int16_t>(i % 4 ? 7 : i % 8 ? 32767 : -32768);
+  std::vector<int16_t> sorted = sums;
+  std::sort(sorted.rbegin(), sorted.rend());
+  for (int k : {1, 2, n / 3 + 1, n})
+    require(k > n || table.kth_sum(sums.data(), n, k) == sorted[k - 1], table, "kth_sum", n);
+}
+
 }  // namespace
 
 void check_sparse(const KernelTable& table) {
@@ -72,6 +85,7 @@ void check_sparse(const KernelTable& table) {
       for (int n : {0, 1, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 1000}) check_add_postings(table, n, factor, zero);
       for (int n : {64, 128, 320, N_SUMS}) check_add_column(table, n, factor, zero);
     }
+  for (int n : {1, 2, 31, 33, 64, 1000, N_SUMS}) check_kth_sum(table, n);
   for (int n : {64, 128, 320, N_SUMS})
     for (int least : {-32768, -32767, -500, 0, 1, 15999, 32766, 32767}) check_take_sums(table, n, static_cast<int16_t>(least));
 }

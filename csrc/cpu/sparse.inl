@@ -10,9 +10,8 @@ struct Weights {
   INLINE_MEMBER Weights(int factor, int zero) {
     const S none = {};
     const bool down = rounds_down(factor, zero);
-    origin = none + static_cast<int16_t>(zero);
-    times = none + static_cast<int16_t>(down ? factor : -factor);
-    flip = none + static_cast<int16_t>(down ? 0 : -1);
+    const int16_t per_level = static_cast<int16_t>(down ? factor : -factor), all = static_cast<int16_t>(down ? 0 : -1);
+    origin = none + static_cast<int16_t>(zero), times = none + per_level, flip = none + all;
   }
 
   INLINE_MEMBER S operator()(const uint8_t* levels) const {

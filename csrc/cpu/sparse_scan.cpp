@@ -101,7 +101,8 @@ class SparseScan {
 
   // Where nothing is negative and nothing added, a document that shares no term scores 0.
   float first_floor(int64_t q) const {
-    const float start = queries_[q].positive && !search_.bias ? LEAST_POSITIVE : -std::numeric_limits<float>::infinity();
+    constexpr float ANY = -std::numeric_limits<float>::infinity();
+    const float start = queries_[q].positive && !search_.bias ? LEAST_POSITIVE : ANY;
     return search_.floor ? std::max(start, at_most(search_.floor[first_query_ + q])) : start;
   }
 
@@ -143,7 +144,8 @@ class SparseScan {
   // The least sum that matters in rows from the first on: bounds rise with the sum.
   int16_t least_sum(int64_t q, int64_t first_row) const {
     const SparseQuery& query = queries_[q];
-    const double near = std::floor(rounds_below(floors_[q].least()) / query.unit - query.rounded_down - query.error - 0x1p-10);
+    const double below = rounds_below(floors_[q].least()) / query.unit;
+    const double near = std::floor(below - query.rounded_down - query.error - 0x1p-10);
     int low = static_cast<int>(std::min(std::max(near, query.positive ? 1 : -0x1p15), 0x1p15 - 1)), high = INT16_MAX;
     while (low < high) {
       const int middle = low + (high - low) / 2;

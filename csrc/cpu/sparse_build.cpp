@@ -23,7 +23,14 @@ constexpr float CAP_SHARE = 0.75f;      // of the largest weight: a cap above it
 struct Term {
   int32_t term = 0, count = 0;
   float least = 0, largest = 0;  // of its weights and 0
+  bool whole = true;             // whether they are whole numbers, as counts and impacts of 8 bits are
 };
+
+// Of those that are not too large for levels.
+bool is_whole(float weight) {
+  const float near = std::min(std::max(weight, -256.0f), 256.0f);
+  return near == static_cast<float>(static_cast<int32_t>(near));
+}
 
 float round_up(double x) { return std::nextafter(static_cast<float>(x), std::numeric_limits<float>::infinity()); }
 
@@ -42,15 +49,17 @@ struct Coder {
     return static_cast<uint8_t>(coded);
   }
 
-  // A bound of that, with a margin for what adds to it.
-  float residual() const { return round_up(worst < 0 ? 0 : round_up(worst)); }
+  // A bound of that, with a margin for what adds to it: 0 where levels are exact.
+  float residual() const { return worst > 0 ? round_up(round_up(worst)) : 0; }
 };
 
 Coder coder_of(const Term& term) {
   const bool negative = term.least < 0;
   const double largest = std::max(static_cast<double>(term.largest), -static_cast<double>(term.least));
+  const int levels = negative ? SIGNED_LEVELS : LEVELS;
+  const double nearest = largest / levels, exact = std::exp2(std::ceil(std::log2(nearest)));  // of whole weights
   Coder coder;
-  coder.scale = std::max(static_cast<float>(largest / (negative ? SIGNED_LEVELS : LEVELS)),
+  coder.scale = std::max(static_cast<float>(term.whole && largest <= levels ? exact : nearest),
                          std::numeric_limits<float>::denorm_min());
   coder.inverse = 1 / static_cast<double>(coder.scale);
   coder.worst = -1;
@@ -123,13 +132,14 @@ class Builder {
         Term& own = found[slots_[term]];
         const float value = weight(at, row);
         ++own.count, own.least = std::min(own.least, value), own.largest = std::max(own.largest, value);
+        own.whole = own.whole && is_whole(value);
       });
     });
     std::sort(found.begin() + 1, found.end(), [](const Term& a, const Term& b) { return a.term < b.term; });
     for (size_t i = 1; i < found.size(); ++i) {
       slots_.set(found[i].term) = static_cast<int32_t>(i);
       out_.terms.push_back(found[i].term), out_.counts.push_back(found[i].count);
-      coders_.push_back(coder_of(found[i]));
+      coders_.push_back(coder_of(found[i])), largest_.push_back(found[i].largest);
     }
   }
 
@@ -177,10 +187,10 @@ class Builder {
       if (own.size() < SAMPLE / DENSE_SHARE / 2 || coders_[t].zero) continue;
       const auto place = own.begin() + own.size() * CAPPED_PERCENT / 100;
       std::nth_element(own.begin(), place, own.end());
-      const float largest = coders_[t].scale * LEVELS;
+      const float largest = largest_[t];
       if (*place > CAP_SHARE * largest) continue;
-      crests_.push_back({t, *place, coder_of({0, 0, 0, largest - *place}), {}});
-      coders_[t] = coder_of({0, 0, 0, *place}), out_.scale[t] = coders_[t].scale;
+      crests_.push_back({t, *place, coder_of({0, 0, 0, largest - *place, false}), {}});
+      coders_[t] = coder_of({0, 0, 0, *place, false}), out_.scale[t] = coders_[t].scale;
     }
   }
 
@@ -266,6 +276,7 @@ class Builder {
   const Interrupt& interrupt_;
   PagedTable<int32_t> slots_;  // [n_terms] a term's number from 1 on, 0 where it is not wanted
   std::vector<Coder> coders_;
+  std::vector<float> largest_;  // weight of each term, or 0
   std::vector<Crest> crests_;
   uint16_t ignored_ = 0;       // the document that a column's level comes with
   PostingArrays out_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace pyengine {
 namespace {
@@ -25,6 +26,30 @@ std::vector<Found> find_terms(const TermRows& queries, int64_t query, const Post
       found.push_back({static_cast<const float*>(queries.values)[at], term});
   }
   return found;
+}
+
+// A unit of which all products of weights and scales are small multiples, so that sums tell scores exactly; 0 if there
+// is none. Nothing may have been rounded when the postings were made, nor be in the specification's sums: multiples by
+// 15 bits of a unit of 38 bits.
+double exact_unit(const std::vector<std::vector<Found>>& found, const std::vector<Postings>& postings) {
+  double unit = std::numeric_limits<double>::infinity();
+  for (size_t p = 0; p < found.size(); ++p)
+    for (const Found& own : found[p]) {
+      if (postings[p].residual[own.term] > 0) return 0;
+      unit = std::min(unit, std::fabs(own.weight) * postings[p].scale[own.term]);
+    }
+  int exponent;
+  const double bits = std::ldexp(std::frexp(unit, &exponent), 38);
+  if (bits != std::nearbyint(bits)) return 0;
+  for (size_t p = 0; p < found.size(); ++p) {
+    double sum = 0;
+    for (const Found& own : found[p]) {
+      const double size = std::fabs(own.weight) * postings[p].scale[own.term], times = std::nearbyint(size / unit);
+      sum += times;
+      if (times * unit != size || times * ONE > LARGEST_FACTOR || sum * LARGEST_LEVEL > LARGEST_SUM) return 0;
+    }
+  }
+  return unit;
 }
 
 // So that neither a factor nor a sum of `n` rounded weights overflows.
@@ -85,8 +110,8 @@ SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vec
   out.columns.resize(n), out.lists.resize(n), out.rare.resize(n);
   out.many = n_terms > MOST_TERMS;
   if (largest == 0 || out.many) return out;
-  out.unit = unit_for(most, largest, n_terms);
-  out.rounded_up = static_cast<double>(n_terms), out.rounded_down = static_cast<double>(n_down);
+  const double whole_unit = exact_unit(found, postings);
+  out.unit = whole_unit > 0 ? whole_unit : unit_for(most, largest, n_terms);
   for (size_t p = 0; p < n; ++p) {
     double error = 0;
     for (const Found& own : found[p]) {
@@ -99,6 +124,8 @@ SparseQuery prepare_query(const TermRows& queries, int64_t query, const std::vec
     }
     out.error = std::max(out.error, error);
   }
+  if (whole_unit > 0) return out;
+  out.rounded_up = static_cast<double>(n_terms), out.rounded_down = static_cast<double>(n_down);
   // Of the specification's sums and of this function's: each of so many operations is off by a relative 2^-53.
   out.error = out.error * (1 + 0x1p-40) + most * LARGEST_LEVEL / out.unit * static_cast<double>(n_terms + 64) * 0x1p-50;
   return out;

@@ -24,7 +24,7 @@ LINK_TIME = ("cpu/rows.cpp", "cpu/refine.cpp")  # one unit, as these are when th
         (("cpu/dense.cpp",), "sharpen", 3),  # codes, scale, residual
         (("cpu/dense.cpp",), "scan_group", 1),  # a pool's next place
         (("cpu/sparse_refine.cpp",), "refine_sparse", 4),  # offsets, terms of two lengths, weights
-        (("cpu/sparse_scan.cpp",), "SparseScan", 3),  # documents and levels of a list, rare postings
+        (("cpu/sparse_reader.cpp",), "PostingReader", 3),  # documents and levels of a list, rare postings
     ],
 )
 def test_prefetches_are_kept(sources: tuple[str, ...], caller: str, least: int) -> None:

@@ -53,7 +53,7 @@ def test_ties_go_to_the_first_ids(query: str, kind: str) -> None:
     for options in ({}, {"mask": mask}, {"ids": np.arange(N) * 3}, {"ids": shuffled}, {"num_threads": 3}):
         for k in (10, 700):
             found = exact_search(problem(docs, query, k, **options), CpuSparse())
-            given = {name: value for name, value in options.items() if name != "num_threads"}
+            given: dict[str, Any] = {name: value for name, value in options.items() if name != "num_threads"}
             conformance.same(found, spec.topk(asked, docs, k, **given), f"{options.keys()}, k = {k}")
 
 

@@ -14,10 +14,10 @@ EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 help:
 	@echo "make demo    search SciFact's abstracts for 300 claims, dense, token by token and by words (BM25), and compare the"
 	@echo "             bits of every backend (no torch); draws maxsim-alignment.png"
-	@echo "make test    install torch, faiss and the rest, and run the tests"
+	@echo "make test    install torch, triton, faiss and the rest, and run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
-	@echo "                but those of torch and faiss, which are not installed for it; TESTS=tests/test_index.py for some"
+	@echo "                but those of torch, triton and faiss, which are not installed for it; TESTS=tests/test_index.py for some"
 	@echo "make fuzz    hostile arrays and files, SECONDS=60 of them from SEED=0 on; make sanitize-fuzz: sanitized"
 	@echo "make clean   remove the environment and everything that was built"
 
@@ -62,7 +62,7 @@ $(SANITIZED)/tree: $(SANITIZED)/venv.stamp
 	cp -a bench csrc kernels pyengine tests *.md *.toml $@
 	rm -f $@/pyengine/*.so && cp $(SANITIZED)/lib/*.so $@/pyengine
 
-# What the tests need, without torch and faiss: their own libraries would be loaded under the sanitizers too.
+# What the tests need, without torch, triton and faiss: their own libraries would be loaded under the sanitizers too.
 $(SANITIZED)/venv.stamp: pyproject.toml
 	$(PYTHON) -m venv $(SANITIZED)/venv
 	$(SANITIZED)/venv/bin/python -m pip install --quiet numpy pytest pytest-benchmark hypothesis typer rich tqdm ir_measures \
@@ -85,5 +85,5 @@ $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
 # The tests' build poisons its outputs, and runs the AMX kernel over software tiles on machines that have no AMX.
 $(VENV)/test.stamp: $(VENV)/pip.stamp $(EXTENSION)
 	$(BIN)/python -m pip install torch==2.13.0
-	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faiss,eval,cli,text,bench,dev]"
+	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[triton,faiss,eval,cli,text,bench,dev]"
 	touch $(VENV)/demo.stamp $@

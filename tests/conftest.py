@@ -17,12 +17,14 @@ from hypothesis import settings
 import pyengine
 from pyengine import conformance_cases, exact, exact_sparse, segments
 from pyengine.kernels import plan
+from tests import interpreter as triton_interpreter
 from tests.sparse_model import inverted
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.register_profile("long", deadline=None, max_examples=3000)  # pytest --hypothesis-profile=long
 settings.load_profile("pyengine")
 
+INTERPRETED = triton_interpreter.choose()  # before anything imports triton
 GOLDEN = Path(__file__).parent / "golden"
 NATIVE = exact.native()
 ISAS: list[str] = [] if NATIVE is None else list(NATIVE.isas())
@@ -30,8 +32,10 @@ STATUSES = pyengine.backends()
 
 
 def _engines(family: str) -> list[tuple[str, str]]:
-    """Every backend that can run here, and the instruction set it is to use: cpu comes once for each."""
-    able = [each.name for each in pyengine.backends(family) if each.available]
+    """Every backend that can run here, and the instruction set it is to use: cpu comes once for each. Not interpreted
+    kernels, which take a second a search: they have tests of their own."""
+    slow = {"triton"} if INTERPRETED else set()
+    able = [each.name for each in pyengine.backends(family) if each.available and each.name not in slow]
     return [(name, isa) for name in able for isa in (ISAS if name == "cpu" else [""])]
 
 
@@ -83,6 +87,17 @@ def sparse_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     name, isa = request.param
     with using_isa(isa):
         yield name
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[None]:
+    """Triton's kernels run: on the GPU if there is one, else in the interpreter, with bfloat16 mended."""
+    for package in ("torch", "triton"):
+        pytest.importorskip(package)
+    with pytest.MonkeyPatch.context() as patch:
+        if INTERPRETED:
+            triton_interpreter.mend_bfloat16(patch)
+        yield
 
 
 @pytest.fixture(params=[name for name in conformance_cases.stores() if name != "matrix"])

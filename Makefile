@@ -9,12 +9,13 @@ SEED ?= 0
 EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
 .NOTPARALLEL: # the stamps share one environment
-.PHONY: help demo test lint sanitize fuzz sanitize-fuzz clean
+.PHONY: help demo test ahead-of-time lint sanitize fuzz sanitize-fuzz clean
 
 help:
 	@echo "make demo    search SciFact's abstracts for 300 claims, dense, token by token and by words (BM25), and compare the"
 	@echo "             bits of every backend (no torch); draws maxsim-alignment.png"
 	@echo "make test    install torch, triton, faiss and the rest, and run the tests"
+	@echo "make ahead-of-time   compile every form of every Triton kernel for every chip, and write the table of it"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
 	@echo "                but those of torch, triton and faiss, which are not installed for it; TESTS=tests/test_index.py for some"
@@ -26,6 +27,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+ahead-of-time: $(VENV)/test.stamp
+	$(BIN)/python -m bench.ahead_of_time --all
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -85,5 +89,6 @@ $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
 # The tests' build poisons its outputs, and runs the AMX kernel over software tiles on machines that have no AMX.
 $(VENV)/test.stamp: $(VENV)/pip.stamp $(EXTENSION)
 	$(BIN)/python -m pip install torch==2.13.0
-	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[triton,faiss,eval,cli,text,bench,dev]"
+	$(BIN)/python -m pip install --no-deps triton==3.9.0 # that of bench/results/ahead-of-time.md
+	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faiss,eval,cli,text,bench,dev]"
 	touch $(VENV)/demo.stamp $@

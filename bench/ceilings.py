@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,18 @@ REPEATS = 9
 GEMM_SIDE = 2048
 READ_SIZES = (1 << 26, 1 << 28, 1 << 31)
 """Working sets to read: some machines hold the first two in their last cache, none the third."""
+
+
+class Limits(Protocol):
+    """What a machine can do at best, with so many threads."""
+
+    @property
+    def threads(self) -> int: ...
+
+    def floor(self, n_bytes: float, n_ops: float, arithmetic: str, isa: str = "") -> float | None:
+        """The least seconds that these bytes and operations take."""
+
+    def describe(self) -> str: ...
 
 
 @dataclass(frozen=True)

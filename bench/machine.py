@@ -56,6 +56,11 @@ class Machine:
         return f"{self.cpu}, {self.cores} cores, {self.memory_gib} GiB, isa {self.isa}\n{self.versions}"
 
     @property
+    def where(self) -> str:
+        """In a line."""
+        return f"{self.date}, {self.cpu}, {self.cores} cores, {self.isa}; {self.versions}; {self.commit}"
+
+    @property
     def slug(self) -> str:
         """For file names: "amd-epyc-2c"."""
         words = re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)|cpu|processor|@.*", " ", self.cpu.lower()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from bench import memory, timing
-from bench.ceilings import Ceilings
+from bench.ceilings import Limits
 from bench.contestants import Unavailable
 from bench.report import Row
 from bench.shapes import Heat, Workload
@@ -20,7 +20,7 @@ class Settings(NamedTuple):
     long one call of a peer may take at most, where it can be foretold. ``ceilings`` are those of the command's number
     of threads, ``others`` of the other numbers that a workload has."""
 
-    ceilings: Ceilings
+    ceilings: Limits
     rounds: int | None = None
     seconds: float = 10.0
     others: tuple[Ceilings, ...] = ()
@@ -46,13 +46,13 @@ class Entry:
 def enter(row: Row, call: Callable[[], Any], read: Callable[[Any], Any], settings: Settings) -> tuple[Entry, Any]:
     """Call once for the result, as ``read`` makes it out, and, unless that takes long, again for time and memory of a
     call that is warm. What fails is a note in the row, and a fault if it is ours."""
-    first, results = Samples(), []
+    first, results = settings.clock(), []
     try:
-        extra = memory.extra_peak(lambda: results.append(first.call(call)))
+        extra = settings.extra_peak(lambda: results.append(first.call(call)))
         result = read(results.pop())
         if first.wall[0] < settings.seconds / 4:
-            first = Samples()
-            extra = memory.extra_peak(lambda: first.call(call))
+            first = settings.clock()
+            extra = settings.extra_peak(lambda: first.call(call))
     except Exception as error:  # a contestant's, whatever it is: the others go on
         return refused(row, error), None
     return Entry(replace(row, extra_bytes=extra), call, first), result
@@ -86,7 +86,7 @@ def _interleaved(heat: Heat, running: dict[int, Entry], settings: Settings) -> d
         for at, each in running.items()
         if each.first
     }
-    return timing.interleave({at: each.call for at, each in running.items() if each.call}, rounds)
+    return timing.interleave({at: each.call for at, each in running.items() if each.call}, rounds, settings.clock)
 
 
 def _timed(row: Row, samples: Samples | None) -> Row:

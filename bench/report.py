@@ -56,6 +56,10 @@ TITLES = {
     "bm25": "Sparse search of text: BM25 impacts",
     "postings": "What a sparse index keeps in memory, in bytes per posting; recall of the float32 truth",
     "sparse-build": "Building a sparse index",
+    "gpu-dense": "On the GPU: exact dense search",
+    "gpu-maxsim": "On the GPU: the best documents by late interaction",
+    "gpu-training": "On the GPU: a contrastive step, forward and backward",
+    "gpu-sparse": "On the GPU: the largest inner products over a vocabulary",
     "lexicon": "A lexicon or a dense flat scan of as many documents: latency, and bytes a document",
 }
 
@@ -201,10 +205,9 @@ def _short(value: float) -> str:
 def markdown(rows: Sequence[Row], machine: Machine, ceilings: str) -> str:
     """A section for each table: median milliseconds per workload and contestant, the fastest in bold; a tick marks
     answers that were the specification's to the bit."""
-    where = f"{machine.date}, {machine.cpu}, {machine.cores} cores, {machine.isa}; {machine.versions}; {machine.commit}"
     legend = "Median ms. ✓: the specification's ids and scores, to the bit. x: the ratio that the heading names."
     sections = [_section(TITLES[name], part) for name, part in by_table(rows).items() if any(r.samples for r in part)]
-    return "\n".join([*sections, f"{legend} {where}. {ceilings}.", ""])
+    return "\n".join([*sections, f"{legend} {machine.where}. {ceilings}.", ""])
 
 
 def _section(title: str, rows: Sequence[Row]) -> str:

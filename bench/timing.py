@@ -48,11 +48,13 @@ class Samples:
         return float(np.median([wall / theirs[at] for at, wall in zip(self.rounds, self.wall) if at in theirs]))
 
 
-def interleave(calls: Mapping[Key, Callable[[], object]], rounds: Mapping[Key, int]) -> dict[Key, Samples]:
+def interleave(
+    calls: Mapping[Key, Callable[[], object]], rounds: Mapping[Key, int], clock: Callable[[], Samples] = Samples
+) -> dict[Key, Samples]:
     """``rounds[key]`` samples of each call, which should have been called before (that was the warm-up). Fewer rounds
     than others have are spread evenly over theirs; all take part in the first. A call that fails is not repeated."""
     names = list(calls)
-    samples = {name: Samples() for name in names}
+    samples = {name: clock() for name in names}
     total = max(rounds.values(), default=0)
     with _quiet():
         for number in range(total):

@@ -123,7 +123,7 @@ def _step(arena: TokenArena, workload: TokenWorkload, score: Score) -> Callable[
     """The step as a model takes it: padded tensors that ask for gradients."""
     torch = module("torch")
     torch.set_num_threads(arena.threads(workload))
-    queries = torch.from_numpy(np.stack(list(arena.asked(workload)))).requires_grad_()
+    queries = torch.from_numpy(np.stack(list(arena.tokens(workload)))).to(arena.device).requires_grad_()
     rows, lengths = [torch.from_numpy(row) for row in arena.docs], torch.from_numpy(arena.docs.lengths)
     docs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).requires_grad_()
     mask = torch.arange(docs.shape[1])[None] < lengths[:, None]

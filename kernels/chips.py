@@ -44,6 +44,7 @@ class Shipped:
     constants: Mapping[str, Any]
     num_warps: int
     num_stages: int
+    fp_fusion: bool = True  # False for float64 kernels: the specification has no fused multiply-add
 
 
 def chip_of(capability: tuple[int, int]) -> Chip:

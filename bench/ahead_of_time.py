@@ -140,8 +140,8 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# Triton kernels, compiled ahead of time",
         "",
-        f"Written by `make ahead-of-time` with Triton {compilers}, without a GPU. Registers of a thread, shared memory in",
-        "bytes a block. Nothing spills, and nothing takes more than its chip has, or the command fails.",
+        f"Written by `make ahead-of-time` with Triton {compilers}, without a GPU. Registers of a thread, shared memory",
+        "in bytes a block. Nothing spills, and nothing takes more than its chip has, or the command fails.",
         "",
         "| " + " | ".join(name.replace("_", " ") for name in PAGE_COLUMNS) + " |",
         "|---" * len(PAGE_COLUMNS) + "|",

@@ -38,6 +38,7 @@ class Arena:
     This one is of dense vectors; another family overrides what says how its documents are read."""
 
     scans = True  # whether a search reads all that is kept of the documents
+    device = "cpu"  # where those who compute with torch have their tensors
 
     def __init__(self, corpus: Any, n_queries: int, settings: Settings) -> None:
         memory.require(corpus.n_bytes)

@@ -18,18 +18,21 @@ from bench.timing import Samples
 class Settings(NamedTuple):
     """How to race: ``rounds`` None fits as many as ``seconds`` hold for each workload, at least three. That is also how
     long one call of a peer may take at most, where it can be foretold. ``ceilings`` are those of the command's number
-    of threads, ``others`` of the other numbers that a workload has."""
+    of threads, ``others`` of the other numbers that a workload has. ``clock`` makes what times a contestant's calls,
+    ``extra_peak`` says how much more memory one takes."""
 
     ceilings: Limits
     rounds: int | None = None
     seconds: float = 10.0
-    others: tuple[Ceilings, ...] = ()
+    others: tuple[Limits, ...] = ()
+    clock: Callable[[], Samples] = Samples
+    extra_peak: Callable[[Callable[[], object]], int | None] = memory.extra_peak
 
     @property
     def threads(self) -> int:
         return self.ceilings.threads
 
-    def ceilings_of(self, threads: int) -> Ceilings | None:
+    def ceilings_of(self, threads: int) -> Limits | None:
         return next((each for each in (self.ceilings, *self.others) if each.threads == threads), None)
 
 

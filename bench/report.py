@@ -185,19 +185,17 @@ def progress(rows: Sequence[Row]) -> str:
     first = rows[0]
     ours = [row for row in rows if row.role == "ours" and row.samples]
     others = [row for row in rows if row.role != "ours" and row.samples]
-    told = [
-        f"{row.contestant} {_short(_median(row) * 1e3)} ms" for row in (*ours[:1], *sorted(others, key=_median)[:1])
-    ]
+    told = [f"{row.contestant} {short(_median(row) * 1e3)} ms" for row in (*ours[:1], *sorted(others, key=_median)[:1])]
     return f"{first.table} {first.workload.name}: {', '.join(told) or 'nothing timed'}"
 
 
 def _cell(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else _short(value) if isinstance(value, float) else str(value)
+    return "" if value is None else short(value) if isinstance(value, float) else str(value)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three figures, or all those before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
@@ -228,7 +226,7 @@ def _median(row: Row) -> float:
 def _markdown_cell(row: Row | None, fastest: Row | None) -> str:
     if row is None:
         return ""
-    text = _short(_median(row) * 1e3)
+    text = short(_median(row) * 1e3)
     facts = [f"{row.ratio:.2f}x"] if row.ratio is not None else []
     facts += [f"+{row.extra_bytes / 1e6:,.0f} MB"] if row.table == "memory" and row.extra_bytes is not None else []
     if row.bytes_per_vector is not None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from bench import (
     compress,
+    gpu_contestants,
     lexicon,
     life,
     report,
@@ -24,6 +25,7 @@ from bench import (
 from bench.arena import Arena
 from bench.contestants import FORCED, OURS, Unavailable
 from bench.filters import FILTERING
+from bench.gpu_arena import GpuArena, GpuSparseArena, GpuTokenArena
 from bench.peers import PEERS
 from bench.race import Entry, Settings, race
 from bench.report import Row
@@ -71,6 +73,10 @@ TABLES = {
     ),
     "postings": Table(sparse_contestants.KEPT, compress.residual_entries, sparse_contestants.SLOW, SparseArena),
     "sparse-build": Table(sparse_life.BUILDING, life.entries, sparse_life.SLOW, SparseArena),
+    "gpu-dense": Table(gpu_contestants.DENSE, searches.entries, arena=GpuArena),
+    "gpu-maxsim": Table(gpu_contestants.MAXSIM, searches.entries, arena=GpuTokenArena),
+    "gpu-training": Table(gpu_contestants.TRAINING, training.entries, arena=GpuTokenArena),
+    "gpu-sparse": Table(gpu_contestants.SPARSE, searches.entries, arena=GpuSparseArena),
     "lexicon": Table(lexicon.SIDES, lexicon.entries, arena=SparseArena),
 }
 
@@ -98,7 +104,7 @@ def measure(
     rows: list[Row] = []
     heats = [heat for heat in heats if racing(heat, wanted)]
     with tqdm(total=len(heats), unit="heat", disable=None) as bar:
-        for corpus, same in _grouped(heats):
+        for corpus, same in grouped(heats):
             bar.set_postfix_str(f"making {corpus.describe()}")
             for found in _over(corpus, same, settings, wanted, bar.set_postfix_str):
                 rows += found
@@ -142,7 +148,7 @@ def _by_workload(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in rows if row.workload == each] for each in dict.fromkeys(row.workload for row in rows)]
 
 
-def _grouped(heats: Iterable[Heat]) -> list[tuple[Any, list[Heat]]]:
+def grouped(heats: Iterable[Heat]) -> list[tuple[Any, list[Heat]]]:
     """Heats by corpus, in the order in which the corpora first occur."""
     groups: dict[Any, list[Heat]] = {}
     for heat in heats:

@@ -123,11 +123,11 @@ def _step(arena: TokenArena, workload: TokenWorkload, score: Score) -> Callable[
     """The step as a model takes it: padded tensors that ask for gradients."""
     torch = module("torch")
     torch.set_num_threads(arena.threads(workload))
-    queries = torch.from_numpy(np.stack(list(arena.tokens(workload)))).to(arena.device).requires_grad_()
+    queries = torch.from_numpy(np.stack(list(arena.asked(workload)))).to(arena.device).requires_grad_()
     rows, lengths = [torch.from_numpy(row) for row in arena.docs], torch.from_numpy(arena.docs.lengths)
-    docs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).requires_grad_()
-    mask = torch.arange(docs.shape[1])[None] < lengths[:, None]
-    positives = torch.arange(len(queries))
+    docs = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(arena.device).requires_grad_()
+    mask = (torch.arange(docs.shape[1])[None] < lengths[:, None]).to(arena.device)
+    positives = torch.arange(len(queries), device=arena.device)
 
     def step() -> Any:
         queries.grad = docs.grad = None
@@ -139,7 +139,7 @@ def _step(arena: TokenArena, workload: TokenWorkload, score: Score) -> Callable[
 
 
 def _read(arena: TokenArena, found: Any) -> Step:
-    scores, query_gradient, doc_gradient = (tensor.detach().numpy() for tensor in found)
+    scores, query_gradient, doc_gradient = (tensor.detach().cpu().numpy() for tensor in found)
     real = [gradient[:length] for gradient, length in zip(doc_gradient, arena.docs.lengths)]
     return Step(scores, query_gradient.reshape(-1, query_gradient.shape[2]), np.concatenate(real))
 

@@ -150,7 +150,7 @@ def test_there_must_be_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ratios_are_of_the_time_per_query(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        timing, "interleave", lambda calls, rounds: {at: timing.Samples([1.0], [1.0], [0]) for at in calls}
+        timing, "interleave", lambda calls, rounds, clock: {at: timing.Samples([1.0], [1.0], [0]) for at in calls}
     )
     batches = tuple(replace(TINY[0], n_queries=count) for count in (1, 2, 8))
     rows = measure([Heat("batches", batches, "previous")], [EXACT])

@@ -1,0 +1,226 @@
+"""Who computes on a GPU: our backend "triton", and the others, each as its library or its users would do it. Documents
+and queries are on the device before the clock starts, in float16 where nothing else is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import pyengine
+from bench import contestants, sparse_contestants
+from bench.contestants import Contestant, Search, module, require
+from bench.gpu_arena import DEVICE, on_host
+from bench.peers import _from_hits as from_hits
+from bench.sparse_peers import matrix
+from bench.sparse_shapes import LISTED
+from bench.sparse_text import Documents
+from bench.training import TRAINERS, Score, Trainer
+from pyengine.ragged import Ragged
+from pyengine.types import F32
+
+BACKEND = "triton"
+FLOAT16 = "products of float16"
+BITS = "the specification's bits"
+
+
+def ours(store: str, value_bytes: int) -> Contestant:
+    """`DenseIndex` with that store; what the device needs of it is copied there by the first search."""
+    built = contestants.index(store, BACKEND)
+    return replace(built, name=f"triton-{store}", value_bytes=value_bytes, read=on_host, exactness=BITS)
+
+
+def ours_maxsim(codec: str, value_bytes: int) -> Contestant:
+    """`MultiVectorIndex` with that codec."""
+
+    def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
+        require(BACKEND, "maxsim")
+        index = pyengine.MultiVectorIndex(docs.dim, codec=codec, backend=BACKEND)
+        index.add(docs)
+        return lambda queries, k: index.search(queries, k, reduce=reduce)
+
+    arithmetic = "int8" if value_bytes == 1 else "float16"
+    return Contestant(f"triton-{codec}", prepare, True, arithmetic, value_bytes, exactness=BITS)
+
+
+# --- Dense ------------------------------------------------------------------------------------------------------------
+
+
+def _graphed(score: Callable[[Any, int], Any]) -> Search:
+    from bench.gpu_timing import graphed
+
+    return graphed(score)
+
+
+def _rows(docs: F32, name: str = "float16") -> Any:
+    """Documents on the device."""
+    torch = module("torch")
+    return torch.from_numpy(docs).to(DEVICE).to(getattr(torch, name))
+
+
+def matmul(name: str, compiled: bool = False) -> Contestant:
+    """A matrix product, then torch.topk; compiled together by torch.compile, if asked for. As a CUDA graph."""
+
+    def prepare(docs: F32, metric: str, threads: int) -> Search:
+        torch, rows = module("torch"), _rows(docs, name)
+
+        def score(queries: Any, k: int) -> Any:
+            return torch.topk(queries.to(rows.dtype) @ rows.T, k, dim=1)
+
+        return _graphed(torch.compile(score, dynamic=False) if compiled else score)
+
+    label = f"torch-{name}" + "-compiled" * compiled
+    return Contestant(label, prepare, False, name, 4 if name == "float32" else 2, read=on_host, package="torch")
+
+
+def semantic_search(docs: F32, metric: str, threads: int) -> Search:
+    """sentence_transformers.util.semantic_search: it copies its lists to the host."""
+    util, rows = module("sentence_transformers.util", "sentence-transformers"), _rows(docs)
+    return lambda queries, k: util.semantic_search(queries.to(rows.dtype), rows, top_k=k, score_function=util.dot_score)
+
+
+def faiss_flat(docs: F32, metric: str, threads: int) -> Search:
+    """faiss.GpuIndexFlatIP in float16, queries and results on the host."""
+    faiss = module("faiss", "faiss-gpu")
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise contestants.Unavailable("the faiss that is installed has no GPU: pip install faiss-gpu")
+    resources, how = faiss.StandardGpuResources(), faiss.GpuIndexFlatConfig()
+    how.useFloat16 = True
+    index = faiss.GpuIndexFlatIP(resources, docs.shape[1], how)
+    index.add(docs)
+
+    def search(queries: Any, k: int) -> Any:
+        assert resources  # the index does not keep them
+        return index.search(queries.cpu().numpy(), k)
+
+    return search
+
+
+def cuvs_brute_force(docs: F32, metric: str, threads: int) -> Search:
+    """cuvs.neighbors.brute_force."""
+    brute, torch = module("cuvs.neighbors.brute_force", "cuvs-cu13"), module("torch")
+    index = brute.build(_rows(docs), metric="inner_product")
+
+    def search(queries: Any, k: int) -> Any:
+        return [torch.as_tensor(each, device=DEVICE) for each in brute.search(index, queries.half(), k)]
+
+    return search
+
+
+DENSE = (
+    ours("int8", 1),
+    ours("float16", 2),
+    matmul("float16"),
+    matmul("float16", compiled=True),
+    matmul("float32"),
+    Contestant("sentence-transformers", semantic_search, False, "float16", 2, read=from_hits),
+    Contestant("faiss-gpu", faiss_flat, False, "float16", 2, package="faiss-gpu"),
+    Contestant("cuvs", cuvs_brute_force, False, "float16", 2, read=on_host, package="cuvs-cu13"),
+)
+
+
+# --- Late interaction -------------------------------------------------------------------------------------------------
+
+
+def maxsim(name: str, package: str, score: Callable[[], Callable[[Any, Any], Any]], graph: bool = True) -> Contestant:
+    """``score()`` makes a function of queries [Q, Lq, D] and documents [N, Ld, D], all of the same lengths, that gives
+    scores [Q, N]; torch.topk follows."""
+
+    def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
+        torch, of, rows = module("torch"), score(), _rows(np.stack(list(docs)))
+        kept: dict[int, Any] = {}
+
+        def run(asked: Any, k: int) -> Any:
+            return torch.topk(of(asked, rows).float(), k, dim=1)
+
+        best = _graphed(run) if graph else run
+
+        def search(queries: Ragged, k: int) -> Any:
+            if len(queries) not in kept:
+                kept[len(queries)] = _rows(np.stack(list(queries)))
+            return best(kept[len(queries)], k)
+
+        return search
+
+    return Contestant(name, prepare, False, "float16", 2, read=on_host, package=package, exactness=FLOAT16)
+
+
+def _einsum() -> Callable[[Any, Any], Any]:
+    torch = module("torch")
+    return lambda queries, docs: torch.einsum("qid,njd->qnij", queries, docs).amax(dim=3).sum(dim=2)
+
+
+def _compiled_einsum() -> Callable[[Any, Any], Any]:
+    compiled: Callable[[Any, Any], Any] = module("torch").compile(_einsum(), dynamic=False)
+    return compiled
+
+
+def _pylate() -> Callable[[Any, Any], Any]:
+    found: Callable[[Any, Any], Any] = module("pylate.scores", "pylate").colbert_scores
+    return found
+
+
+def _late_interaction_kernels() -> Callable[[Any, Any], Any]:
+    found: Callable[[Any, Any], Any] = module("late_interaction_kernels", "late-interaction-kernels").maxsim
+    return found
+
+
+def _flash_maxsim() -> Callable[[Any, Any], Any]:
+    found: Callable[[Any, Any], Any] = module("flash_maxsim", "flash-maxsim").flash_maxsim_batched
+    return found
+
+
+MAXSIM = (
+    ours_maxsim("int8", 1),
+    ours_maxsim("float16", 2),
+    maxsim("torch-einsum", "torch", _einsum),
+    maxsim("torch-einsum-compiled", "torch", _compiled_einsum),
+    maxsim("pylate", "pylate", _pylate),
+    maxsim("late-interaction-kernels", "late-interaction-kernels", _late_interaction_kernels, graph=False),
+    maxsim("flash-maxsim", "flash-maxsim", _flash_maxsim, graph=False),
+)
+
+
+def _kernels_step() -> Score:
+    score = _late_interaction_kernels()
+    return lambda queries, docs, mask: score(queries, docs, d_mask=mask)  # type: ignore[call-arg]
+
+
+TRAINING = (*TRAINERS[:3], Trainer("late-interaction-kernels", _kernels_step, package="late-interaction-kernels"))
+
+
+# --- Sparse -----------------------------------------------------------------------------------------------------------
+
+
+def torch_sparse(docs: Documents, metric: str, threads: int) -> Search:
+    """A torch.sparse CSR matrix [N, V] times dense queries, in float32."""
+    torch, rows = module("torch"), matrix(docs.rows)
+    parts = [torch.from_numpy(each).to(DEVICE) for each in (rows.indptr, rows.indices, rows.data)]
+    device: Any = torch.sparse_csr_tensor(*parts, size=rows.shape)
+
+    def search(queries: Any, k: int) -> Any:
+        asked = torch.from_numpy(matrix(queries).T.toarray()).to(DEVICE)  # [V, Q]
+        return torch.topk((device @ asked).T, k, dim=1)
+
+    return search
+
+
+def cupy_sparse(docs: Documents, metric: str, threads: int) -> Search:
+    """The same by cuSPARSE through CuPy."""
+    sparse, cupy, torch = module("cupyx.scipy.sparse", "cupy"), module("cupy"), module("torch")
+    device = sparse.csr_matrix(matrix(docs.rows))
+
+    def search(queries: Any, k: int) -> Any:
+        scores = device @ cupy.asarray(matrix(queries).T.toarray())  # [N, Q]
+        return torch.topk(torch.as_tensor(scores, device=DEVICE).T, k, dim=1)
+
+    return search
+
+
+SPARSE = (
+    replace(sparse_contestants.index(BACKEND), name="triton-float32", arithmetic="none"),
+    Contestant("torch-sparse", torch_sparse, False, "none", LISTED, read=on_host, package="torch"),
+    Contestant("cupy", cupy_sparse, False, "none", LISTED, read=on_host, package="cupy-cuda13x"),
+)

@@ -1,0 +1,129 @@
+"""What `bench.gpu` writes: JSON with everything, and a page to be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import report
+from bench.gpu_machine import Gpu, GpuCeilings
+from bench.gpu_shapes import TARGETS
+from bench.report import Row
+
+HEADINGS = ("contestant", "exact", "median ms", "floor ms", "of the ceiling", "x best peer", "GB", "Gop", "+MB", "note")
+
+
+class Gate(NamedTuple):
+    """How many conformance cases the backend took on and passed, of how many, and why it failed, "" if it did not."""
+
+    passed: int
+    refused: int
+    cases: int
+    failure: str = ""
+
+    def describe(self) -> str:
+        if self.failure:
+            return f"conformance: FAILED, so that no speed is reported: {self.failure}"
+        left = self.cases - self.passed - self.refused
+        return f"conformance: {self.passed} cases passed, {self.refused} refused, {left} left out for want of time"
+
+
+class Run(NamedTuple):
+    """One family, measured."""
+
+    family: str
+    machine: Gpu
+    ceilings: GpuCeilings
+    gate: Gate
+    rows: Sequence[Row]
+    seconds: float
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.gate.failure) or any(row.wrong for row in self.rows)
+
+
+def record(run: Run) -> dict[str, Any]:
+    """Everything, as JSON has it."""
+    return {
+        "family": run.family,
+        "machine": dataclasses.asdict(run.machine),
+        "ceilings": dataclasses.asdict(run.ceilings),
+        "gate": run.gate._asdict(),
+        "seconds": round(run.seconds, 1),
+        "rows": [{**row.columns(), **_work(row)} for row in run.rows],
+    }
+
+
+def _work(row: Row) -> dict[str, Any]:
+    floor = None if row.floor is None else round(row.floor * 1e3, 6)
+    return {
+        "bytes": row.n_bytes,
+        "operations": row.operations,
+        "floor_ms": floor,
+        "target": TARGETS.get(row.workload, ""),
+        "all_ms": [round(seconds * 1e3, 6) for seconds in row.samples.wall] if row.samples else [],
+    }
+
+
+def page(run: Run) -> str:
+    """A table for each workload."""
+    lines = [
+        f"# GPU, {run.family}",
+        "",
+        run.machine.describe(),
+        "",
+        run.ceilings.describe(),
+        "",
+        run.gate.describe(),
+        "",
+    ]
+    lines += [
+        "Medians, by the device's clock, with a cold L2 cache. GB and Gop are what must at least be read and done;"
+    ]
+    lines += [
+        "the floor is the larger of their times at the measured ceilings. exact: the bits of the backend `cpu`.",
+        "",
+    ]
+    for workload in dict.fromkeys(row.workload for row in run.rows):
+        rows = [row for row in run.rows if row.workload == workload]
+        lines += [f"## {workload.name}", ""]
+        lines += [f"To reach: {TARGETS[workload]}.", ""] if workload in TARGETS else []
+        lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+        lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    told, work = row.columns(), _work(row)
+    exact = "" if row.verdict is None else "yes" if row.verdict.exact else f"recall {row.verdict.recall:.4f}"
+    share = told["of_ceiling"]
+    return [
+        row.contestant,
+        exact,
+        _figure(told["p50_ms"]),
+        _figure(work["floor_ms"] if row.samples else None),
+        "" if share is None else f"{share:.0%}",
+        _figure(told["vs_best_peer"]),
+        _figure(row.n_bytes / 1e9 if row.samples else None),
+        _figure(row.operations / 1e9 if row.samples else None),
+        _figure(told["extra_mb"]),
+        ("WRONG: " if row.wrong else "") + row.note.replace("|", "/")[:300],
+    ]
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else report.short(float(value))
+
+
+def save(run: Run, directory: Path, quick: bool) -> list[Path]:
+    """Write <date>-<gpu>-gpu-<family>.json and .md; returns their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stem = f"{run.machine.date}-{run.machine.slug}-gpu-{run.family}" + "-quick" * quick
+    sheet, text = directory / f"{stem}.json", directory / f"{stem}.md"
+    sheet.write_text(json.dumps(record(run), indent=1) + "\n", encoding="utf-8")
+    text.write_text(page(run), encoding="utf-8")
+    return [sheet, text]

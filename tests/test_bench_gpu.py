@@ -1,0 +1,286 @@
+"""`bench.gpu` where there is no GPU: its workloads, floors, gate and pages, and its contestants on the CPU. Times here
+are made up, and say so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("tqdm")
+from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, race, report, tables
+from bench.contestants import Contestant, index
+from bench.gate import Verdict
+from bench.gpu_machine import Gpu, GpuCeilings
+from bench.gpu_report import Gate, Run
+from bench.gpu_shapes import FAMILIES, TARGETS
+from bench.race import Settings
+from bench.report import Row
+from bench.shapes import Heat
+from bench.timing import Samples
+from bench.token_shapes import Lengths
+from pyengine import conformance
+
+ROOT = Path(__file__).parent.parent
+CEILINGS = GpuCeilings(1e12, {"float32": 1e13, "bf16": 1e14, "float16": 1e14, "int8": 2e14})
+MACHINE = Gpu(
+    "2026-01-01", "Made-up GPU", 1, 1, "sm_90", "made up", "abc", "", driver="1.2", host="no machine: a test"
+)  # fmt: skip
+SETTINGS = Settings(CEILINGS, rounds=3, seconds=5.0)
+SHORT = Lengths(3, 3, 3)
+
+
+def made_up(seconds: float) -> Samples:
+    return Samples([seconds] * 3, [0.0] * 3, [0, 1, 2])
+
+
+# --- What is asked ----------------------------------------------------------------------------------------------------
+
+
+def test_the_issue_s_rows_are_there() -> None:
+    asked = [workload for family in FAMILIES.values() for heat in family.heats for workload in heat.workloads]
+    assert {each for each in asked if each in TARGETS} == set(TARGETS)
+    assert len(set(asked)) == len(asked)
+    for family in FAMILIES.values():
+        assert family.quick
+        assert all(heat.table in tables.TABLES and heat.table in report.TITLES for heat in family.heats)
+        assert set(gpu.CASES) == set(FAMILIES)
+
+
+def test_floors_are_the_larger_of_bytes_and_operations() -> None:
+    fp16, int8 = 2 * gpu_shapes.FEW.n_values, gpu_shapes.FEW.n_values
+    assert fp16 == 2 * 5_000_000 * 768
+    assert CEILINGS.floor(fp16, gpu_shapes.FEW.operations, "float16") == fp16 / 1e12
+    assert CEILINGS.floor(int8, gpu_shapes.FEW.operations, "int8") == int8 / 1e12
+    wide = gpu_shapes.WIDE.operations
+    assert wide == 2 * 4096 * 1_000_000 * 768
+    assert CEILINGS.floor(2 * gpu_shapes.WIDE.n_values, wide, "bf16") == wide / 1e14
+    assert CEILINGS.floor(1e12, 1e20, "none") == 1.0
+    assert CEILINGS.floor(1e12, 1e20, "fp8") is None
+    assert gpu_shapes.TEXTS.n_values == 10_000 * 300 * 128
+    assert gpu_shapes.PAGES.operations == 2 * 1024 * 1000 * 1024 * 128
+
+
+def test_without_a_gpu_it_says_so_and_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(gpu_machine, "missing", lambda: "bench.gpu needs an NVIDIA GPU, and torch finds none")
+    assert gpu.main(["--quick"]) == 2
+    assert capsys.readouterr().err == "bench.gpu needs an NVIDIA GPU, and torch finds none\n"
+
+
+def test_why_it_cannot_run_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_machine.missing() == "bench.gpu needs an NVIDIA GPU, and torch finds none on this machine"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpu_machine.missing() is None
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert str(gpu_machine.missing()).startswith("bench.gpu needs torch: pip install torch")
+
+
+@pytest.mark.parametrize("arguments", [["--family", "images"], ["--budget", "0.0", "--budget", "-1"], ["--fast"]])
+def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_each_family_is_a_process_with_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[list[str]] = []
+
+    def run(command: list[str]) -> Any:
+        started.append(command[3:])
+        return subprocess.CompletedProcess(command, -11 if "maxsim" in command else 0)
+
+    monkeypatch.setattr(gpu_machine, "missing", lambda: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    assert gpu.main(["--quick", "--out", str(tmp_path)]) == 1
+    shares = [float(each[5]) for each in started]
+    assert [each[:4] for each in started] == [["--family", name, "--out", str(tmp_path)] for name in FAMILIES]
+    assert all(each[-1] == "--quick" for each in started)
+    assert shares == pytest.approx([60, 90, 180], abs=1)
+
+
+# --- The gate ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_gate_counts_what_was_passed_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def run(case: int, backend: str) -> list[str]:
+        seen.append(case)
+        return ["no such metric"] if case % 2 else []
+
+    monkeypatch.setattr(conformance, "run", run)
+    monkeypatch.setattr(gpu, "CASES", {"dense": lambda: range(10)})
+    assert gpu.conformant("dense", 60.0) == Gate(5, 5, 10)
+    assert sorted(seen) == list(range(10))
+    assert gpu.conformant("dense", -1.0) == Gate(0, 0, 10, "no case was passed")
+
+
+def test_a_kernel_that_fails_leaves_its_family_without_a_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(case: Any, backend: str) -> list[str]:
+        raise conformance.Nonconformance("query 3, place 1")
+
+    monkeypatch.setattr(conformance, "run", run)
+    monkeypatch.setattr(gpu_machine, "missing", lambda: None)
+    monkeypatch.setattr(gpu_machine, "here", lambda: MACHINE)
+    monkeypatch.setattr(gpu_machine, "measure", lambda: CEILINGS)
+    pytest.importorskip("torch")
+    assert gpu.main(["--quick", "--family", "sparse", "--out", str(tmp_path)]) == 1
+    (sheet,) = tmp_path.glob("*.json")
+    found = json.loads(sheet.read_text())
+    assert found["rows"] == []
+    assert found["gate"]["failure"] == "Nonconformance: query 3, place 1"
+    assert "no speed is reported: Nonconformance: query 3, place 1" in sheet.with_suffix(".md").read_text()
+
+
+def test_what_does_not_fit_in_the_time_is_skipped_and_said_to_be() -> None:
+    family = FAMILIES["dense"]
+    rows = gpu.measure(family, family.heats, SETTINGS, end=0.0)
+    assert {row.workload for row in rows} == {each for heat in family.heats for each in heat.workloads}
+    assert all(row.note.startswith("skipped: it would take about") and row.samples is None for row in rows)
+
+
+# --- What is written --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
+    work, exact = gpu_shapes.FEW, Verdict(True, 1.0, "")
+    floor = CEILINGS.floor(work.n_values, work.operations, "int8")
+    rows = [
+        Row("gpu-dense", work, "triton-int8", 1, "ours", exact, made_up(0.005), 2.5, n_bytes=10**9,
+            operations=work.operations, floor=floor),
+        Row("gpu-dense", work, "torch-float16", 1, "peer", Verdict(False, 0.999, "an id"), made_up(0.0125), n_bytes=2),
+        Row("gpu-dense", work, "cuvs", 1, note="pip install cuvs-cu13 (No module named 'cuvs')"),
+        Row("gpu-dense", work, "triton-float16", 1, "ours", Verdict(False, 0.5, "query 1"), note="query 1 | place 2"),
+    ]  # fmt: skip
+    run = Run("dense", MACHINE, CEILINGS, Gate(7, 1, 9), rows, 12.34)
+    assert run.wrong
+    sheet, text = gpu_report.save(run, tmp_path / "new", quick=True)
+    assert sheet.name == "2026-01-01-made-up-gpu-gpu-dense-quick.json"
+    page = text.read_text()
+    assert "To reach: 85 % of the copy rate" in page
+    assert "| triton-int8 | yes | 5 | 3.84 | 77% | 2.5 | 1 | 492 |  |  |" in page
+    assert "| torch-float16 | recall 0.9990 | 12.5 |" in page
+    assert "| cuvs |  |  |  |  |  |  |  |  | pip install cuvs-cu13 (No module named 'cuvs') |" in page
+    assert "WRONG: query 1 / place 2" in page
+    assert "7 cases passed, 1 refused, 1 left out for want of time" in page
+    found = json.loads(sheet.read_text())
+    assert found["machine"]["driver"] == "1.2"
+    assert found["ceilings"]["copy"] == 1e12
+    assert found["rows"][0]["all_ms"] == [5.0, 5.0, 5.0]
+    assert found["rows"][0]["bytes"] == 10**9
+    assert found["rows"][3]["p50_ms"] is None
+
+
+# --- The contestants, on the CPU --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be on a GPU is on the CPU, and nothing is captured."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(gpu_contestants, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_contestants, "_graphed", lambda score: score)
+    for arena in (gpu_arena.GpuArena, gpu_arena.GpuTokenArena, gpu_arena.GpuSparseArena):
+        monkeypatch.setattr(arena, "device", "cpu")
+
+
+def raced(heat: Heat, keep: Callable[[Any], bool], ours: tuple[Any, ...] = ()) -> dict[str, Row]:
+    """By contestant: those of the table that are to be kept, and others in the place of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        table = tables.TABLES[heat.table]
+        racing = (*ours, *(who for who in table.contestants if keep(who)))
+        patch.setitem(tables.TABLES, heat.table, table._replace(contestants=racing))
+        return {row.contestant: row for row in tables.measure([heat], SETTINGS)}
+
+
+def plain(who: Any) -> bool:
+    return not who.ours and "compiled" not in who.name
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_dense_contestants() -> None:
+    tiny = replace(gpu_shapes.WIDE, n_docs=3_000, dim=32, n_queries=6, k=5)
+    ours = replace(index("float16"), name="ours", read=gpu_arena.on_host)
+    rows = raced(Heat("gpu-dense", (tiny,)), plain, (ours,))
+    assert rows["ours"].verdict == (True, 1.0, "")
+    for name in ("torch-float16", "torch-float32"):
+        found = rows[name].verdict
+        assert found is not None, rows[name].note
+        assert found.recall > 0.95
+        assert rows[name].samples
+    assert rows["faiss-gpu"].samples is None
+    assert rows["faiss-gpu"].note
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_an_answer_of_ours_that_is_not_that_of_the_cpu_is_not_timed() -> None:
+    tiny = replace(gpu_shapes.ONE, n_docs=500, dim=16, n_queries=3, k=4)
+
+    def prepare(docs: Any, metric: str, threads: int) -> Any:
+        right = index("float16").prepare(docs, metric, threads)
+
+        def search(queries: Any, k: int) -> Any:
+            scores, ids, _ = right(queries, k)
+            scores[1, 2] = np.nextafter(np.float32(scores[1, 2]), np.float32(9))
+            return scores, ids
+
+        return search
+
+    row = raced(
+        Heat("gpu-dense", (tiny,)), lambda who: False, (Contestant("bad", prepare, True, read=gpu_arena.on_host),)
+    )
+    assert row["bad"].wrong
+    assert row["bad"].samples is None
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_maxsim_contestants() -> None:
+    tiny = replace(gpu_shapes.TEXTS, n_docs=40, dim=32, lengths=SHORT, query_tokens=4, n_queries=2, k=3)
+    rows = raced(Heat("gpu-maxsim", (tiny,)), plain)
+    assert rows["torch-einsum"].verdict is not None, rows["torch-einsum"].note
+    assert rows["torch-einsum"].verdict.recall > 0.8
+    assert "late-interaction-kernels" in rows["late-interaction-kernels"].note
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_training_contestants() -> None:
+    tiny = replace(gpu_shapes.STEPS[0], n_docs=4, dim=16, n_queries=4, lengths=SHORT, query_tokens=4)
+    rows = raced(Heat("gpu-training", (tiny,)), lambda who: True)
+    assert rows["pyengine-torch"].verdict == (True, 1.0, "")
+    assert rows["torch-einsum"].samples
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_sparse_contestants() -> None:
+    pytest.importorskip("scipy")
+    tiny = replace(gpu_shapes.SPARSE, n_docs=2_000, n_queries=5)
+    rows = raced(Heat("gpu-sparse", (tiny,)), plain)
+    assert rows["torch-sparse"].verdict is not None, rows["torch-sparse"].note
+    assert rows["torch-sparse"].verdict.recall > 0.95
+    assert "cupy" in rows["cupy"].note
+
+
+def test_a_clock_of_its_own_times_the_calls() -> None:
+    class Fabricated(Samples):
+        def call(self, work: Callable[[], object], number: int = 0) -> object:
+            self.wall.append(7.0)
+            self.cpu.append(0.0)
+            self.rounds.append(number)
+            return work()
+
+    row, settings = Row("search", gpu_shapes.ONE, "anybody", 1), SETTINGS._replace(clock=Fabricated)
+    entry, found = race.enter(row, lambda: 5, lambda result: result, settings)
+    assert found == 5
+    (timed,) = race.race(Heat("search", (gpu_shapes.ONE,)), [entry], settings)
+    assert timed.samples is not None
+    assert timed.samples.wall == [7.0] * 3

@@ -3,7 +3,7 @@
 The forward pass keeps an int32 per query token and pair, the winning document token; the backward pass adds rows up by
 it, in an order that does not depend on threads. Both are torch operators: their schemas, shapes and gradients are here,
 once, their kernels in `pyengine.torch_maxsim`. A kernel for another device joins by
-`pyengine.torch.maxsim_operator.register_kernel`.
+`pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see `pyengine.torch_ops`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_blocks, torch_maxsim
+from pyengine import checks, torch_blocks, torch_maxsim, torch_ops
+
+__all__ = ["backward_operator", "maxsim", "maxsim_operator", "torch_ops"]
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

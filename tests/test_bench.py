@@ -21,6 +21,7 @@ from bench import (
     data,
     dense,
     gate,
+    gpu_shapes,
     life,
     machine,
     memory,
@@ -372,9 +373,10 @@ def test_only_names_tables_workloads_and_contestants() -> None:
 
 
 def test_every_table_has_a_heat_and_a_title() -> None:
+    gpu = gpu_shapes.FAMILIES.values()
     for heats in (
-        shapes.DENSE + token_shapes.MAXSIM + sparse_shapes.SPARSE,
-        shapes.QUICK + token_shapes.QUICK + sparse_shapes.QUICK,
+        shapes.DENSE + token_shapes.MAXSIM + sparse_shapes.SPARSE + sum((family.heats for family in gpu), ()),
+        shapes.QUICK + token_shapes.QUICK + sparse_shapes.QUICK + sum((family.quick for family in gpu), ()),
     ):
         assert {heat.table for heat in heats} == set(tables.TABLES) == set(report.TITLES)
         assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)

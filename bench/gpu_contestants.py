@@ -29,7 +29,10 @@ BITS = "the specification's bits"
 def ours(store: str, value_bytes: int) -> Contestant:
     """`DenseIndex` with that store; what the device needs of it is copied there by the first search."""
     built = contestants.index(store, BACKEND)
-    return replace(built, name=f"triton-{store}", value_bytes=value_bytes, read=on_host, exactness=BITS)
+    arithmetic = "int8" if value_bytes == 1 else "float16"
+    return replace(
+        built, name=f"triton-{store}", arithmetic=arithmetic, value_bytes=value_bytes, read=on_host, exactness=BITS
+    )
 
 
 def ours_maxsim(codec: str, value_bytes: int) -> Contestant:

@@ -3,7 +3,8 @@
 Every form that a plan may ask for (`shipped` of each module of `kernels/`) is compiled for every chip, and the table
 bench/results/ahead-of-time.csv, with its page, written again: registers, spills, shared memory. A form that spills, or
 takes more than the chip has, makes the exit status 1. Only what has changed since the table was written is compiled,
-with ``--all`` everything; the tests do as much, and demand that the table is that of the sources.
+with ``--all`` everything; a run that was stopped goes on where it was. The tests demand that the table is that of the
+sources, and compile some of it again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
+from subprocess import PIPE
+from threading import Lock
 
 from pyengine.kernels.chips import CHIPS
 
@@ -37,7 +41,10 @@ COLUMNS = (
 USED = COLUMNS[6:13]  # what a compiler says
 PAGE_COLUMNS = ("chip", "kernel", "form", "num_warps", "num_stages", "registers", "shared", "tensor_memory")
 
+KEPT_EVERY = 30.0  # seconds
+
 Row = dict[str, str]
+Unit = tuple[str, str]  # a module and a chip
 
 
 def modules(folder: Path = KERNELS) -> list[str]:
@@ -77,39 +84,57 @@ def read(path: Path = TABLE) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def current(old: Sequence[Row], package: str = PACKAGE, folder: Path = KERNELS) -> list[Row]:
-    """The rows as they should be: those of ``old`` where nothing has changed, the others compiled."""
+def current(
+    old: Sequence[Row], package: str = PACKAGE, folder: Path = KERNELS, keep: Callable[[list[Row]], object] = len
+) -> list[Row]:
+    """The rows as they should be: those of ``old`` where nothing has changed, the others compiled. ``keep`` now and
+    then gets what there is, from which another call can go on."""
     compiler = version("triton")
-    work = [(module, chip, sources(module, folder)) for module in modules(folder) for chip in CHIPS]
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
-        parts = pool.map(partial(_rows, old, compiler, package), *zip(*work)) if work else ()
-        return [row for part in parts for row in part]
+    units = {(module, chip): sources(module, folder) for module in modules(folder) for chip in CHIPS}
+    parts = {
+        unit: [row for row in old if (row["module"], row["chip"], row["triton"]) == (*unit, compiler)] for unit in units
+    }
+    last, writing = [time.monotonic()], Lock()
+
+    def refresh(unit: Unit) -> None:
+        before, about = parts[unit], {"module": unit[0], "chip": unit[1], "triton": compiler}
+        if before and all(row["sources"] == units[unit] for row in before):
+            return
+        known, fresh = {row["key"]: row for row in before if row["key"] and not row["error"]}, []
+        for facts in compile_module(f"{package}.{unit[0]}", unit[1], list(known)):
+            was = {name: known.get(facts.get("key", ""), {}).get(name, "") for name in USED}
+            fresh.append({**dict.fromkeys(COLUMNS, ""), **was, **facts, **about})
+            there = {row["key"] for row in fresh}
+            parts[unit] = fresh + [row | {"sources": ""} for row in before if row["key"] not in there]
+            with writing:
+                if time.monotonic() - last[0] > KEPT_EVERY:
+                    keep(list(chain(*parts.values())))
+                    last[0] = time.monotonic()
+        parts[unit] = [row | {"sources": units[unit]} for row in fresh]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(refresh, units))
+    return list(chain(*parts.values()))
 
 
-def _rows(old: Sequence[Row], compiler: str, package: str, module: str, chip: str, digest: str) -> list[Row]:
-    """Of one module on one chip."""
-    same = [row for row in old if (row["module"], row["chip"], row["triton"]) == (module, chip, compiler)]
-    if same and all(row["sources"] == digest for row in same):
-        return same
-    known = {row["key"]: row for row in same if row["key"] and not row["error"]}
-    found, failure = compile_module(f"{package}.{module}", chip, list(known))
-    about = {"module": module, "chip": chip, "triton": compiler, "sources": digest}
-    rows = [{**{name: known.get(facts["key"], {}).get(name, "") for name in USED}, **facts, **about} for facts in found]
-    rows += [{"error": failure, **about}] * bool(failure)
-    return [{name: row.get(name, "") for name in COLUMNS} for row in rows]
-
-
-def compile_module(module: str, chip: str, known: Sequence[str] = ()) -> tuple[list[Row], str]:
-    """What `bench.compiled` says of each form, and why it ended early, "" if it did not."""
-    with tempfile.TemporaryDirectory(prefix="pyengine-compiled-") as cache:  # what is cached has no log
+def compile_module(module: str, chip: str, known: Sequence[str] = ()) -> Iterator[Row]:
+    """What `bench.compiled` says of each form, and last an error if it ended early."""
+    command = [sys.executable, "-m", "bench.compiled", module, chip]
+    with tempfile.TemporaryDirectory(prefix="pyengine-compiled-") as cache, tempfile.TemporaryFile("w+") as complaints:
         environment = {**os.environ, "TRITON_CACHE_DIR": cache, "TRITON_DUMP_PTXAS_LOG": "1", "TRITON_INTERPRET": "0"}
-        command = [sys.executable, "-m", "bench.compiled", module, chip]
-        done = subprocess.run(
-            command, input=json.dumps(known), capture_output=True, text=True, cwd=ROOT, env=environment
-        )
-    found = [{name: str(value) for name, value in json.loads(line).items()} for line in done.stdout.splitlines()]
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    return found, f"the compiler's process ended with {done.returncode}: {last}" if done.returncode else ""
+        with subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=complaints, text=True, cwd=ROOT, env=environment
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            with process.stdin:
+                json.dump(known, process.stdin)
+            for line in process.stdout:
+                yield {name: str(value) for name, value in json.loads(line).items()}
+        if process.returncode:
+            complaints.seek(0)
+            last = (complaints.read().strip().splitlines() or [""])[-1]
+            yield {"error": f"the compiler's process ended with {process.returncode}: {last}"}
 
 
 def faults(rows: Iterable[Row]) -> list[str]:
@@ -162,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ahead_of_time", description="Compile every Triton kernel.")
     parser.add_argument("--all", action="store_true", help="also what has not changed")
     options = parser.parse_args(arguments)
-    rows = current([] if options.all else read())
+    rows = current([] if options.all else read(), keep=write)
     write(rows)
     for fault in faults(rows):
         print(fault)

@@ -16,9 +16,8 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_blocks, torch_maxsim, torch_ops
-
-__all__ = ["backward_operator", "maxsim", "maxsim_operator", "torch_ops"]
+from pyengine import checks, torch_blocks, torch_maxsim
+from pyengine import torch_ops as torch_ops  # registers them
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

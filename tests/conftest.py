@@ -32,10 +32,9 @@ STATUSES = pyengine.backends()
 
 
 def _engines(family: str) -> list[tuple[str, str]]:
-    """Every backend that can run here, and the instruction set it is to use: cpu comes once for each. Not interpreted
-    kernels, which take a second a search: they have tests of their own."""
-    slow = {"triton"} if INTERPRETED else set()
-    able = [each.name for each in pyengine.backends(family) if each.available and each.name not in slow]
+    """Every backend that can run here, and the instruction set it is to use: cpu comes once for each. Interpreted
+    kernels are not among them: they take a second a search, and have tests of their own."""
+    able = [each.name for each in pyengine.backends(family) if each.available]
     return [(name, isa) for name in able for isa in (ISAS if name == "cpu" else [""])]
 
 
@@ -96,6 +95,7 @@ def interpreter() -> Iterator[None]:
         pytest.importorskip(package)
     with pytest.MonkeyPatch.context() as patch:
         if INTERPRETED:
+            patch.setenv(triton_interpreter.VARIABLE, "1")
             triton_interpreter.mend_bfloat16(patch)
         yield
 

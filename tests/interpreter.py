@@ -13,15 +13,29 @@ import numpy as np
 import pytest
 
 
-def choose() -> bool:
-    """Make Triton, which reads the variable when it is imported, interpret its kernels if torch sees no GPU. Returns
-    whether it will."""
-    if find_spec("torch") and find_spec("triton"):
-        import torch
+VARIABLE = "TRITON_INTERPRET"
 
-        if not torch.cuda.is_available():
-            os.environ["TRITON_INTERPRET"] = "1"
-    return os.environ.get("TRITON_INTERPRET") == "1"
+
+def choose() -> bool:
+    """Have Triton's kernels interpreted in this process if torch sees no GPU. Returns whether they are.
+
+    The variable, which Triton must see when it is imported, is gone afterwards: child processes, and searches that
+    choose a backend themselves, find no GPU, as they do outside the tests. The fixture ``interpreter`` sets it again.
+    """
+    if not (find_spec("torch") and find_spec("triton")):
+        return False
+    import torch
+
+    if torch.cuda.is_available():
+        return False
+    os.environ[VARIABLE] = "1"
+    from triton import knobs
+
+    knobs.propagate_env = False
+    knobs.runtime.interpret = True
+    knobs.propagate_env = True
+    del os.environ[VARIABLE]
+    return True
 
 
 def mend_bfloat16(patch: pytest.MonkeyPatch) -> None:

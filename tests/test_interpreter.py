@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -47,3 +49,14 @@ def test_arithmetic_on_bfloat16_is_an_error_and_not_garbage() -> None:
     with pytest.raises(Exception, match="no bfloat16 arithmetic"):
         kernels.twice[(1,)](torch.ones(64, dtype=torch.bfloat16), out, 64)
     assert not out.any()
+
+
+def test_child_processes_do_not_interpret() -> None:
+    """But for those of the tests that ask for the interpreter, as this one does."""
+    from tests import conftest, interpreter
+
+    assert os.environ.get(interpreter.VARIABLE) == ("1" if conftest.INTERPRETED else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(interpreter.VARIABLE, raising=False)
+        assert interpreter.choose() == conftest.INTERPRETED
+        assert interpreter.VARIABLE not in os.environ

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from tests import interpreter
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 kernels = pytest.importorskip("tests.triton_kernels")
@@ -51,12 +53,10 @@ def test_arithmetic_on_bfloat16_is_an_error_and_not_garbage() -> None:
     assert not out.any()
 
 
-def test_child_processes_do_not_interpret() -> None:
-    """But for those of the tests that ask for the interpreter, as this one does."""
-    from tests import conftest, interpreter
-
-    assert os.environ.get(interpreter.VARIABLE) == ("1" if conftest.INTERPRETED else None)
+def test_only_tests_that_ask_for_it_see_the_interpreter() -> None:
+    interprets = DEVICE == "cpu"
+    assert os.environ.get(interpreter.VARIABLE) == ("1" if interprets else None)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(interpreter.VARIABLE, raising=False)
-        assert interpreter.choose() == conftest.INTERPRETED
+        assert interpreter.choose() == interprets
         assert interpreter.VARIABLE not in os.environ

@@ -50,3 +50,14 @@ def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:
     """What ``build`` makes of a corpus on the device, kept for as long as the corpus keeps what is derived from it."""
     device = device_of(corpus)
     return corpus.derived(("triton", str(device), key), lambda: build(device))
+
+
+def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
+    """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
+    cached = corpus.cache or {}
+    if interpreted() or any(isinstance(key, tuple) and key[0] == "triton" for key in cached):
+        return []
+    device = device_of(corpus)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    return [f"it needs {n_bytes / 1e9:.1f} GB of the GPU, of which {free / 1e9:.1f} are free"] if n_bytes > free else []

@@ -1,0 +1,103 @@
+"""Where Triton's kernels cannot run: why, in a sentence, and that the next backend takes the search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine.backends import triton_backend
+from pyengine.kernels.chips import CHIPS, chip_of
+from pyengine.problem import Documents
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [
+        ((8, 0), "sm_80"),
+        ((8, 6), "sm_80"),
+        ((8, 9), "sm_80"),
+        ((9, 0), "sm_90"),
+        ((10, 0), "sm_100"),
+        ((12, 0), "sm_100"),
+    ],
+)
+def test_a_gpu_is_planned_for_as_the_newest_chip_that_is_not_newer(capability: tuple[int, int], name: str) -> None:
+    assert chip_of(capability) is CHIPS[name]
+
+
+def test_an_old_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^the kernels need compute capability 8\.0; this GPU has 7\.5$"):
+        chip_of((7, 5))
+
+
+@pytest.mark.parametrize("package", ["torch", "triton"])
+def test_a_package_that_is_not_installed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "find_spec", lambda name: None if name == package else object())
+    assert triton_backend.missing() == f"{package} is not installed: run 'pip install {package}'"
+    falls_back()
+
+
+def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(triton_backend, "find_spec", lambda name: object())
+    monkeypatch.setattr(triton_backend, "_driver", lambda: False)
+    assert triton_backend.missing() == triton_backend.NO_DRIVER
+    assert "NVIDIA GPU" in triton_backend.NO_DRIVER
+    falls_back()
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine with a driver, and kernels that are not interpreted: `triton_device`, and torch to be lied to."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    from pyengine.backends import triton_device
+
+    monkeypatch.setattr(triton_backend, "_driver", lambda: True)
+    monkeypatch.setattr(triton_device, "interpreted", lambda: False)
+    return torch
+
+
+def test_a_machine_without_a_gpu(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driven.cuda, "is_available", lambda: False)
+    assert str(triton_backend.missing()).startswith("it needs an NVIDIA GPU, and torch finds none")
+    falls_back()
+
+
+def test_a_gpu_that_is_too_old(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driven.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert triton_backend.missing() == "the kernels need compute capability 8.0; this GPU has 7.5"
+    falls_back()
+    monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
+    assert triton_backend.missing() is None
+
+
+def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyengine.backends.triton_device import no_room
+
+    for name, found in (
+        ("mem_get_info", (3 << 30, 8 << 30)),
+        ("memory_reserved", 2 << 30),
+        ("memory_allocated", 1 << 30),
+    ):
+        monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
+    monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
+    corpus = Documents(np.zeros((2, 4), np.float32), cache={"norms": 1})
+    assert no_room(corpus, 4 << 30) == []
+    assert no_room(corpus, 5 << 30) == ["it needs 5.4 GB of the GPU, of which 4.3 are free"]
+    corpus.derived(("triton", "cuda:0", "originals"), lambda: 1)
+    assert no_room(corpus, 5 << 30) == []  # it is there
+
+
+def falls_back() -> None:
+    """ "auto" searches all the same, and a search that insists is told the reason."""
+    rows = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
+    assert pe.topk(rows[:2], rows, 3).ids[:, 0].tolist() == [0, 1]
+    with pytest.raises(RuntimeError) as refused:
+        pe.topk(rows[:2], rows, 3, backend="triton")
+    assert f"  triton: {triton_backend.missing()}" in str(refused.value)
+    assert "backends that can: " in str(refused.value)

@@ -10,7 +10,7 @@ import numpy as np
 from pyengine import lists, reference
 from pyengine.backends.base import Proposer, score_all
 from pyengine.problem import ALL, Problem
-from pyengine.types import F32, Bool, Candidates, TopK
+from pyengine.types import F32, F64, Attempt, Bool, Candidates, TopK
 
 P = TypeVar("P", bound=Problem)
 WIDEN = 8  # how much longer the candidate lists get when a certificate fails
@@ -65,10 +65,12 @@ def refined(problem: P, backend: Proposer[P], candidates: Candidates) -> Candida
 
 
 def _propose_and_refine(problem: P, backend: Proposer[P], asked: P, width: int) -> TopK:
-    candidates = problem.not_excluded(backend.propose(asked, width))
-    candidates = problem.eligible(refined(problem, backend, candidates))
-    top_scores, top_ids = backend.select(problem, candidates, candidates.estimates)
-    return TopK(top_scores, top_ids, certified(problem, candidates, top_scores))
+    found = backend.attempt(problem, asked, width)
+    if found is None:
+        candidates = problem.not_excluded(backend.propose(asked, width))
+        candidates = problem.eligible(refined(problem, backend, candidates))
+        found = Attempt(*backend.select(problem, candidates, candidates.estimates), candidates.dropped)
+    return TopK(found.scores, found.ids, certified(problem, found.dropped, found.scores))
 
 
 def _scan(problem: P, backend: Proposer[P]) -> TopK:
@@ -83,8 +85,8 @@ def _best(problem: Problem, candidates: Candidates, count: int) -> Candidates:
     return lists.take(candidates, lists.places(candidates, order) < count)
 
 
-def certified(problem: Problem, candidates: Candidates, top_scores: F32) -> Bool:
-    """bool [Q]: whether nothing that was dropped can belong to the top k.
+def certified(problem: Problem, dropped: F64, top_scores: F32) -> Bool:
+    """bool [Q]: whether nothing of what was ``dropped``, float64 [Q], can belong to the top k.
 
     The last score must beat the bound on the dropped, rounded to float32 as a score would be: strictly, since an
     equal score with a smaller id would come first. A short list (pads) is whole only if nothing was dropped, or
@@ -92,8 +94,8 @@ def certified(problem: Problem, candidates: Candidates, top_scores: F32) -> Bool
     """
     places = problem.k if np.isfinite(top_scores[:, -1]).all() else problem.most()
     last = reference.rank_score(top_scores[:, places - 1], problem.metric)
-    could_be = reference.round_score(candidates.dropped)  # at most the largest float32, whatever the bound
-    proven: Bool = (candidates.dropped == -np.inf) | (could_be < last)
+    could_be = reference.round_score(dropped)  # at most the largest float32, whatever the bound
+    proven: Bool = (dropped == -np.inf) | (could_be < last)
     if problem.filters is not None and problem.filters.threshold is not None:
         proven |= could_be < problem.filters.threshold
     return proven

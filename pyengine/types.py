@@ -70,3 +70,12 @@ class Candidates(NamedTuple):
     offsets: I64
     estimates: F32
     dropped: F64
+
+
+class Attempt(NamedTuple):
+    """What a proposal comes to, once its candidates are refined and the best selected: ``scores`` float32 [Q, K] and
+    ``ids`` int64 [Q, K] as in `TopK`, and what was ``dropped``, float64 [Q], as in `Candidates`."""
+
+    scores: F32
+    ids: I64
+    dropped: F64

@@ -13,7 +13,7 @@ from pyengine.problem import DenseProblem, Problem
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
-from pyengine.types import F32, I64, Candidates, TopK
+from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 P = TypeVar("P", bound=Problem)
 
@@ -55,6 +55,11 @@ class Proposer(Generic[P]):
     def propose(self, problem: P, width: int) -> Candidates:
         """At most about ``width`` candidates per query (k at least), and a bound on all others: see `Candidates`."""
         raise NotImplementedError(f"{type(self).__name__} must implement propose")
+
+    def attempt(self, problem: P, asked: P, width: int) -> Attempt | None:
+        """`propose` for what is ``asked``, `refine`, and `select` for the ``problem`` in one, where that saves copies
+        between devices; None where the search core is to take the steps one by one."""
+        return None
 
     def describe(self, problem: P) -> tuple[dict[str, str], dict[str, str]]:
         """How `propose` would run, for `explain`: facts by name, and what was rejected with the reason."""

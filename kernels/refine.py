@@ -21,12 +21,12 @@ FLOAT32_MAX = tl.constexpr(3.4028234663852886e38)
 
 
 def refine(
-    queries: Tensor, norms: Tensor, docs: Tensor, step: Tensor | None, bias: Tensor | None, rows: Tensor,
+    queries: Tensor, docs: Tensor, step: Tensor | None, bias: Tensor | None, rows: Tensor,
     starts: Tensor, counts: Tensor, scores: Tensor, longest: int, metric: str, dims: int, chip: Chip,
 ) -> None:  # fmt: skip
     """Write the scores of each query q against its documents ``rows[starts[q] : starts[q] + counts[q]]``.
 
-    ``queries`` float32 [Q, D] with ``norms`` float64 [Q] of their first ``dims``; ``docs`` [N, D] float32, float16,
+    ``queries`` float32 [Q, D], of which the first ``dims`` are scored; ``docs`` [N, D] float32, float16,
     bfloat16, or int8 with a ``step`` float32 [N] to multiply by; ``bias`` float64 [N] or None; ``rows`` int32 and
     ``scores`` float32 of one shape, of which ``starts`` int64 [Q] and ``counts`` int32 [Q], ``longest`` at most, count
     the entries.
@@ -34,7 +34,7 @@ def refine(
     if len(queries) and longest:
         splits = min(-(-longest // PAIRS), max(1, WAVES * chip.multiprocessors // len(queries)))
         refine_kernel[(len(queries), splits)](
-            queries, norms, docs, docs if step is None else step, docs if bias is None else bias, rows, starts, counts,
+            queries, docs, docs if step is None else step, docs if bias is None else bias, rows, starts, counts,
             scores, queries.stride(0), docs.stride(0), dims, METRICS.index(metric), step is not None, bias is not None,
             PAIRS, UNROLL, num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
@@ -57,7 +57,7 @@ def rounded(score):
 
 @triton.jit(do_not_specialize=["query_stride", "dims"])
 def refine_kernel(
-    queries_ptr, norms_ptr, docs_ptr, step_ptr, bias_ptr, rows_ptr, starts_ptr, counts_ptr, scores_ptr,
+    queries_ptr, docs_ptr, step_ptr, bias_ptr, rows_ptr, starts_ptr, counts_ptr, scores_ptr,
     query_stride, doc_stride, dims,
     METRIC: tl.constexpr, HAS_STEP: tl.constexpr, HAS_BIAS: tl.constexpr, PAIRS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -72,6 +72,7 @@ def refine_kernel(
         if HAS_STEP:
             step = tl.load(step_ptr + row)[:, None]
         products, squares = tl.zeros([PAIRS, 8], tl.float64), tl.zeros([PAIRS, 8], tl.float64)
+        own = tl.zeros([1, 8], tl.float64)
         for first in range(0, dims, 8 * UNROLL):
             for part in tl.static_range(UNROLL):
                 at_lane = first + 8 * part + lane
@@ -88,9 +89,10 @@ def refine_kernel(
                     products += x * y
                 if METRIC == 0:
                     squares += y * y
+                    own += x * x
         score = lane_sum(products)
         if METRIC == 0:
-            norms = tl.load(norms_ptr + query) * tl.sqrt(lane_sum(squares))
+            norms = tl.sqrt(lane_sum(own)) * tl.sqrt(lane_sum(squares))
             score = tl.where(norms > 0, score / tl.where(norms > 0, norms, 1.0), 0.0)
         if HAS_BIAS:
             score += tl.load(bias_ptr + row)
@@ -100,9 +102,8 @@ def refine_kernel(
 def shipped(chip: Chip) -> list[Shipped]:
     """Every compiled form."""
     types = {
-        "queries_ptr": "*fp32", "norms_ptr": "*fp64", "step_ptr": "*fp32", "bias_ptr": "*fp64", "rows_ptr": "*i32",
-        "starts_ptr": "*i64", "counts_ptr": "*i32", "scores_ptr": "*fp32", "query_stride": "i32", "doc_stride": "i32",
-        "dims": "i32",
+        "queries_ptr": "*fp32", "step_ptr": "*fp32", "bias_ptr": "*fp64", "rows_ptr": "*i32", "starts_ptr": "*i64",
+        "counts_ptr": "*i32", "scores_ptr": "*fp32", "query_stride": "i32", "doc_stride": "i32", "dims": "i32",
     }  # fmt: skip
     forms = []
     for kind in ("fp32", "fp16", "bf16", "i8"):

@@ -6,9 +6,9 @@ function of them). A scan goes through the documents in parts of rising size. Wh
 can no longer reach it. A stale threshold only lets more pass, so that at the end the pool holds the k best, unless
 `dropped` says otherwise. The costs hardly depend on k.
 
-Thresholds that `tighten` sets are lower than the k-th bound t by 2^-21 |t + centre| + 2^-100, more than rounding a rank
-score u (s + centre) to float32 may change, here and there: so what is dropped is strictly below k documents, also as
-float32, and a certificate holds.
+Thresholds that `tighten` sets are lower than the k-th bound t by 2^-21 |t + centre|, more than rounding a rank score
+u (s + centre) to float32 may change, here and there: so what is dropped is strictly below k documents, also as float32,
+and a certificate holds. And lower by 2^-118, so that bounds may be off by as much as 2^-120 (`STEP`), through underflow.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pyengine.kernels.triton_parts import LEAST, digit_counts, digit_of_kth, ord
 
 BLOCK = 2048  # pool entries at a time
 WARPS = 8
+STEP = 2.0**-120
 PAD = -(2**63)  # the key of a place that no document fills
 
 
@@ -128,7 +129,7 @@ def tighten_kernel(
         centre = 0.0
         if HAS_CENTRE:
             centre = tl.load(centre_ptr + query)
-        reach = kth - 4.76837158203125e-07 * tl.abs(kth + centre) - 7.888609052210118e-31  # 2^-21, 2^-100
+        reach = kth - 4.76837158203125e-07 * tl.abs(kth + centre) - 3.009265538105056e-36  # 2^-21, 2^-118
         threshold = tl.maximum(tl.load(threshold_ptr + query), reach)
         tl.store(threshold_ptr + query, threshold)
 

@@ -23,11 +23,11 @@ def unordered(key):
 
 
 @triton.jit
-def allowed(mask_ptr, mask_stride, queries, rows, within):
-    """bool [BN, BQ], or [BN, 1] where ``mask_stride`` is 0 and so one bitmap is for all queries: the bits of documents
-    ``rows`` [BN] in the bitmaps uint8 [1 or Q, ceil(N / 8)], where ``within`` of that shape."""
-    byte = tl.load(mask_ptr + queries[None, :].to(tl.int64) * mask_stride + (rows >> 3)[:, None], mask=within, other=0)
-    return ((byte >> (rows & 7)[:, None].to(tl.uint8)) & 1) != 0
+def allowed(mask_ptr, mask_stride, masks, rows, within):
+    """bool [BN, M]: the bits of documents ``rows`` [BN] in the bitmaps ``masks`` [M], of uint8 [.., ceil(N / 8)]; false
+    where not ``within`` [BN, M]."""
+    byte = tl.load(mask_ptr + masks[None, :].to(tl.int64) * mask_stride + (rows >> 3)[:, None], mask=within, other=0)
+    return ((byte.to(tl.int32) >> (rows & 7)[:, None]) & 1) != 0
 
 
 @triton.jit

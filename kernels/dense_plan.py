@@ -1,0 +1,165 @@
+"""The planner of the dense scan on a GPU: from a problem to a compiled form and the parts of its scan. Pure Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import gcd
+
+from pyengine.kernels.chips import Chip
+
+KINDS = {"i8": 1, "fp16": 2, "bf16": 2, "fp32": 4}  # what is scanned, as Triton names it, and its bytes
+MOST_DIMS = 8192  # a row is coded in registers
+PLACE_BYTES = 16  # of a pool: a row, two bounds, a refined score
+POOL_BYTES = 1 << 30  # pools of a block of queries: more queries take another pass
+LEAST_PLACES, MOST_PLACES = 4096, 1 << 18
+PLACES_PER_K = 16
+RISE = 4, 64  # each part of a scan is so many times what came before, at least and at most
+SURVIVORS = 4  # for each of the k best, that reach a threshold which the documents before have set, about
+BALANCE = 200  # operations for each byte: where a scan is bound by memory, the second part of a query costs nothing
+LOOKED_AT = 8  # products of a thread
+GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One compiled form: ``docs`` by ``queries`` products at a time, ``depth`` dimensions in a step."""
+
+    docs: int
+    queries: int
+    depth: int
+    warps: int
+    stages: int
+    parts: int  # of a query: with two its own rounding is gone
+
+    def __str__(self) -> str:
+        return f"{self.docs} x {self.queries} x {self.depth}, {self.parts} part{'s'[: self.parts > 1]}"
+
+    @property
+    def splits(self) -> int:
+        """How often the products are halved before they are looked at, so that registers suffice."""
+        return (self.docs * self.queries // (32 * self.warps * LOOKED_AT)).bit_length() - 1
+
+    def shared_bytes(self, kind: str) -> int:
+        """Of the operands that are on their way, at least."""
+        return KINDS[kind] * self.depth * (self.docs + self.parts * self.queries) * self.stages
+
+
+@dataclass(frozen=True)
+class DenseScan:
+    """How a block of queries is scanned for: a tile, how many places a pool has, and the numbers of tiles ``parts``
+    between which thresholds tighten. The i-th tile is i * ``step`` mod ``n_tiles``."""
+
+    tile: Tile
+    k: int
+    dims: int
+    capacity: int
+    query_block: int
+    n_tiles: int
+    step: int
+    parts: tuple[int, ...]
+    bytes_read: int
+    operations: int
+    rejected: dict[str, str] = field(default_factory=dict)
+
+
+def tiles(chip: Chip, kind: str) -> Iterator[Tile]:
+    """The forms that are compiled for a chip, for few queries first."""
+    depth = 128 // KINDS[kind]  # a line of memory
+    deep = 4 if chip.shared > 200_000 else 3
+    yield Tile(128, 16, depth, 4, deep + 1, 2)
+    yield Tile(128, 32, depth, 4, deep, 2)
+    yield Tile(128, 64, depth, 8, deep, 2)
+    yield Tile(128, 64, depth, 4, deep, 1)
+    yield Tile(128, 128, depth, 8, deep, 1)
+
+
+def plan_dense_scan(
+    chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int = 0
+) -> DenseScan:
+    """Plan the scan of [N, D] documents of that kind, in rows of ``row_bytes``, for Q queries. A pool holds at least
+    about ``width``: more than at first where a certificate has failed."""
+    tile, rejected = _tile(chip, kind, n_queries, dims)
+    places = _power(max(PLACES_PER_K * k, width, LEAST_PLACES))
+    capacity = min(places, max(_power(min(2 * k, n_docs)), MOST_PLACES), _power(n_docs))
+    if capacity < places:
+        rejected[f"{places} places"] = f"{capacity} are enough, or all that there is room for"
+    block = max(tile.queries, POOL_BYTES // (PLACE_BYTES * capacity) // tile.queries * tile.queries)
+    n_tiles = -(-n_docs // tile.docs)
+    return DenseScan(
+        tile=tile,
+        k=k,
+        dims=dims,
+        capacity=capacity,
+        query_block=min(block, n_queries),
+        n_tiles=n_tiles,
+        step=_step(n_tiles),
+        parts=_parts(n_tiles, tile.docs, capacity, k),
+        bytes_read=-(-n_queries // block) * n_docs * row_bytes,
+        operations=2 * n_docs * dims * tile.parts * -(-n_queries // tile.queries) * tile.queries,
+        rejected=rejected,
+    )
+
+
+def _tile(chip: Chip, kind: str, n_queries: int, dims: int) -> tuple[Tile, dict[str, str]]:
+    """The form that wastes least, and why the others are not taken."""
+    if kind not in KINDS or not 0 < dims <= MOST_DIMS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, of 1 to {MOST_DIMS} dimensions; got {kind}, {dims}")
+    rejected, chosen, least = {}, None, 0.0
+    for tile in tiles(chip, kind):
+        cost = _cost(tile, kind, n_queries)
+        if tile.shared_bytes(kind) > chip.shared:
+            rejected[str(tile)] = f"{tile.shared_bytes(kind)} bytes of shared memory exceed the {chip.shared} of a block"
+        elif chosen is not None and cost >= least:
+            rejected[str(tile)] = f"{str(chosen)} costs no more for {n_queries} queries"
+        else:
+            if chosen is not None:
+                rejected[str(chosen)] = f"{tile} costs less for {n_queries} queries"
+            chosen, least = tile, cost
+    assert chosen is not None, f"no form for {kind} fits {chip.name}"
+    return chosen, rejected
+
+
+def _cost(tile: Tile, kind: str, n_queries: int) -> float:
+    """Of a document, in bytes that could be read meanwhile: the larger of reading and multiplying, beside what is read
+    again for each block of queries, from a cache four times as fast. One part leaves more to be refined."""
+    blocks = -(-n_queries // tile.queries)
+    reading = KINDS[kind] * (1 + (blocks - 1) / 4)
+    balance = BALANCE * 2 / KINDS[kind]  # int8 takes half the time of 16 bits
+    multiplying = 2 * tile.parts * blocks * tile.queries / balance
+    return max(reading, multiplying) * (1.0 if tile.parts > 1 else 1.25)
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, count - 1).bit_length()
+
+
+def _step(n_tiles: int) -> int:
+    """A number without a factor in common with ``n_tiles``, whose multiples are spread evenly."""
+    step = max(1, round(n_tiles * GOLDEN))
+    while gcd(step, n_tiles) > 1:
+        step += 1
+    return step
+
+
+def _parts(n_tiles: int, tile_docs: int, capacity: int, k: int) -> tuple[int, ...]:
+    """The first part fits in half a pool, or sets a threshold at least; what of the next ones passes does, too."""
+    rise = min(RISE[1], max(RISE[0], capacity // (2 * SURVIVORS * k)))
+    ends = [0, max(1, min(capacity, max(capacity // 2, 2 * k)) // tile_docs)]
+    while ends[-1] < n_tiles:
+        ends.append(ends[-1] * (rise + 1))
+    return (*ends[:-1], n_tiles) if n_tiles else (0,)
+
+
+def code_block(width: int) -> int:
+    """How many values a row of that width is coded as."""
+    return max(64, _power(width))
+
+
+def forms(chip: Chip) -> Iterator[tuple[str, Tile]]:
+    """Every kind with every form that fits the chip."""
+    for kind in KINDS:
+        for tile in tiles(chip, kind):
+            if tile.shared_bytes(kind) <= chip.shared:
+                yield kind, tile

@@ -12,8 +12,8 @@ KINDS = {"i8": 1, "fp16": 2, "bf16": 2, "fp32": 4}  # what is scanned, as Triton
 MOST_DIMS = 8192  # a row is coded in registers
 PLACE_BYTES = 16  # of a pool: a row, two bounds, a refined score
 POOL_BYTES = 1 << 30  # pools of a block of queries: more queries take another pass
-LEAST_PLACES, MOST_PLACES = 4096, 1 << 18
-PLACES_PER_K = 16
+LEAST_PLACES, PLACES_PER_K = 4096, 16
+FEWEST_PLACES = 256  # even where the lists asked for are shorter
 RISE = 4, 64  # each part of a scan is so many times what came before, at least and at most
 SURVIVORS = 4  # for each of the k best, that reach a threshold which the documents before have set, about
 BALANCE = 200  # operations for each byte: where a scan is bound by memory, the second part of a query costs nothing
@@ -74,16 +74,22 @@ def tiles(chip: Chip, kind: str) -> Iterator[Tile]:
     yield Tile(128, 128, depth, 8, deep, 1)
 
 
+def first_places(k: int) -> int:
+    """How many places a pool has at first."""
+    return max(LEAST_PLACES, PLACES_PER_K * k)
+
+
 def plan_dense_scan(
-    chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int = 0
+    chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
 ) -> DenseScan:
-    """Plan the scan of [N, D] documents of that kind, in rows of ``row_bytes``, for Q queries. A pool holds at least
-    about ``width``: more than at first where a certificate has failed."""
+    """Plan the scan of [N, D] documents of that kind, in rows of ``row_bytes``, for Q queries, with pools of at least
+    ``width`` places: `first_places`, or more where a certificate has failed."""
     tile, rejected = _tile(chip, kind, n_queries, dims)
-    places = _power(max(PLACES_PER_K * k, width, LEAST_PLACES))
-    capacity = min(places, max(_power(min(2 * k, n_docs)), MOST_PLACES), _power(n_docs))
+    k = min(k, n_docs)
+    places = _power(max(width, 2 * k, FEWEST_PLACES))
+    capacity = min(places, max(FEWEST_PLACES, _power(n_docs)))
     if capacity < places:
-        rejected[f"{places} places"] = f"{capacity} are enough, or all that there is room for"
+        rejected[f"{places} places"] = f"{capacity} hold all {n_docs} documents"
     block = max(tile.queries, POOL_BYTES // (PLACE_BYTES * capacity) // tile.queries * tile.queries)
     n_tiles = -(-n_docs // tile.docs)
     return DenseScan(

@@ -151,7 +151,7 @@ def filter_tile(
             upper += lift * tl.load(at + 3 * last)[:, None]
         threshold = tl.load(threshold_ptr + query, mask=query < n_queries, other=float("inf"))[None, :]
         keep = (row < n_docs)[:, None] & (query < n_queries)[None, :]
-        keep &= (upper < threshold) == 0  # NaN passes, as what cannot be bounded must
+        keep &= (upper >= threshold) | (upper != upper)  # what cannot be bounded must pass
         if MASK > 0:
             masks = tl.zeros([1], tl.int32) if MASK == 1 else query
             keep &= allowed(mask_ptr, mask_stride, masks, row, (row < n_docs)[:, None] & (masks < n_queries)[None, :])
@@ -244,8 +244,8 @@ def code_queries_kernel(
 ):  # fmt: skip
     query = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
-    held = (place < dims) & (query < n_queries)
-    x = tl.load(queries_ptr + query * stride + place, mask=held, other=0.0).to(tl.float64)
+    held = tl.where(query < n_queries, dims, 0)
+    x = tl.load(queries_ptr + query * stride + place, mask=place < held, other=0.0).to(tl.float64)
     norm = tl.sqrt(tl.sum(x * x, axis=0))
     rest = x / tl.where(norm > 0, norm, 1.0)
     kind: tl.constexpr = first_ptr.dtype.element_ty

@@ -7,17 +7,61 @@ import os
 from importlib.util import find_spec
 
 from pyengine.backends.base import Backend
+from pyengine.kernels.dense_plan import MOST_DIMS, first_places
+from pyengine.problem import DenseProblem
+from pyengine.types import F32, Attempt, Candidates, TopK
 
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 
 class TritonBackend(Backend):
-    """Dense vectors."""
+    """Products on tensor cores of int8 codes, of 16-bit vectors as they are, or in tf32, with the bounds that
+    `triton_terms` derives; what they leave is refined and selected on the device.
+
+    Documents on the host are copied to the GPU, float32 ones with int8 codes of them, and stay there as long as their
+    index does not change. With ``precision="fast"`` scores are off by at most half the distance of these bounds.
+    """
 
     name = "triton"
 
     def missing(self) -> str | None:
         return missing()
+
+    def refusals(self, problem: DenseProblem) -> list[str]:
+        return beyond(problem.dims, MOST_DIMS, len(problem.docs))
+
+    def checks_finite(self, problem: DenseProblem) -> bool:
+        some = problem.n_queries > 0 and len(problem.docs) > 0
+        return some and problem.dims == problem.docs.dim  # then the norms show it
+
+    def first_width(self, problem: DenseProblem) -> int:
+        return first_places(problem.k)
+
+    def propose(self, problem: DenseProblem, width: int) -> Candidates:
+        from pyengine.backends import triton_dense
+
+        return triton_dense.propose(problem, width)
+
+    def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+        from pyengine.backends import triton_dense
+
+        return triton_dense.attempt(problem, asked, width)
+
+    def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
+        from pyengine.backends import triton_dense
+
+        return triton_dense.refine(problem, candidates)
+
+    def scan(self, problem: DenseProblem) -> TopK:
+        from pyengine.backends import triton_dense
+
+        return triton_dense.score_everything(problem)
+
+
+def beyond(dims: int, most: int, n_docs: int) -> list[str]:
+    """The reasons for which vectors are too long, or too many, for the kernels."""
+    reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
+    return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
 
 
 def missing() -> str | None:

@@ -1,0 +1,270 @@
+"""Dense search on the GPU: documents as they are kept there, and the steps of a search, none of which waits for the
+host but the last. `triton_terms` derives the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyengine import checks, exact, reference
+from pyengine.backends import torch_float64, triton_device
+from pyengine.backends.torch_float32 import tensor
+from pyengine.backends.triton_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.kernels import refine as refining
+from pyengine.kernels import selection
+from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
+from pyengine.kernels.dense_topk import ScanDocuments, code_docs, code_queries, scan
+from pyengine.lists import first_rows
+from pyengine.problem import Codes, DenseProblem, Documents
+from pyengine.rows import Rows
+from pyengine.types import F32, Attempt, Candidates, TopK
+
+NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+CODED_QUERIES = 64  # so many make it worth coding documents that do not outlive the search
+ALIGN = 16  # elements to which rows that are copied to the device are padded
+
+
+class Originals(NamedTuple):
+    """The vectors, as they are refined: ``values`` [N, D] of floats, or int8 codes to be multiplied by ``step``."""
+
+    values: Tensor
+    step: Tensor | None = None
+
+
+class Scanned(NamedTuple):
+    """What is scanned, ``values`` [N, D], and what is known of it."""
+
+    values: Tensor
+    lengths: Lengths
+
+
+class Found(NamedTuple):
+    """The pools of the queries [first, first + Q), and the scale of their bounds."""
+
+    first: int
+    pools: selection.Pools
+    scale: Scale
+
+
+def originals(docs: Documents) -> Originals:
+    """The vectors on the device: where they are, or a copy that lasts as long as the corpus."""
+    if docs.device is not None:
+        return Originals(docs.rows)
+    return triton_device.mirrored(docs, "originals", lambda device: _copied(docs, device))
+
+
+def _copied(docs: Documents, device: torch.device) -> Originals:
+    rows = docs.rows
+    if isinstance(rows, Rows) and rows.kind in ("float16", "bfloat16"):
+        halves = tensor(rows.data)
+        return Originals(_padded(halves if rows.kind == "float16" else halves.view(torch.bfloat16), device))
+    if isinstance(rows, Rows) and rows.kind == "codes":
+        return Originals(_signed(rows.data, device), tensor(rows.step).to(device))
+    return Originals(_padded(tensor(rows[:] if isinstance(rows, Rows) else rows), device))
+
+
+def _padded(rows: Tensor, device: torch.device) -> Tensor:
+    """A copy, unless it is there, whose rows begin at multiples of 16 elements: seen as [N, D]."""
+    count, dim = rows.shape
+    if dim % ALIGN == 0:
+        return rows.to(device)
+    wide = torch.empty((count, -(-dim // ALIGN) * ALIGN), dtype=rows.dtype, device=device)
+    wide[:, dim:] = 0
+    wide[:, :dim] = rows
+    return wide[:, :dim]
+
+
+def _signed(codes: Any, device: torch.device) -> Tensor:
+    """int8 codes of bytes biased by 128."""
+    return (tensor(codes).to(device) ^ 128).view(torch.int8)
+
+
+def scanned(problem: DenseProblem) -> Scanned:
+    """What is scanned for a problem. Raises ArithmeticError for documents with NaN or inf that nobody has looked at."""
+    docs, dims = problem.docs, problem.dims
+    short = docs.cache is None and problem.n_queries < CODED_QUERIES
+    found = triton_device.mirrored(docs, ("scanned", dims, short), lambda device: _scanned(docs, dims, short, device))
+    if not docs.checked:
+        good = triton_device.mirrored(docs, ("finite", dims), lambda _: bool(found.lengths.norms.isfinite().all()))
+        if not good:
+            raise ArithmeticError
+    return found
+
+
+def _scanned(docs: Documents, dims: int, short: bool, device: torch.device) -> Scanned:
+    if isinstance(docs.codes, Codes) and not docs.codes.planes:
+        kept, norms = docs.codes, _norms(docs, dims, device)
+        whole = norms if dims == docs.dim else _norms(docs, docs.dim, device)
+        scale, residual = (tensor(each).to(device) for each in (kept.scale, kept.residual))
+        same = isinstance(docs.rows, Rows) and docs.rows.kind == "codes"
+        values = originals(docs).values if same else _signed(kept.codes, device)
+        return Scanned(values, Lengths(norms, scale, residual, whole))
+    values = originals(docs).values
+    if values.dtype == torch.float32 and not short:
+        codes, scale, residual, norms = code_docs(values, dims)
+        return Scanned(codes, Lengths(norms, scale, residual, norms))
+    if values.dtype == torch.int8:
+        raise TypeError("codes that are the vectors come with a scale and a residual")
+    return Scanned(values, Lengths(_norms(docs, dims, device)))
+
+
+def _norms(docs: Documents, dims: int, device: torch.device) -> Tensor:
+    """float64 [N] of the first ``dims`` dimensions."""
+    if docs.norms is not None and dims == docs.dim:
+        return tensor(docs.norms).to(device)
+    if docs.device is None:
+        return tensor(exact.norms(docs.rows, dims, checks.thread_count(None))).to(device)
+    return torch.linalg.vector_norm(docs.rows[:, :dims], dim=1, dtype=torch.float64)
+
+
+def terms(problem: DenseProblem, known: Scanned) -> DocumentTerms:
+    """The terms of the documents, kept where they do not depend on a bias."""
+    docs, bias, device = problem.docs, problem.bias, known.values.device
+
+    def build(_: torch.device) -> DocumentTerms:
+        there = None if bias is None else tensor(bias).to(device)
+        return document_terms(known.lengths, known.values.dtype, there, problem.metric, problem.dims)
+
+    key = ("terms", problem.metric, problem.dims, known.values.dtype)
+    return triton_device.mirrored(docs, key, build) if bias is None else build(device)
+
+
+def plan(problem: DenseProblem, width: int, kind: torch.dtype, row_bytes: int) -> DenseScan:
+    """The tile, the pools and the parts of the scan."""
+    chip = triton_device.chip(triton_device.device_of(problem.docs))
+    docs = problem.docs
+    return plan_dense_scan(
+        chip, NAMES[kind], problem.n_queries, len(docs), problem.dims, problem.k, row_bytes, width
+    )
+
+
+def propose(problem: DenseProblem, width: int) -> Candidates:
+    """What may be among the k best, by the scan, on the host."""
+    if problem.n_queries == 0 or len(problem.docs) == 0:
+        return exact.everything(problem)
+    with _on_device(problem):
+        parts = [_listed(problem, found) for found in _scans(problem, width)]
+    lengths = np.concatenate([part.offsets for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows, estimates, dropped = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "estimates", "dropped")
+    )
+    return Candidates(rows, offsets, estimates, dropped)
+
+
+def _listed(problem: DenseProblem, found: Found) -> Candidates:
+    """The pools of a block as candidates, with the number of each query's in place of offsets."""
+    pools = found.pools
+    counts = pools.counts.clamp(max=pools.capacity).cpu().numpy().astype(np.int64)
+    longest = int(counts.max())
+    rank = found.scale.estimates(pools.lower[:, :longest], pools.upper[:, :longest]).cpu().numpy()
+    held = np.arange(longest) < counts[:, None]
+    rows = pools.rows[:, :longest].cpu().numpy()[held].astype(np.int64)
+    estimates = reference.round_score(-rank[held] if problem.metric == "l2" else rank[held])
+    return Candidates(rows, counts, estimates, found.scale.dropped(selection.dropped(pools)).cpu().numpy())
+
+
+def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+    """The whole search on the device, and one copy to the host. Filters other than the mask are the core's to apply."""
+    if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
+        return None
+    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
+    with _on_device(problem):
+        places = None if order is None else triton_device.mirrored(problem.docs, "id places", lambda d: _places(order, d))
+        parts = [_selected(problem, found, places) for found in _scans(asked, width)]
+        found = torch.cat(parts).cpu().numpy()
+    keys, dropped = found[:, :-1], np.ascontiguousarray(found[:, -1]).view(np.float64)
+    rank, place = selection.decode(keys)
+    filled = keys != selection.PAD
+    rows = place if order is None else order[np.where(filled, place, 0)]
+    ids = np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1)
+    scores = np.where(filled, rank, np.float32(-np.inf))
+    return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
+
+
+def _places(order: Any, device: torch.device) -> Tensor:
+    """int32 [N]: the place of each row by its id."""
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    return torch.from_numpy(places).to(device)
+
+
+def _selected(problem: DenseProblem, found: Found, places: Tensor | None) -> Tensor:
+    """int64 [Q, k + 1]: the keys of the best, refined, and as bits of a float64 what was dropped."""
+    pools = found.pools
+    n_queries, capacity = pools.rows.shape
+    queries = tensor(problem.queries[found.first : found.first + n_queries]).to(pools.rows.device)
+    starts = capacity * torch.arange(n_queries, device=queries.device)
+    scores = torch.empty_like(pools.upper)
+    counts = pools.counts.clamp(max=capacity)
+    _refine(problem, queries, pools.rows, starts, counts, scores, capacity)
+    keys = selection.select(scores, pools.rows, counts, problem.k, places, problem.metric == "l2")
+    dropped = found.scale.dropped(selection.dropped(pools))
+    return torch.cat([keys, dropped.view(torch.int64)[:, None]], dim=1)
+
+
+def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
+    """The pools of one block of queries after another."""
+    known = scanned(problem)
+    values, device = known.values, known.values.device
+    own = terms(problem, known)
+    docs = ScanDocuments(values, own.columns)
+    chosen = plan(problem, width, values.dtype, values.stride(0) * values.itemsize)
+    for first in range(0, problem.n_queries, chosen.query_block):
+        part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
+        padded = -(-part.n_queries // chosen.tile.queries) * chosen.tile.queries
+        queries = code_queries(
+            tensor(part.queries).to(device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
+        )
+        scale = scale_of(queries, part.n_queries, part.dims, part.metric)
+        floor = None if part.floor is None else scale.floors(tensor(part.floor).to(device))
+        pools = selection.pools(part.n_queries, chosen.capacity, device, floor)
+        mask = None if part.mask is None else tensor(part.mask).to(device)
+        scan(docs, queries, mask, pools, scale.centre, chosen)
+        yield Found(first, pools, scale)
+
+
+def refine(problem: DenseProblem, candidates: Candidates) -> F32:
+    """float32 [M]: the specification's scores of the candidates."""
+    with _on_device(problem):
+        device = triton_device.device_of(problem.docs)
+        counts = np.diff(candidates.offsets)
+        queries, rows, starts, lengths = (
+            tensor(each).to(device)
+            for each in (
+                problem.queries, candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
+            )
+        )  # fmt: skip
+        scores = torch.empty(len(candidates.rows), device=device)
+        _refine(problem, queries, rows, starts, lengths, scores, int(counts.max(initial=0)))
+        return np.asarray(scores.cpu().numpy())
+
+
+def _refine(
+    problem: DenseProblem, queries: Tensor, rows: Tensor, starts: Tensor, counts: Tensor, scores: Tensor, longest: int
+) -> None:
+    kept = originals(problem.docs)
+    bias = None if problem.bias is None else tensor(problem.bias).to(queries.device)
+    refining.refine(
+        queries, kept.values, kept.step, bias, rows, starts, counts, scores, longest, problem.metric, problem.dims,
+        triton_device.chip(queries.device),
+    )  # fmt: skip
+
+
+def score_everything(problem: DenseProblem) -> TopK:
+    """Top-k with every document scored by the specification, where the documents are."""
+    if problem.docs.device is None:
+        return exact.scan(problem)
+    return torch_float64.scan(problem)
+
+
+def _on_device(problem: DenseProblem) -> AbstractContextManager[Any]:
+    """Within the block, kernels are launched where the documents are."""
+    device = triton_device.device_of(problem.docs)
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)

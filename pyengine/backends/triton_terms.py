@@ -1,0 +1,141 @@
+"""The terms and bounds of the dense scan on a GPU (`kernels/dense_topk.py`).
+
+A rank score is unit s + base, chosen for each query so that |s| is about 1 at most and nothing overflows float32:
+
+    s = alpha w <u_q, u_d> + beta h,    u = x / |x|,    0 <= alpha, beta <= 1,    w and |h| <= 1
+
+              w                         h                      base
+    cosine    1, or |d| / |prefix|      bias                   0
+    dot       |d|                       bias                   0
+    l2        |d|                       -(|d|^2 + bias)        -|q|^2
+
+each w in units of the largest, each h of the largest |h|; alpha unit is |q| (2 |q| in l2, 1 in cosine) times the unit of
+w, beta unit that of h. What is multiplied is q' and d', near u_q and u_d:
+
+    |u_q - q'| <= e, measured when the query is coded (int8 codes, or its 16 bits; with a second part about 2^-16)
+    |u_d - d'| <= r, the residual of int8 codes; 0 for documents of 16 bits, which are what is multiplied (their length
+                  is in the factor); 2^-10 in tf32, which cuts off all but 10 bits of the fraction
+
+By Cauchy-Schwarz |<u_q, u_d> - <q', d'>| <= e |d'| + r |u_q| <= e (1 + r) + r = e + r (1 + e). Integer products are
+exact; those of tensor cores in float32 are off by at most A (1 + e) (1 + r), A = `float32.error_factor` as for reduced
+precision, four times what rounding to nearest would give, since they align and cut off what they add. So
+
+    |s - s'| <= alpha w (e + (1 + e) R) + beta o,    R = r + A (1 + r) + 2^-19,    o = 2^-20 |h| + (D + 16) 2^-50 H
+
+where 2^-19 and 2^-20 are for every float32 rounding of a term, fewer than 2^5 in all, each of at most 2^-24 of what it
+belongs to, and H = |d|^2 + |bias|, which may cancel in h, for the float64 roundings of the norms, of h and of the
+specification. In l2 those of |q|^2, which all scores of a query share, are (D + 16) 2^-50 |q|^2, added to what is dropped.
+
+A document that float32 products may overflow or underflow for (|d| beyond 2^60 or below 2^-60, where it is not coded),
+or whose w is beyond 2^20 in cosine, has an error of +inf: it always passes. Products that flush denormals lose less
+than 2^-100 of what they belong to.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyengine.backends.float32 import error_factor
+from pyengine.kernels.dense_topk import ScanQueries
+from pyengine.kernels.selection import STEP
+
+RELATIVE, OFFSET, FLOAT64 = 2.0**-19, 2.0**-20, 2.0**-50
+UP = 1 + 2.0**-22  # more than rounding to float32
+TF32 = 2.0**-10
+LARGEST = 2.0**60
+HEAVIEST = 2.0**20  # weight in cosine: of a prefix, relative to the whole
+
+
+class Lengths(NamedTuple):
+    """Of documents as they are scanned: ``norms`` float64 [N] of what is scored; and of int8 codes ``scale`` and
+    ``residual`` float32 [N] and the norms of what they are codes of, ``whole`` float64 [N]."""
+
+    norms: Tensor
+    scale: Tensor | None = None
+    residual: Tensor | None = None
+    whole: Tensor | None = None
+
+
+class DocumentTerms(NamedTuple):
+    """``columns`` float32 [3 or 5, N] as the kernel takes them; ``units`` float64 [2] of w and of h."""
+
+    columns: Tensor
+    units: Tensor
+
+
+def document_terms(known: Lengths, kind: torch.dtype, bias: Tensor | None, metric: str, dims: int) -> DocumentTerms:
+    """The terms of documents scanned as ``kind``, of which ``dims`` dimensions are scored; ``bias`` float64 [N]."""
+    norms = known.norms
+    some = norms > 0
+    if known.scale is None or known.residual is None or known.whole is None:
+        whole, scale = norms, torch.where(some, 1 / norms, 0.0)
+        far = some & ~((norms <= LARGEST) & (norms >= 1 / LARGEST))
+        residual, adding = norms.new_tensor(TF32 if kind == torch.float32 else 0.0), error_factor(dims, TF32)
+        adding = (1 + adding) / (1 + TF32) ** 2 - 1 + UP - 1  # of the sum alone
+    else:
+        whole, scale, residual, adding = known.whole, known.scale.double(), known.residual.double(), 0.0
+        far = torch.zeros_like(some)
+    weight = whole
+    if metric == "cosine":
+        weight = torch.where(some, whole / norms, 0.0)
+        far = far | (weight > HEAVIEST)
+    weight = torch.where(far, 0.0, weight)
+    weight_unit = _unit(weight)
+    weight = weight / weight_unit
+    error = weight * (residual + adding * (1 + residual) + RELATIVE) * UP
+    columns = [scale * weight, torch.where(far, torch.inf, error), weight * UP]
+    offset_unit = torch.zeros_like(weight_unit)
+    if bias is not None or metric == "l2":
+        offset = torch.zeros_like(norms) if bias is None else bias
+        size = offset.abs()
+        if metric == "l2":
+            offset, size = -offset - norms**2, size + norms**2
+        offset_unit = offset.abs().amax()
+        by = torch.where(offset_unit > 0, offset_unit, 1.0)
+        margin = (OFFSET * offset.abs() + (dims + 16) * FLOAT64 * size) / by
+        columns += [offset / by + margin, offset / by - margin]
+    return DocumentTerms(torch.stack([each.float() for each in columns]), torch.stack([weight_unit, offset_unit]))
+
+
+def _unit(weight: Tensor) -> Tensor:
+    largest = weight.amax()
+    return torch.where(largest > 0, largest, 1.0)
+
+
+class Scale(NamedTuple):
+    """From s to rank scores and back, for some queries: ``unit``, ``base`` and ``slack`` float64 [Q]."""
+
+    unit: Tensor
+    base: Tensor
+    slack: Tensor
+
+    @property
+    def centre(self) -> Tensor:
+        """float32 [Q], as `selection.tighten` takes it."""
+        return (self.base / self.unit).float()
+
+    def floors(self, rank: Tensor) -> Tensor:
+        """float32 [Q]: thresholds at which all that is dropped has a rank score of at most ``rank``."""
+        s = ((rank - self.base - 2 * self.slack) / self.unit).clamp(max=1e38)
+        return (s - 2.0**-20 * s.abs() - 8 * STEP).float()
+
+    def dropped(self, s: Tensor) -> Tensor:
+        """float64 [Q]: the bound on rank scores that a bound on s is."""
+        rank = self.unit * (s.double() + STEP)
+        bound = rank + FLOAT64 * rank.abs() + self.base + self.slack
+        return torch.where(s == -torch.inf, -torch.inf, bound)
+
+    def estimates(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """float64 [Q, C]: rank scores in the middle between bounds on s; of what has none, of s = 0."""
+        middle = (lower.double() + upper) / 2
+        known = torch.where(torch.isfinite(middle), middle, 0.0)
+        return self.unit[:, None] * known + self.base[:, None]
+
+
+def scale_of(queries: ScanQueries, n_queries: int, dims: int, metric: str) -> Scale:
+    """Of the first Q of what was coded."""
+    unit, base, _ = queries.scaling[:n_queries].unbind(1)
+    return Scale(unit, base, (dims + 16) * FLOAT64 * base.abs())

@@ -17,7 +17,6 @@ FEWEST_PLACES = 256  # even where the lists asked for are shorter
 RISE = 4, 64  # each part of a scan is so many times what came before, at least and at most
 SURVIVORS = 4  # for each of the k best, that reach a threshold which the documents before have set, about
 BALANCE = 200  # operations for each byte: where a scan is bound by memory, the second part of a query costs nothing
-LOOKED_AT = 8  # products of a thread
 GOLDEN = 0.6180339887498949
 
 
@@ -31,14 +30,10 @@ class Tile:
     warps: int
     stages: int
     parts: int  # of a query: with two its own rounding is gone
+    splits: int  # how often the products are halved before they are looked at: until no register spills
 
     def __str__(self) -> str:
         return f"{self.docs} x {self.queries} x {self.depth}, {self.parts} part{'s'[: self.parts > 1]}"
-
-    @property
-    def splits(self) -> int:
-        """How often the products are halved before they are looked at, so that registers suffice."""
-        return (self.docs * self.queries // (32 * self.warps * LOOKED_AT)).bit_length() - 1
 
     def shared_bytes(self, kind: str) -> int:
         """Of the operands that are on their way, at least."""
@@ -66,12 +61,11 @@ class DenseScan:
 def tiles(chip: Chip, kind: str) -> Iterator[Tile]:
     """The forms that are compiled for a chip, for few queries first."""
     depth = 128 // KINDS[kind]  # a line of memory
-    deep = 4 if chip.shared > 200_000 else 3
-    yield Tile(128, 16, depth, 4, deep + 1, 2)
-    yield Tile(128, 32, depth, 4, deep, 2)
-    yield Tile(128, 64, depth, 8, deep, 2)
-    yield Tile(128, 64, depth, 4, deep, 1)
-    yield Tile(128, 128, depth, 8, deep, 1)
+    stages = 4 if chip.shared > 200_000 else 3
+    parts = 1 if kind == "fp32" else 2  # tf32 cuts more off the documents than a second part would restore
+    yield Tile(128, 16, depth, 4, stages + 1, parts, 1)
+    yield Tile(128, 64, depth, 8, stages, parts, 2)
+    yield Tile(128, 128, depth, 8, stages, 1, 4)
 
 
 def first_places(k: int) -> int:
@@ -115,9 +109,11 @@ def _tile(chip: Chip, kind: str, n_queries: int, dims: int) -> tuple[Tile, dict[
     for tile in tiles(chip, kind):
         cost = _cost(tile, kind, n_queries)
         if tile.shared_bytes(kind) > chip.shared:
-            rejected[str(tile)] = f"{tile.shared_bytes(kind)} bytes of shared memory exceed the {chip.shared} of a block"
+            rejected[str(tile)] = (
+                f"{tile.shared_bytes(kind)} bytes of shared memory exceed the {chip.shared} of a block"
+            )
         elif chosen is not None and cost >= least:
-            rejected[str(tile)] = f"{str(chosen)} costs no more for {n_queries} queries"
+            rejected[str(tile)] = f"{chosen} costs no more for {n_queries} queries"
         else:
             if chosen is not None:
                 rejected[str(chosen)] = f"{tile} costs less for {n_queries} queries"
@@ -161,6 +157,11 @@ def _parts(n_tiles: int, tile_docs: int, capacity: int, k: int) -> tuple[int, ..
 def code_block(width: int) -> int:
     """How many values a row of that width is coded as."""
     return max(64, _power(width))
+
+
+def code_warps(block: int) -> int:
+    """How many warps code such a row."""
+    return 4 if block <= 2048 else 8
 
 
 def forms(chip: Chip) -> Iterator[tuple[str, Tile]]:

@@ -13,18 +13,19 @@ scan is a sample of all documents, however they are sorted.
 
 from __future__ import annotations
 
+from itertools import product as every
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
-from pyengine.kernels.dense_plan import KINDS, DenseScan, Tile, code_block, forms
+from pyengine.kernels.dense_plan import KINDS, DenseScan, Tile, code_block, code_warps, forms
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
 
-CODE_WARPS = 4
 METRICS = ("cosine", "dot", "l2")
 LEVELS = tl.constexpr(127.0)  # of an int8 code
 NEAREST = tl.constexpr(6755399441055744.0)  # 1.5 * 2^52: adding it leaves the nearest integer
@@ -41,7 +42,7 @@ class ScanDocuments(NamedTuple):
 class ScanQueries(NamedTuple):
     """Queries as `code_queries` makes them, P being Q padded to the tile: ``parts`` one or two [P, W] of the
     documents' dtype, zero beyond the dimensions that are scored; ``terms`` float32 [5, P] are scale, second, spread,
-    miss and lift; ``scaling`` float64 [P, 3] unit, base and |q|: a rank score is unit s + base."""
+    miss and lift; ``scaling`` float64 [P, 2] unit and base: a rank score is unit s + base."""
 
     parts: tuple[Tensor, ...]
     terms: Tensor
@@ -53,16 +54,16 @@ def scan(
 ) -> None:
     """Fill the pools of Q queries with all that may be among their k best. ``mask`` uint8 [1 or Q, ceil(N / 8)] are
     bitmaps, ``centre`` float32 [Q] is base / unit."""
-    tile, (n_queries, capacity) = plan.tile, found.rows.shape
-    masked = 0 if mask is None else 1 if len(mask) == 1 else 2
+    tile, n_queries = plan.tile, len(found.rows)
+    mask_stride = 0 if mask is None or len(mask) == 1 else mask.stride(0)
     blocks = -(-n_queries // tile.queries)
     for first, last in zip(plan.parts, plan.parts[1:]):
         dense_scan_kernel[((last - first) * blocks,)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms,
             docs.values if mask is None else mask, found.threshold, *found.arguments(),
             len(docs.values), n_queries, plan.dims, docs.values.stride(0), queries.parts[0].stride(0),
-            queries.terms.stride(0), 0 if mask is None else mask.stride(0), first, plan.step, plan.n_tiles,
-            len(queries.parts), len(docs.terms) > 3, masked, plan.dims % tile.depth == 0,
+            queries.terms.stride(0), mask_stride, first, plan.step, plan.n_tiles,
+            len(queries.parts), len(docs.terms) > 3, mask is not None,
             tile.docs, tile.queries, tile.depth, tile.splits, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tighten(found, plan.k, centre)
@@ -76,19 +77,18 @@ def dense_scan_kernel(
     docs_ptr, queries_ptr, second_ptr, doc_terms_ptr, query_terms_ptr, mask_ptr, threshold_ptr,
     rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity,
     n_docs, n_queries, dims, doc_stride, query_stride, terms_stride, mask_stride, first, step, n_tiles,
-    PARTS: tl.constexpr, HAS_OFFSET: tl.constexpr, MASK: tl.constexpr, EVEN: tl.constexpr,
+    PARTS: tl.constexpr, HAS_OFFSET: tl.constexpr, HAS_MASK: tl.constexpr,
     BN: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(n_queries, BQ)
     tile = ((first + tl.program_id(0) // blocks).to(tl.int64) * step % n_tiles).to(tl.int32)
     query = tl.program_id(0) % blocks * BQ + tl.arange(0, BQ)
     row = tile * BN + tl.arange(0, BN)
-    masks = tl.zeros([1], tl.int32) if MASK == 1 else query  # where there is one for all, or for each
     stop = dims
-    if MASK > 0:  # a tile that nobody may get is not read
+    if HAS_MASK:  # a tile that nobody may get is not read
         bytes = tile * (BN // 8) + tl.arange(0, BN // 8)
-        within = (bytes < tl.cdiv(n_docs, 8))[:, None] & (masks < n_queries)[None, :]
-        bits = tl.load(mask_ptr + masks[None, :].to(tl.int64) * mask_stride + bytes[:, None], mask=within, other=0)
+        within = (bytes < tl.cdiv(n_docs, 8))[:, None] & (query < n_queries)[None, :]
+        bits = tl.load(mask_ptr + query[None, :].to(tl.int64) * mask_stride + bytes[:, None], mask=within, other=0)
         stop = tl.where(tl.max(tl.max(bits.to(tl.int32), axis=1), axis=0) > 0, dims, 0)
 
     at = tl.minimum(row, n_docs - 1).to(tl.int64)  # what is beyond the end is not kept
@@ -99,10 +99,7 @@ def dense_scan_kernel(
     kind: tl.constexpr = tl.int32 if docs_ptr.dtype.element_ty == tl.int8 else tl.float32
     products, others = tl.zeros([BN, BQ], kind), tl.zeros([BN, BQ], kind)
     for start in range(0, stop, BK):
-        if EVEN:
-            values = tl.load(docs + start)
-        else:
-            values = tl.load(docs + start, mask=(start + depth < dims)[None, :], other=0)
+        values = tl.load(docs + start, mask=(start + depth < dims)[None, :], other=0)
         products = tl.dot(values, tl.load(queries + start), products, input_precision="tf32", out_dtype=kind)
         if PARTS == 2:
             others = tl.dot(values, tl.load(seconds + start), others, input_precision="tf32", out_dtype=kind)
@@ -114,7 +111,7 @@ def dense_scan_kernel(
     filter_tile(
         product, tl.program_id(0) % blocks * BQ, row, doc_terms_ptr, query_terms_ptr, mask_ptr, threshold_ptr,
         rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, n_docs, n_queries, terms_stride,
-        mask_stride, HAS_OFFSET, MASK, SPLITS,
+        mask_stride, HAS_OFFSET, HAS_MASK, SPLITS,
     )  # fmt: skip
 
 
@@ -122,7 +119,7 @@ def dense_scan_kernel(
 def filter_tile(
     product, first_query, row, doc_terms_ptr, query_terms_ptr, mask_ptr, threshold_ptr,
     rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, n_docs, n_queries, terms_stride, mask_stride,
-    HAS_OFFSET: tl.constexpr, MASK: tl.constexpr, SPLITS: tl.constexpr,
+    HAS_OFFSET: tl.constexpr, HAS_MASK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Append what may pass of a tile [BN, BQ], in 2^SPLITS parts one after another, for which registers suffice."""
     width: tl.constexpr = product.shape[1]
@@ -131,12 +128,12 @@ def filter_tile(
         filter_tile(
             left, first_query, row, doc_terms_ptr, query_terms_ptr, mask_ptr, threshold_ptr,
             rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, n_docs, n_queries, terms_stride,
-            mask_stride, HAS_OFFSET, MASK, SPLITS - 1,
+            mask_stride, HAS_OFFSET, HAS_MASK, SPLITS - 1,
         )  # fmt: skip
         filter_tile(
             right, first_query + width // 2, row, doc_terms_ptr, query_terms_ptr, mask_ptr, threshold_ptr,
             rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, n_docs, n_queries, terms_stride,
-            mask_stride, HAS_OFFSET, MASK, SPLITS - 1,
+            mask_stride, HAS_OFFSET, HAS_MASK, SPLITS - 1,
         )  # fmt: skip
     else:
         query = first_query + tl.arange(0, width)
@@ -152,9 +149,8 @@ def filter_tile(
         threshold = tl.load(threshold_ptr + query, mask=query < n_queries, other=float("inf"))[None, :]
         keep = (row < n_docs)[:, None] & (query < n_queries)[None, :]
         keep &= (upper >= threshold) | (upper != upper)  # what cannot be bounded must pass
-        if MASK > 0:
-            masks = tl.zeros([1], tl.int32) if MASK == 1 else query
-            keep &= allowed(mask_ptr, mask_stride, masks, row, (row < n_docs)[:, None] & (masks < n_queries)[None, :])
+        if HAS_MASK:
+            keep &= allowed(mask_ptr, mask_stride, query, row, keep)
         if tl.max(tl.max(keep.to(tl.int32), axis=1), axis=0) > 0:
             lower = estimate - radius
             if HAS_OFFSET:
@@ -169,16 +165,17 @@ def halves(x):
 
 
 def code_docs(rows: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of rows [N, D] of floats, their first ``dims``: int8 codes [N, W] of the unit vectors, padded with zeros, with
-    scale and residual float32 [N] (as `pyengine.problem.Codes`), and norms float64 [N], not finite where a row is not."""
+    """Of rows float32 [N, D], their first ``dims``: int8 codes [N, W] of the unit vectors, padded with zeros; scale and
+    residual float32 [N], as `pyengine.problem.Codes`; norms float64 [N], which are not finite where a row is not."""
     count, width = len(rows), -(-dims // 64) * 64
-    codes = rows.new_empty((count, width), dtype=rows.new_empty(0).char().dtype)
-    scale, residual = rows.new_empty(count).float(), rows.new_empty(count).float()
-    norms = rows.new_empty(count).double()
+    codes = torch.empty((count, width), dtype=torch.int8, device=rows.device)
+    scale, residual = (torch.empty(count, device=rows.device) for _ in range(2))
+    norms, block = torch.empty(count, dtype=torch.float64, device=rows.device), code_block(width)
     if count:
         code_docs_kernel[(count,)](
-            rows, codes, scale, residual, norms, dims, rows.stride(0), width, code_block(width), num_warps=CODE_WARPS
-        )
+            rows, codes, scale, residual, norms, dims, rows.stride(0), width, block, num_warps=code_warps(block),
+            enable_fp_fusion=False,
+        )  # fmt: skip
     return codes, scale, residual, norms
 
 
@@ -188,11 +185,16 @@ def code_queries(
     """Queries float32 [Q, D] for a scan of ``values``: in their dtype, one part or two, padded to so many. ``units``
     float64 [2] are the largest of the weights and of the offsets of documents."""
     width = -(-dims // 64) * 64
-    coded = tuple(values.new_empty((padded, width)) for _ in range(parts))
-    terms, scaling = queries.new_empty((5, padded)), queries.new_empty((padded, 3)).double()
+    block = code_block(width)
+    device = queries.device
+    coded = tuple(torch.empty((padded, width), dtype=values.dtype, device=device) for _ in range(parts))
+    terms, scaling = (
+        torch.empty((5, padded), device=device),
+        torch.empty((padded, 2), dtype=torch.float64, device=device),
+    )
     code_queries_kernel[(padded,)](
         queries, coded[0], coded[-1], terms, scaling, units, len(queries), padded, dims, queries.stride(0), width,
-        METRICS.index(metric), parts, code_block(width), num_warps=CODE_WARPS, enable_fp_fusion=False,
+        METRICS.index(metric), parts, block, num_warps=code_warps(block), enable_fp_fusion=False,
     )  # fmt: skip
     return ScanQueries(coded, terms, scaling)
 
@@ -277,9 +279,8 @@ def code_queries_kernel(
     tl.store(terms_ptr + 2 * padded + query, (alpha * (1 + miss) * up).to(tl.float32))
     tl.store(terms_ptr + 3 * padded + query, (alpha * miss * up).to(tl.float32))
     tl.store(terms_ptr + 4 * padded + query, (offset_unit / unit).to(tl.float32))
-    tl.store(scaling_ptr + 3 * query, unit)
-    tl.store(scaling_ptr + 3 * query + 1, -norm * norm if METRIC == 2 else 0.0 * norm)
-    tl.store(scaling_ptr + 3 * query + 2, norm)
+    tl.store(scaling_ptr + 2 * query, unit)
+    tl.store(scaling_ptr + 2 * query + 1, -norm * norm if METRIC == 2 else 0.0 * norm)
 
 
 def shipped(chip: Chip) -> list[Shipped]:
@@ -288,33 +289,32 @@ def shipped(chip: Chip) -> list[Shipped]:
     types = floats | {"mask_ptr": "*u8", "rows_ptr": "*i32", "counts_ptr": "*i32", "lost_ptr": "*i32"}
     types |= dict.fromkeys((*RUNTIME, "dims", "doc_stride", "query_stride", "terms_stride"), "i32")
 
-    def scan_form(kind: str, tile: Tile, offset: bool, mask: int, even: bool) -> Shipped:
+    def scan_form(kind: str, tile: Tile, offset: bool, mask: bool) -> Shipped:
         values = {
-            "PARTS": tile.parts, "HAS_OFFSET": offset, "MASK": mask, "EVEN": even,
+            "PARTS": tile.parts, "HAS_OFFSET": offset, "HAS_MASK": mask,
             "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits,
         }  # fmt: skip
         operands = dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), f"*{kind}")
         signature = types | operands | dict.fromkeys(values, "constexpr")
         return Shipped("dense_topk:dense_scan_kernel", signature, values, tile.warps, tile.stages)
 
-    options = [(offset, mask, even) for offset in (False, True) for mask in (0, 1, 2) for even in (True, False)]
-    return [scan_form(kind, tile, *option) for kind, tile in forms(chip) for option in options] + _coding_forms()
+    both = (False, True)
+    found = [scan_form(kind, tile, *each) for kind, tile in forms(chip) for each in every(both, both)]
+    return found + _coding_forms()
 
 
 def _coding_forms() -> list[Shipped]:
     numbers = ("n_queries", "padded", "dims", "stride", "width")
     query_types = {"queries_ptr": "*fp32", "terms_ptr": "*fp32", "scaling_ptr": "*fp64", "units_ptr": "*fp64"}
     doc_types = {"codes_ptr": "*i8", "scale_ptr": "*fp32", "residual_ptr": "*fp32", "norms_ptr": "*fp64"}
-    found = []
-    for block in (64, 128, 256, 512, 1024, 2048, 4096, 8192):
-        for kind in ("fp32", "fp16", "bf16"):
-            signature = doc_types | {"rows_ptr": f"*{kind}", "BLOCK": "constexpr"} | dict.fromkeys(numbers[2:], "i32")
-            found.append(Shipped("dense_topk:code_docs_kernel", signature, {"BLOCK": block}, CODE_WARPS, 1))
-        for kind in KINDS:
-            for metric in range(len(METRICS)):
-                for parts in (1, 2):
-                    values = {"METRIC": metric, "PARTS": parts, "BLOCK": block}
-                    signature = query_types | dict.fromkeys(("first_ptr", "second_ptr"), f"*{kind}")
-                    signature = signature | dict.fromkeys(numbers, "i32") | dict.fromkeys(values, "constexpr")
-                    found.append(Shipped("dense_topk:code_queries_kernel", signature, values, CODE_WARPS, 1))
+    docs = doc_types | {"rows_ptr": "*fp32", "BLOCK": "constexpr"} | dict.fromkeys(numbers[2:], "i32")
+    blocks = [64 << power for power in range(8)]
+    found = [Shipped("dense_topk:code_docs_kernel", docs, {"BLOCK": each}, code_warps(each), 1) for each in blocks]
+    for block, kind, metric, parts in every(blocks, KINDS, range(len(METRICS)), (1, 2)):
+        if (kind, parts) == ("fp32", 2):
+            continue
+        values = {"METRIC": metric, "PARTS": parts, "BLOCK": block}
+        signature = query_types | dict.fromkeys(("first_ptr", "second_ptr"), f"*{kind}")
+        signature = signature | dict.fromkeys(numbers, "i32") | dict.fromkeys(values, "constexpr")
+        found.append(Shipped("dense_topk:code_queries_kernel", signature, values, code_warps(block), 1))
     return found

@@ -77,7 +77,9 @@ def refine_kernel(
             for part in tl.static_range(UNROLL):
                 at_lane = first + 8 * part + lane
                 inside = at_lane < dims
-                x = tl.load(queries_ptr + query * query_stride + at_lane, mask=inside, other=0.0).to(tl.float64)[None, :]
+                x = tl.load(queries_ptr + query * query_stride + at_lane, mask=inside, other=0.0).to(tl.float64)[
+                    None, :
+                ]
                 y = tl.load(docs + at_lane[None, :], mask=held[:, None] & inside[None, :], other=0).to(tl.float32)
                 if HAS_STEP:
                     y = y * step

@@ -7,8 +7,8 @@ can no longer reach it. A stale threshold only lets more pass, so that at the en
 `dropped` says otherwise. The costs hardly depend on k.
 
 Thresholds that `tighten` sets are lower than the k-th bound t by 2^-21 |t + centre|, more than rounding a rank score
-u (s + centre) to float32 may change, here and there: so what is dropped is strictly below k documents, also as float32,
-and a certificate holds. And lower by 2^-118, so that bounds may be off by as much as 2^-120 (`STEP`), through underflow.
+u (s + centre) to float32 may change, here and there: so what is dropped is strictly below k documents, also as
+float32, and a certificate holds. And lower by 2^-118, so that bounds may be off by 2^-120 (`STEP`) through underflow.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ from pyengine.kernels import refine as refining
 from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
 from pyengine.kernels.dense_topk import ScanDocuments, code_docs, code_queries, scan
-from pyengine.lists import first_rows
 from pyengine.problem import Codes, DenseProblem, Documents
 from pyengine.rows import Rows
 from pyengine.types import F32, Attempt, Candidates, TopK
@@ -139,9 +137,7 @@ def plan(problem: DenseProblem, width: int, kind: torch.dtype, row_bytes: int) -
     """The tile, the pools and the parts of the scan."""
     chip = triton_device.chip(triton_device.device_of(problem.docs))
     docs = problem.docs
-    return plan_dense_scan(
-        chip, NAMES[kind], problem.n_queries, len(docs), problem.dims, problem.k, row_bytes, width
-    )
+    return plan_dense_scan(chip, NAMES[kind], problem.n_queries, len(docs), problem.dims, problem.k, row_bytes, width)
 
 
 def propose(problem: DenseProblem, width: int) -> Candidates:
@@ -176,7 +172,9 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
         return None
     order = None if problem.ids is None else problem.docs.id_order(problem.ids)
     with _on_device(problem):
-        places = None if order is None else triton_device.mirrored(problem.docs, "id places", lambda d: _places(order, d))
+        places = (
+            None if order is None else triton_device.mirrored(problem.docs, "id places", lambda d: _places(order, d))
+        )
         parts = [_selected(problem, found, places) for found in _scans(asked, width)]
         found = torch.cat(parts).cpu().numpy()
     keys, dropped = found[:, :-1], np.ascontiguousarray(found[:, -1]).view(np.float64)
@@ -188,8 +186,10 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
 
 
-def _places(order: Any, device: torch.device) -> Tensor:
-    """int32 [N]: the place of each row by its id."""
+def _places(order: Any, device: torch.device) -> Tensor | None:
+    """int32 [N]: the place of each row by its id; None where ids rise."""
+    if order is None:
+        return None
     places = np.empty(len(order), np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)
     return torch.from_numpy(places).to(device)
@@ -222,7 +222,7 @@ def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
         queries = code_queries(
             tensor(part.queries).to(device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
         )
-        scale = scale_of(queries, part.n_queries, part.dims, part.metric)
+        scale = scale_of(queries, part.n_queries, part.dims)
         floor = None if part.floor is None else scale.floors(tensor(part.floor).to(device))
         pools = selection.pools(part.n_queries, chosen.capacity, device, floor)
         mask = None if part.mask is None else tensor(part.mask).to(device)

@@ -9,8 +9,8 @@ A rank score is unit s + base, chosen for each query so that |s| is about 1 at m
     dot       |d|                       bias                   0
     l2        |d|                       -(|d|^2 + bias)        -|q|^2
 
-each w in units of the largest, each h of the largest |h|; alpha unit is |q| (2 |q| in l2, 1 in cosine) times the unit of
-w, beta unit that of h. What is multiplied is q' and d', near u_q and u_d:
+each w in units of the largest, each h of the largest |h|; alpha unit is |q| (2 |q| in l2, 1 in cosine) times the unit
+of w, beta unit that of h. What is multiplied is q' and d', near u_q and u_d:
 
     |u_q - q'| <= e, measured when the query is coded (int8 codes, or its 16 bits; with a second part about 2^-16)
     |u_d - d'| <= r, the residual of int8 codes; 0 for documents of 16 bits, which are what is multiplied (their length
@@ -24,7 +24,8 @@ precision, four times what rounding to nearest would give, since they align and 
 
 where 2^-19 and 2^-20 are for every float32 rounding of a term, fewer than 2^5 in all, each of at most 2^-24 of what it
 belongs to, and H = |d|^2 + |bias|, which may cancel in h, for the float64 roundings of the norms, of h and of the
-specification. In l2 those of |q|^2, which all scores of a query share, are (D + 16) 2^-50 |q|^2, added to what is dropped.
+specification. In l2 those of |q|^2, which all scores of a query share, are (D + 16) 2^-50 |q|^2, added to what is
+dropped.
 
 A document that float32 products may overflow or underflow for (|d| beyond 2^60 or below 2^-60, where it is not coded),
 or whose w is beyond 2^20 in cosine, has an error of +inf: it always passes. Products that flush denormals lose less
@@ -38,7 +39,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyengine.backends.float32 import error_factor
+from pyengine.backends.float32 import UNIT, error_factor
 from pyengine.kernels.dense_topk import ScanQueries
 from pyengine.kernels.selection import STEP
 
@@ -73,8 +74,7 @@ def document_terms(known: Lengths, kind: torch.dtype, bias: Tensor | None, metri
     if known.scale is None or known.residual is None or known.whole is None:
         whole, scale = norms, torch.where(some, 1 / norms, 0.0)
         far = some & ~((norms <= LARGEST) & (norms >= 1 / LARGEST))
-        residual, adding = norms.new_tensor(TF32 if kind == torch.float32 else 0.0), error_factor(dims, TF32)
-        adding = (1 + adding) / (1 + TF32) ** 2 - 1 + UP - 1  # of the sum alone
+        residual, adding = torch.full_like(norms, TF32 if kind == torch.float32 else 0.0), error_factor(dims, UNIT)
     else:
         whole, scale, residual, adding = known.whole, known.scale.double(), known.residual.double(), 0.0
         far = torch.zeros_like(some)
@@ -135,7 +135,7 @@ class Scale(NamedTuple):
         return self.unit[:, None] * known + self.base[:, None]
 
 
-def scale_of(queries: ScanQueries, n_queries: int, dims: int, metric: str) -> Scale:
+def scale_of(queries: ScanQueries, n_queries: int, dims: int) -> Scale:
     """Of the first Q of what was coded."""
-    unit, base, _ = queries.scaling[:n_queries].unbind(1)
+    unit, base = queries.scaling[:n_queries].unbind(1)
     return Scale(unit, base, (dims + 16) * FLOAT64 * base.abs())

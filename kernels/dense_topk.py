@@ -309,12 +309,17 @@ def _coding_forms() -> list[Shipped]:
     doc_types = {"codes_ptr": "*i8", "scale_ptr": "*fp32", "residual_ptr": "*fp32", "norms_ptr": "*fp64"}
     docs = doc_types | {"rows_ptr": "*fp32", "BLOCK": "constexpr"} | dict.fromkeys(numbers[2:], "i32")
     blocks = [64 << power for power in range(8)]
-    found = [Shipped("dense_topk:code_docs_kernel", docs, {"BLOCK": each}, code_warps(each), 1) for each in blocks]
+    found = [
+        Shipped("dense_topk:code_docs_kernel", docs, {"BLOCK": each}, code_warps(each), 1, fp_fusion=False)
+        for each in blocks
+    ]
     for block, kind, metric, parts in every(blocks, KINDS, range(len(METRICS)), (1, 2)):
         if (kind, parts) == ("fp32", 2):
             continue
         values = {"METRIC": metric, "PARTS": parts, "BLOCK": block}
         signature = query_types | dict.fromkeys(("first_ptr", "second_ptr"), f"*{kind}")
         signature = signature | dict.fromkeys(numbers, "i32") | dict.fromkeys(values, "constexpr")
-        found.append(Shipped("dense_topk:code_queries_kernel", signature, values, code_warps(block), 1))
+        found.append(
+            Shipped("dense_topk:code_queries_kernel", signature, values, code_warps(block), 1, fp_fusion=False)
+        )
     return found

@@ -115,5 +115,5 @@ def shipped(chip: Chip) -> list[Shipped]:
                     "METRIC": metric, "HAS_STEP": kind == "i8", "HAS_BIAS": bias, "PAIRS": PAIRS, "UNROLL": UNROLL
                 }  # fmt: skip
                 signature = types | {"docs_ptr": f"*{kind}"} | dict.fromkeys(values, "constexpr")
-                forms.append(Shipped("refine:refine_kernel", signature, values, WARPS, 3))
+                forms.append(Shipped("refine:refine_kernel", signature, values, WARPS, 3, fp_fusion=False))
     return forms

@@ -27,6 +27,8 @@ from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
 
 METRICS = ("cosine", "dot", "l2")
+ALIGN = 16  # dimensions: in loads of so many, lines of memory are read whole
+QUERY_ALIGN = 128  # to which queries are filled up with zeros: the deepest step
 LEVELS = tl.constexpr(127.0)  # of an int8 code
 NEAREST = tl.constexpr(6755399441055744.0)  # 1.5 * 2^52: adding it leaves the nearest integer
 
@@ -41,8 +43,8 @@ class ScanDocuments(NamedTuple):
 
 class ScanQueries(NamedTuple):
     """Queries as `code_queries` makes them, P being Q padded to the tile: ``parts`` one or two [P, W] of the
-    documents' dtype, zero beyond the dimensions that are scored; ``terms`` float32 [5, P] are scale, second, spread,
-    miss and lift; ``scaling`` float64 [P, 2] unit and base: a rank score is unit s + base."""
+    documents' dtype, W a multiple of 128, zero beyond the dimensions that are scored; ``terms`` float32 [5, P] are
+    scale, second, spread, miss and lift; ``scaling`` float64 [P, 2] unit and base: a rank score is unit s + base."""
 
     parts: tuple[Tensor, ...]
     terms: Tensor
@@ -56,12 +58,13 @@ def scan(
     bitmaps, ``centre`` float32 [Q] is base / unit."""
     tile, n_queries = plan.tile, len(found.rows)
     mask_stride = 0 if mask is None or len(mask) == 1 else mask.stride(0)
+    dims = min(-(-plan.dims // ALIGN) * ALIGN, docs.values.stride(0))  # what is beyond meets zeros of the queries
     blocks = -(-n_queries // tile.queries)
     for first, last in zip(plan.parts, plan.parts[1:]):
         dense_scan_kernel[((last - first) * blocks,)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms,
             docs.values if mask is None else mask, found.threshold, *found.arguments(),
-            len(docs.values), n_queries, plan.dims, docs.values.stride(0), queries.parts[0].stride(0),
+            len(docs.values), n_queries, dims, docs.values.stride(0), queries.parts[0].stride(0),
             queries.terms.stride(0), mask_stride, first, plan.step, plan.n_tiles,
             len(queries.parts), len(docs.terms) > 3, mask is not None,
             tile.docs, tile.queries, tile.depth, tile.splits, num_warps=tile.warps, num_stages=tile.stages,
@@ -184,7 +187,7 @@ def code_queries(
 ) -> ScanQueries:
     """Queries float32 [Q, D] for a scan of ``values``: in their dtype, one part or two, padded to so many. ``units``
     float64 [2] are the largest of the weights and of the offsets of documents."""
-    width = -(-dims // 64) * 64
+    width = -(-dims // QUERY_ALIGN) * QUERY_ALIGN
     block = code_block(width)
     device = queries.device
     coded = tuple(torch.empty((padded, width), dtype=values.dtype, device=device) for _ in range(parts))

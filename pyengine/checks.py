@@ -146,7 +146,7 @@ def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
 
 
 def documents(docs: Any, queries: Any, names: tuple[str, str] = ("queries", "docs")) -> Any:
-    """The documents of a search with these queries: `vectors`, or a float32 tensor on the GPU where both are."""
+    """The documents of a search with these queries: `vectors`, or a float tensor on the GPU where both are."""
     places = [device_of(each) if _resident(each) else "the host" for each in (queries, docs)]
     if places[0] != places[1]:
         got = f"{names[0]} on {places[0]}, {names[1]} on {places[1]}"
@@ -159,11 +159,12 @@ def _resident(value: Any) -> bool:
 
 
 def _device_vectors(tensor: Any, name: str) -> Any:
-    """`vectors` of a tensor, which stays where it is."""
+    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are."""
     if not (tensor.dtype.is_floating_point or "int" in str(tensor.dtype)) or str(tensor.layout) != "torch.strided":
         raise TypeError(f"{name} must be a dense tensor of real numbers; got {tensor.dtype}, {tensor.layout}")
     _matrix(tensor.shape, name)
-    return tensor.detach().float().contiguous()
+    kept = str(tensor.dtype) in ("torch.float16", "torch.bfloat16")
+    return (tensor.detach() if kept else tensor.detach().float()).contiguous()
 
 
 def finite(rows: Any, name: str, first: int = 0) -> None:

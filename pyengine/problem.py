@@ -151,8 +151,8 @@ class Documents(Corpus):
     """A corpus of vectors, one for each document, or for each token (`pyengine.problem_maxsim`).
 
     ``rows`` [N, D] are the vectors that define the scores (float32 NumPy, `Rows` that decode to it, or a torch tensor
-    on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known, ``checked`` whether they
-    are known to be finite. ``store`` names the store that they are from.
+    of float32 or 16 bits on a GPU), ``codes`` a cheaper form of them, ``norms`` float64 [N] their norms where known,
+    ``checked`` whether they are known to be finite. ``store`` names the store that they are from.
     """
 
     rows: Any
@@ -178,6 +178,8 @@ class Documents(Corpus):
     def vectors(self) -> Any:
         """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""
         rows = self.rows
+        if checks.is_torch(rows):
+            return self.derived("vectors", rows.float)  # itself, where it is float32
         return self.derived("vectors", lambda: rows[:]) if isinstance(rows, Rows) else rows
 
     def without_loose_codes(self) -> Documents:

@@ -8,25 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
-triton = pytest.importorskip("triton")
-tl = pytest.importorskip("triton.language")
+pytest.importorskip("triton")
 from pyengine.kernels import selection  # noqa: E402
-from pyengine.kernels.triton_parts import append  # noqa: E402
+from tests.triton_append import append_kernel  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("interpreter", "poison")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@triton.jit
-def append_kernel(
-    rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, x_ptr, keep_ptr,
-    BN: tl.constexpr, BQ: tl.constexpr,
-):  # fmt: skip
-    rows, queries = tl.program_id(0) * BN + tl.arange(0, BN), tl.arange(0, BQ)
-    at = rows[:, None] * BQ + queries[None, :]
-    x = tl.load(x_ptr + at)
-    keep = tl.load(keep_ptr + at) != 0
-    append(rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, queries, rows, x, x - 1.0, keep)
 
 
 def filled(lower: np.ndarray, upper: np.ndarray, counts: list[int]) -> selection.Pools:
@@ -75,9 +62,10 @@ def test_tighten(k: int, kind: str) -> None:
     rng = np.random.default_rng(1)
     lower = rng.standard_normal((4, 5000)).astype(np.float32)
     if kind == "ties":
-        lower = np.round(lower)
+        np.round(lower, out=lower)
     if kind == "special":
-        lower = rng.choice(np.float32([-np.inf, -3e38, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3e38]), lower.shape)
+        edges = [-np.inf, -3e38, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3e38]
+        lower = rng.choice(np.array(edges, np.float32), lower.shape)
     upper = lower + rng.random(lower.shape).astype(np.float32) / 4
     counts = [5000, 2049, 6, 0]
     pools = filled(lower, upper, counts)
@@ -126,9 +114,10 @@ def test_select(seed: int, k: int, count: int, negate: bool, ordered: bool, tied
     scores = (rng.integers(-2, 3, (2, count)) if tied else rng.standard_normal((2, count))).astype(np.float32) + 0.0
     rows = np.stack([rng.permutation(count) for _ in range(2)]).astype(np.int32)
     order = rng.permutation(count).astype(np.int32) if ordered else None
-    counts = np.int32([count, count // 2])
-    there = [None if each is None else torch.from_numpy(each).to(DEVICE) for each in (scores, rows, counts, order)]
-    keys = selection.select(*there[:3], k, there[3], negate).cpu().numpy()
+    counts = np.array([count, count // 2], np.int32)
+    there = [torch.from_numpy(each).to(DEVICE) for each in (scores, rows, counts)]
+    by = None if order is None else torch.from_numpy(order).to(DEVICE)
+    keys = selection.select(there[0], there[1], there[2], k, by, negate).cpu().numpy()
     rank, place = selection.decode(keys)
     for q in range(2):
         own, at = scores[q, : counts[q]], rows[q, : counts[q]]

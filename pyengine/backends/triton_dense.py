@@ -18,14 +18,13 @@ from pyengine.backends.triton_terms import DocumentTerms, Lengths, Scale, docume
 from pyengine.kernels import refine as refining
 from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
-from pyengine.kernels.dense_topk import ScanDocuments, code_docs, code_queries, scan
+from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs, code_queries, scan
 from pyengine.problem import Codes, DenseProblem, Documents
 from pyengine.rows import Rows
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 CODED_QUERIES = 64  # so many make it worth coding documents that do not outlive the search
-ALIGN = 16  # elements to which rows that are copied to the device are padded
 
 
 class Originals(NamedTuple):
@@ -118,7 +117,8 @@ def _norms(docs: Documents, dims: int, device: torch.device) -> Tensor:
         return tensor(docs.norms).to(device)
     if docs.device is None:
         return tensor(exact.norms(docs.rows, dims, checks.thread_count(None))).to(device)
-    return torch.linalg.vector_norm(docs.rows[:, :dims], dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(docs.rows[:, :dims], dim=1, dtype=torch.float64)
+    return norms
 
 
 def terms(problem: DenseProblem, known: Scanned) -> DocumentTerms:

@@ -80,9 +80,8 @@ def _forth(
             product = code_products(panel, queries, rows, docs, places, real, dims, BLOCK_K, WHOLE)
             product *= tl.load(weights + places, mask=real, other=0.0)[None, :]
             best = tl.maximum(best, tl.max(tl.where(real[None, :], product, float("-inf")), axis=1))
-        slot = tl.load(slots + rows)
-        term = tl.where(slot < SLOTS, tl.load(coefficients + rows) * best, 0.0)  # what fills up a panel has no slot
-        own = slot[:, None] == tl.arange(0, SLOTS)[None, :]
+        term = tl.load(coefficients + rows) * tl.where(stop > start, best, 0.0)
+        own = tl.load(slots + rows)[:, None] == tl.arange(0, SLOTS)[None, :]  # what fills up a panel has no slot
         total += tl.sum(tl.where(own, term[:, None], 0.0), axis=0)
     return total
 
@@ -106,7 +105,7 @@ def _back(
             filled = tl.load(slots + rows) < SLOTS
             best = tl.maximum(best, tl.max(tl.where(filled[:, None], product, float("-inf")), axis=0))
         share = tl.load(shares + places, mask=real, other=0.0)
-        total += tl.sum(tl.where(real, share * best, 0.0))
+        total += tl.sum(share * tl.where(best > float("-inf"), best, 0.0))
     return total
 
 
@@ -124,12 +123,13 @@ def maxsim_scan_kernel(
     slots,  # int32 [panels * BLOCK_M]: which query of its group a token is of; SLOTS for none
     panels, group_queries,  # int32 [groups + 1]: where the panels and the queries of each group begin
     lengths,  # int32 [Q]
-    query_terms,  # float64 [Q, 6]: units of the two sums, sum |a| e, sum |a| |q|, max e, max |q|
+    query_terms,  # float64 [Q, 7]: units of the two sums, sum |a| e, sum |a| |q|, max e, max |q|, what underflows
     docs,  # int8 or float16 [T, dims]
     weights, shares,  # float32 [T]: w_j and b_j w_j, in units of the corpus
     offsets,  # int64 [N + 1]
     rows,  # int64 [n]: the documents to be scored
-    doc_terms,  # float64 [N, 5]: A, B, sum_j |b_j| (|d_j| + r_j), sum_j |b_j| r_j, bias
+    doc_terms,  # float64 [N, 4]: A, B, sum_j |b_j| (|d_j| + r_j), sum_j |b_j| r_j
+    biases,  # float64 [N]
     mask, mask_query, mask_byte,  # uint8 bitmap, with its strides by query and by eight documents
     groups, count, first, dims,
     SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
@@ -147,11 +147,11 @@ def maxsim_scan_kernel(
     )  # fmt: skip
     query = tl.load(group_queries + group) + tl.arange(0, SLOTS)
     own = query < tl.load(group_queries + group + 1)
-    terms = query_terms + 6 * query
+    terms = query_terms + 7 * query
     score = forth.to(tl.float64) * tl.load(terms, mask=own, other=0.0)
-    theirs = doc_terms + 5 * row
+    theirs = doc_terms + 4 * row
     error = tl.load(terms + 2, mask=own, other=0.0) * tl.load(theirs)
-    error += tl.load(terms + 3, mask=own, other=0.0) * tl.load(theirs + 1)
+    error += tl.load(terms + 3, mask=own, other=0.0) * tl.load(theirs + 1) + tl.load(terms + 6, mask=own, other=0.0)
     if SYMMETRIC:
         back = _back(
             queries, factors, slots, docs, shares, start, stop, first_panel, last_panel, dims,
@@ -163,8 +163,8 @@ def maxsim_scan_kernel(
     length = tl.load(lengths + query, mask=own, other=0)
     score = tl.where(length > 0, score, 0.0)
     error = tl.where(length > 0, error, 0.0)
-    bias = tl.load(theirs + 4)
-    error = error * (1 + 2.0**-40) + (tl.abs(bias) + tl.abs(score)) * 2.0**-48
+    bias = tl.load(biases + row)
+    error += error * 2.0**-40 + (tl.abs(bias) + tl.abs(score)) * 2.0**-48
     bits = tl.load(mask + query.to(tl.int64) * mask_query + (row >> 3) * mask_byte, mask=own, other=0)
     may = ((bits >> (row & 7).to(tl.uint8)) & 1) != 0
     may = may & ((stop > start) | (length == 0))
@@ -194,6 +194,7 @@ class CodedTokens(NamedTuple):
     shares: Tensor
     offsets: Tensor
     terms: Tensor
+    biases: Tensor
 
 
 def scan(
@@ -214,7 +215,8 @@ def scan(
         return
     bits = torch.full((1, 1), 255, dtype=torch.uint8, device=upper.device) if mask is None else mask
     maxsim_scan_kernel[(groups * count,)](
-        upper, lower, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows, docs.terms, bits,
+        upper, lower, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows, docs.terms,
+        docs.biases, bits,
         0 if len(bits) == 1 else bits.stride(0), 0 if mask is None else 1, groups, count, first, docs.codes.shape[1],
         **constants(tile, symmetric), num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
@@ -257,7 +259,7 @@ SIGNATURE = {
     "docs": "*i8",
     **dict.fromkeys(("weights", "shares"), "*fp32"),
     **dict.fromkeys(("offsets", "rows"), "*i64"),
-    "doc_terms": "*fp64",
+    **dict.fromkeys(("doc_terms", "biases"), "*fp64"),
     "mask": "*u8",
     **dict.fromkeys(("mask_query", "mask_byte", "groups", "count", "first", "dims"), "i32"),
     **dict.fromkeys(("SLOTS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "WHOLE", "SYMMETRIC"), "constexpr"),

@@ -54,11 +54,10 @@ TILES = tuple(
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """How a scan runs: its tile, how many documents' bounds are written at a time, and what it costs."""
+    """How a scan runs, and what it costs."""
 
     form: str
     tile: Tile
-    columns: int  # documents of one launch
     bytes_read: int
     operations: int
     rejected: dict[str, str] = field(default_factory=dict)
@@ -83,14 +82,10 @@ def tiles(form: str, chip: Chip) -> list[Tile]:
     return [tile for tile in TILES if legal(tile, form, chip) is None]
 
 
-COLUMN_BYTES = 32 << 20  # of bounds written before they are looked at
-MOST_PROGRAMS = 1 << 30
-
-
 def plan_scan(
-    lengths: Sequence[int], n_docs: int, doc_tokens: int, dim: int, form: str, chip: Chip, symmetric: bool = False
+    lengths: Sequence[int], doc_tokens: int, dim: int, form: str, chip: Chip, symmetric: bool = False
 ) -> ScanPlan:
-    """Plan the scan of N documents of ``doc_tokens`` in all for queries of these ``lengths``."""
+    """Plan the scan of documents of ``doc_tokens`` in all for queries of these ``lengths``."""
     rejected: dict[str, str] = {}
     fits = []
     for tile in TILES:
@@ -99,7 +94,8 @@ def plan_scan(
             fits.append(tile)
         else:
             rejected[str(tile)] = reason
-    cost = {tile: panels(lengths, tile.block_m, symmetric)[0] * tile.block_m for tile in fits}
+    sizes = {tile.block_m: tile.block_m * lay(lengths, tile.block_m, symmetric).count for tile in fits}
+    cost = {tile: sizes[tile.block_m] for tile in fits}
     # The fewest query rows, padding included; of equal ones the largest panels, which read documents least often.
     chosen = min(fits, key=lambda tile: (cost[tile], -tile.block_m))
     rejected |= {
@@ -107,12 +103,9 @@ def plan_scan(
         for tile in fits
         if tile != chosen
     }
-    groups = panels(lengths, chosen.block_m, symmetric)[1]
-    columns = max(1, min(n_docs, COLUMN_BYTES // (8 * max(1, len(lengths))), MOST_PROGRAMS // max(1, groups)))
     return ScanPlan(
         form,
         chosen,
-        columns,
         bytes_read=doc_tokens * (padded(dim) * ELEMENT[form] + 4),
         operations=2 * doc_tokens * padded(dim) * cost[chosen] * (2 if symmetric else 1),
         rejected=rejected,
@@ -137,12 +130,6 @@ class Panels:
     places: list[range]  # of each query
     firsts: list[int]
     queries: list[int]
-
-
-def panels(lengths: Sequence[int], block_m: int, alone: bool = False) -> tuple[int, int]:
-    """How many panels, and groups of them, queries of these lengths fill."""
-    laid = lay(lengths, block_m, alone)
-    return laid.count, len(laid.firsts) - 1
 
 
 def lay(lengths: Sequence[int], block_m: int, alone: bool = False) -> Panels:

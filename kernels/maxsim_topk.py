@@ -28,6 +28,8 @@ from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.maxsim_plan import SLOTS, Tile, tiles
+from pyengine.kernels.selection import Pools
+from pyengine.kernels.triton_parts import append
 
 UNIT = 2.0**-24
 
@@ -115,9 +117,9 @@ def outwards(value, AWAY: tl.constexpr):
     return (value + AWAY * (tl.abs(value) * 2.0**-23 + 2.0**-149)).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["mask_query", "mask_byte", "groups", "count", "first"])
+@triton.jit(do_not_specialize=["capacity", "mask_query", "mask_byte", "groups", "first"])
 def maxsim_scan_kernel(
-    upper, lower,  # float32 [Q, n]: bounds on rank scores; -inf where a document may not be returned
+    pool_rows, pool_upper, pool_lower, pool_counts, pool_lost, capacity, threshold,  # `selection.Pools`
     queries,  # int8 or float16 [panels * BLOCK_M, dims]
     coefficients, factors,  # float32 [panels * BLOCK_M]: a_i f_i and f_i, in units of the query
     slots,  # int32 [panels * BLOCK_M]: which query of its group a token is of; SLOTS for none
@@ -131,14 +133,13 @@ def maxsim_scan_kernel(
     doc_terms,  # float64 [N, 4]: A, B, sum_j |b_j| (|d_j| + r_j), sum_j |b_j| r_j
     biases,  # float64 [N]
     mask, mask_query, mask_byte,  # uint8 bitmap, with its strides by query and by eight documents
-    groups, count, first, dims,
+    groups, first, dims,
     SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
-    """Bounds on the scores of the queries of one group with document ``rows[first + column]``."""
-    column = tl.program_id(0) // groups
+    """Append one of the documents, from ``rows[first]`` on, to the pools of the queries of a group that it may be for."""
     group = tl.program_id(0) % groups
-    row = tl.load(rows + first + column)
+    row = tl.load(rows + first + tl.program_id(0) // groups)
     start, stop = tl.load(offsets + row), tl.load(offsets + row + 1)
     first_panel, last_panel = tl.load(panels + group), tl.load(panels + group + 1)
     forth = _forth(
@@ -167,10 +168,14 @@ def maxsim_scan_kernel(
     error += error * 2.0**-40 + (tl.abs(bias) + tl.abs(score)) * 2.0**-48
     bits = tl.load(mask + query.to(tl.int64) * mask_query + (row >> 3) * mask_byte, mask=own, other=0)
     may = ((bits >> (row & 7).to(tl.uint8)) & 1) != 0
-    may = may & ((stop > start) | (length == 0))
-    place = query.to(tl.int64) * count + column
-    tl.store(upper + place, tl.where(may, outwards(score + bias + error, 1), float("-inf")), mask=own)
-    tl.store(lower + place, tl.where(may, outwards(score + bias - error, -1), float("-inf")), mask=own)
+    may = may & (tl.where(length > 0, stop - start, 1) > 0)
+    upper, lower = outwards(score + bias + error, 1), outwards(score + bias - error, -1)
+    keep = own & may & (upper >= tl.load(threshold + query, mask=own, other=float("inf")))
+    number = tl.full([1], 0, tl.int32) + row.to(tl.int32)
+    append(
+        pool_rows, pool_upper, pool_lower, pool_counts, pool_lost, capacity, query, number, upper[None, :],
+        lower[None, :], keep[None, :],
+    )  # fmt: skip
 
 
 class QueryPanels(NamedTuple):
@@ -198,27 +203,26 @@ class CodedTokens(NamedTuple):
 
 
 def scan(
+    found: Pools,
     queries: QueryPanels,
     docs: CodedTokens,
     rows: Tensor,
     mask: Tensor | None,
     first: int,
+    count: int,
     tile: Tile,
     symmetric: bool,
-    upper: Tensor,
-    lower: Tensor,
 ) -> None:
-    """Write to ``upper`` and ``lower``, float32 [Q, n], bounds on the rank scores of documents rows[first : first + n],
-    -inf where ``mask``, uint8 [1 or Q, ceil(N / 8)], does not allow one, or where it has no tokens."""
-    groups, count = len(queries.panels) - 1, upper.shape[1]
+    """Append to the pools what of the documents rows[first : first + count] may reach their thresholds: documents with
+    tokens (for queries with tokens) that ``mask``, uint8 [1 or Q, ceil(N / 8)], allows."""
+    groups = len(queries.panels) - 1
     if not groups or not count:
         return
-    bits = torch.full((1, 1), 255, dtype=torch.uint8, device=upper.device) if mask is None else mask
+    bits = torch.full((1, 1), 255, dtype=torch.uint8, device=rows.device) if mask is None else mask
     maxsim_scan_kernel[(groups * count,)](
-        upper, lower, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows, docs.terms,
-        docs.biases, bits,
-        0 if len(bits) == 1 else bits.stride(0), 0 if mask is None else 1, groups, count, first, docs.codes.shape[1],
-        **constants(tile, symmetric), num_warps=tile.num_warps, num_stages=tile.num_stages,
+        *found.arguments(), found.threshold, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows,
+        docs.terms, docs.biases, bits, 0 if len(bits) == 1 else bits.stride(0), 0 if mask is None else 1, groups, first,
+        docs.codes.shape[1], **constants(tile, symmetric), num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 
 
@@ -251,7 +255,11 @@ def shipped(chip: Chip) -> list[Shipped]:
 
 
 SIGNATURE = {
-    **dict.fromkeys(("upper", "lower"), "*fp32"),
+    "pool_rows": "*i32",
+    **dict.fromkeys(("pool_upper", "pool_lower"), "*fp32"),
+    **dict.fromkeys(("pool_counts", "pool_lost"), "*i32"),
+    "capacity": "i32",
+    "threshold": "*fp32",
     "queries": "*i8",
     **dict.fromkeys(("coefficients", "factors"), "*fp32"),
     **dict.fromkeys(("slots", "panels", "group_queries", "lengths"), "*i32"),
@@ -261,6 +269,6 @@ SIGNATURE = {
     **dict.fromkeys(("offsets", "rows"), "*i64"),
     **dict.fromkeys(("doc_terms", "biases"), "*fp64"),
     "mask": "*u8",
-    **dict.fromkeys(("mask_query", "mask_byte", "groups", "count", "first", "dims"), "i32"),
+    **dict.fromkeys(("mask_query", "mask_byte", "groups", "first", "dims"), "i32"),
     **dict.fromkeys(("SLOTS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "WHOLE", "SYMMETRIC"), "constexpr"),
 }

@@ -1,9 +1,8 @@
-"""Proposing and refining MaxSim with Triton's kernels: bounds of a stretch of documents at a time, and a running merge
-of the best, all on the device."""
+"""Proposing and refining MaxSim with Triton's kernels, on the device throughout."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,63 +10,74 @@ from torch import Tensor
 
 from pyengine import checks, reference
 from pyengine.backends import triton_device, triton_tokens
-from pyengine.kernels import maxsim_topk
+from pyengine.kernels import maxsim_topk, selection
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
+from pyengine.kernels.selection import Pools
 from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.types import Candidates
+from pyengine.types import F64, Candidates
 
+MOST_PROGRAMS = 1 << 24  # documents of one launch
 SCANNED = ("sum", "mean", "symmetric")
 
 
-class Listed(NamedTuple):
-    """What a scan lists, on the device: ``rows`` int64 [Q, C] with bounds float32 [Q, C] on their rank scores, -inf in
-    empty places, and ``dropped`` float32 [Q]."""
-
-    rows: Tensor
-    upper: Tensor
-    lower: Tensor
-    dropped: Tensor
-
-
 def plan(problem: MaxSimProblem) -> ScanPlan:
-    docs = problem.docs
-    return plan_scan(
-        np.diff(problem.queries.offsets).tolist(), len(docs), len(docs.tokens), docs.dim, triton_tokens.form_of(docs),
-        triton_device.chip(None), problem.reduce == "symmetric",
-    )  # fmt: skip
+    """How a problem is scanned."""
+    docs, lengths = problem.docs, np.diff(problem.queries.offsets).tolist()
+    form, chip = triton_tokens.form_of(docs), triton_device.chip()
+    return plan_scan(lengths, len(docs.tokens), docs.dim, form, chip, problem.reduce == "symmetric")
 
 
 def propose(problem: MaxSimProblem, width: int) -> Candidates:
-    """The documents of the ``width`` best bounds of each query that can be among its k best."""
+    """What of the documents can be among the k best of each query, in pools of twice the ``width``."""
     found = listed(problem, width)
-    rows, upper, lower, dropped = (each.cpu().numpy() for each in found)
-    filled = upper > -np.inf
+    rows, upper, lower, counts = (each.cpu().numpy() for each in found[:4])
+    filled = np.arange(found.capacity) < np.minimum(counts, found.capacity)[:, None]
     offsets = np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64)
-    with np.errstate(all="ignore"):
-        middle = (upper.astype(np.float64) + lower) / 2
-    estimates = np.clip(np.where(np.isfinite(middle), middle, upper), -reference.FLOAT32_MAX, reference.FLOAT32_MAX)
-    return Candidates(rows[filled], offsets, estimates.astype(np.float32)[filled], dropped.astype(np.float64))
+    upper, lower = upper[filled].astype(np.float64), lower[filled].astype(np.float64)
+    middle = np.clip((upper + lower) / 2, -reference.FLOAT32_MAX, reference.FLOAT32_MAX)
+    estimates = np.where(np.isnan(middle), 0.0, middle).astype(np.float32)
+    return Candidates(rows[filled].astype(np.int64), offsets, estimates, dropped(found))
 
 
-def listed(problem: MaxSimProblem, width: int) -> Listed:
-    """The same on the device."""
+def dropped(found: Pools) -> F64:
+    """float64 [Q]: a bound on the rank scores of what the pools do not hold."""
+    bounds: F64 = selection.dropped(found).cpu().numpy().astype(np.float64)
+    return bounds
+
+
+def listed(problem: MaxSimProblem, width: int) -> Pools:
+    """Pools of what can be among the k best. What is seen first is spread over the corpus, for a first threshold."""
     own = triton_tokens.mirror(problem)
-    device, made = own.weights.device, plan(problem)
+    device, made, symmetric = own.weights.device, plan(problem), problem.reduce == "symmetric"
     a, b = triton_tokens.coefficients(problem)
     docs, share_unit = triton_tokens.coded_tokens(problem, own, b)
     queries = triton_tokens.query_panels(problem, a, (own.unit, share_unit), made.tile, made.form, device)
     rows, mask = _allowed(problem, own.every)
-    best = Listed(
-        torch.empty((problem.n_queries, 0), dtype=torch.int64, device=device),
-        *(torch.empty((problem.n_queries, 0), device=device) for _ in range(2)),
-        torch.full((problem.n_queries,), -torch.inf, device=device),
-    )
-    for first in range(0, len(rows), made.columns):
-        part = rows[first : first + made.columns]
-        upper, lower = (torch.empty((problem.n_queries, len(part)), device=device) for _ in range(2))
-        maxsim_topk.scan(queries, docs, rows, mask, first, made.tile, problem.reduce == "symmetric", upper, lower)
-        best = _merged(best, part, upper, lower, problem.k, width)
-    return best
+    k = min(problem.k, len(rows))
+    found = selection.pools(problem.n_queries, 2 * max(width, k), device)
+    if len(rows) > found.capacity:
+        rows = _spread(rows, -(-len(rows) // found.capacity))
+    for first, count in parts(len(rows), found.capacity, k):
+        maxsim_topk.scan(found, queries, docs, rows, mask, first, count, made.tile, symmetric)
+        selection.tighten(found, k)
+    return found
+
+
+def _spread(rows: Tensor, stride: int) -> Tensor:
+    """The same rows, one of so many of them first."""
+    sampled = torch.arange(len(rows), device=rows.device) % stride == 0
+    order = torch.sort(sampled.logical_not().byte(), stable=True).indices
+    return rows[order]
+
+
+def parts(n_docs: int, capacity: int, k: int) -> Iterator[tuple[int, int]]:
+    """Stretches of documents, first and count: as many as pools have places, and then so many that what surpasses the
+    k-th best of those before fills about a quarter of what is free."""
+    done, free = 0, capacity - k
+    while done < n_docs:
+        count = capacity if not done else min(done * max(1, free // (4 * max(1, k))), MOST_PROGRAMS)
+        yield done, min(count, n_docs - done)
+        done += count
 
 
 def _allowed(problem: MaxSimProblem, every: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -78,20 +88,3 @@ def _allowed(problem: MaxSimProblem, every: Tensor) -> tuple[Tensor, Tensor | No
     if len(mask) == 1:
         return torch.from_numpy(np.flatnonzero(checks.unpack(mask, len(every))[0])).to(every.device), None
     return every, torch.from_numpy(np.ascontiguousarray(mask)).to(every.device)
-
-
-def _merged(best: Listed, rows: Tensor, upper: Tensor, lower: Tensor, k: int, width: int) -> Listed:
-    """The best so far and more documents: those of the ``width`` best bounds that reach the k-th best lower bound."""
-    upper, lower = (torch.cat(each, dim=1) for each in ((best.upper, upper), (best.lower, lower)))
-    rows = torch.cat([best.rows, rows.expand(len(upper), -1)], dim=1)
-    kept = min(width, upper.shape[1])
-    top, order = upper.topk(min(kept + 1, upper.shape[1]), dim=1)
-    beyond = top[:, kept] if top.shape[1] > kept else torch.full_like(best.dropped, -torch.inf)
-    order = order[:, :kept]
-    rows, upper, lower = (each.gather(1, order) for each in (rows, upper, lower))
-    if kept >= k:
-        hopeless = upper < lower.topk(k, dim=1).values[:, -1:]
-        beyond = torch.maximum(beyond, torch.where(hopeless, upper, -torch.inf).amax(dim=1))
-        upper = upper.masked_fill(hopeless, -torch.inf)
-        lower = lower.masked_fill(hopeless, -torch.inf)
-    return Listed(rows, upper, lower, torch.maximum(best.dropped, beyond))

@@ -135,10 +135,12 @@ class Panels:
 def lay(lengths: Sequence[int], block_m: int, alone: bool = False) -> Panels:
     """Lay queries out in panels of ``block_m`` tokens, in their order: up to `SLOTS` whole ones in each, and one that is
     longer in several of its own. With ``alone`` no two share one."""
-    places, firsts, queries = [], [], []
-    panel, used, slots = 0, block_m, 0  # of the panel that is being filled: none yet
+    places: list[range] = []
+    firsts: list[int] = []
+    queries: list[int] = []
+    panel, used, slots = 0, 0, 0  # of the group that is being filled
     for query, length in enumerate(lengths):
-        if alone or slots == SLOTS or used + length > block_m:
+        if not firsts or alone or slots == SLOTS or used + length > block_m:
             panel = _end(panel, used, block_m) if firsts else 0
             firsts.append(panel)
             queries.append(query)

@@ -2,8 +2,8 @@
 
 The forward pass keeps an int32 per query token and pair, the winning document token; the backward pass adds rows up by
 it, in an order that does not depend on threads. Both are torch operators: their schemas, shapes and gradients are here,
-once, their kernels in `pyengine.torch_maxsim`. A kernel for another device joins by
-`pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see `pyengine.torch_ops`.
+once, their kernels in `pyengine.torch_maxsim`, and for GPUs in `pyengine.torch_triton`. A kernel for another device joins
+by `pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see `pyengine.torch_ops`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_blocks, torch_maxsim
+from pyengine import checks, torch_blocks, torch_maxsim, torch_triton
 from pyengine import torch_ops as torch_ops  # registers them
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
@@ -42,6 +42,8 @@ backward_operator = torch.library.custom_op(
     " Tensor winners, Tensor doc_winners, str reduce, bool normalize, float temperature, bool wants_queries,"
     " bool wants_docs) -> (Tensor, Tensor)",
 )
+maxsim_operator.register_kernel("cuda", torch_triton.forward)
+backward_operator.register_kernel("cuda", torch_triton.backward)
 
 
 def maxsim(

@@ -6,6 +6,7 @@ maxima have the same bits and the same winners.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from pyengine import exact, torch_blocks
 from pyengine.torch_blocks import Gradients, Sets, Wanted, counts, wide
 from pyengine.types import F32, I64
 
+AddChoices = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Wanted], Gradients]
 WINNERS = 1 << 20  # winners among tokens with gaps that are found at a time: with their places 16 MiB
 
 
@@ -25,10 +27,8 @@ def forward(
     reduce: str, normalize: bool, temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Scores [P], winners int32 [P, Lq] or [P, 0], and doc_winners int32 [P, Ld] or [P, 0]: see `pyengine.torch`."""
-    _check_finite(queries, queries_mask, "queries")
-    _check_finite(docs, docs_mask, "docs")
-    _check_pairs(pairs, len(queries), len(docs))
     sets, kernels = Sets(queries, docs, queries_mask, docs_mask, pairs), _native(queries)
+    check(sets)
     if reduce != "softmax" and kernels is not None:
         return _native_maxima(kernels, sets, reduce, normalize)
     if reduce == "softmax":
@@ -46,15 +46,36 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The gradients of queries and documents, of their shapes and dtypes, [0] where not wanted. Each row is summed in
     the order of the pairs, or of blocks of them, however many threads there are."""
-    gradient, wanted = gradient.double(), (wants_queries, wants_docs)
     sets = Sets(queries, docs, queries_mask, docs_mask, pairs)
+    wanted = wants_queries, wants_docs
     if reduce == "softmax":
         vectors = sets.vectors(normalize, torch.float64)
-        gradients = torch_blocks.softmax_backward(gradient, vectors, temperature, wanted)
-    else:
-        vectors = sets.vectors(normalize, wide(queries))
-        gradients = _maxima_backward(gradient, vectors, winners, doc_winners, reduce, wanted)
-    sides = zip(gradients, (queries, docs), (vectors.queries, vectors.docs))
+        gradients = torch_blocks.softmax_backward(gradient.double(), vectors, temperature, wanted)
+        return finished(gradients, sets, vectors, normalize)
+    return maxima_backward(gradient, sets, winners, doc_winners, reduce, normalize, wanted, _add_choices)
+
+
+def maxima_backward(
+    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, wanted: Wanted,
+    add: AddChoices,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`backward` of maxima, where ``add`` does what `torch_blocks.add_choices` does."""
+    vectors = sets.vectors(normalize, wide(sets.queries))
+    (query_of, doc_of), gradient = sets.pairs.unbind(1), gradient.double()
+    forth = gradient if reduce == "sum" else gradient / counts(sets.queries_mask)[query_of]
+    if reduce != "symmetric":
+        gradients = add(vectors.queries, vectors.docs, query_of, doc_of, winners, forth, wanted)
+        return finished(gradients, sets, vectors, normalize)
+    back = gradient / counts(sets.docs_mask)[doc_of]
+    by_query = add(vectors.queries, vectors.docs, query_of, doc_of, winners, forth / 2, wanted)
+    by_doc = add(vectors.docs, vectors.queries, doc_of, query_of, doc_winners, back / 2, wanted[::-1])
+    first, second = (None if a is None or b is None else a.add_(b) for a, b in zip(by_query, by_doc[::-1]))
+    return finished((first, second), sets, vectors, normalize)
+
+
+def finished(gradients: Gradients, sets: Sets, vectors: Sets, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Gradients at ``vectors`` as those at the tokens of the sets, in their types."""
+    sides = zip(gradients, sets[:2], vectors[:2])
     first, second = (_finished(*side, normalize) for side in sides)
     return first, second
 
@@ -65,20 +86,6 @@ def _finished(gradient: Tensor | None, tokens: Tensor, vectors: Tensor, normaliz
     if normalize:
         torch_blocks.project(gradient, tokens, vectors)
     return gradient.to(tokens.dtype)
-
-
-def _maxima_backward(
-    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, wanted: Wanted
-) -> Gradients:
-    query_of, doc_of = sets.pairs.unbind(1)
-    forth = gradient if reduce == "sum" else gradient / counts(sets.queries_mask)[query_of]
-    if reduce != "symmetric":
-        return _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth, wanted)
-    back = gradient / counts(sets.docs_mask)[doc_of]
-    by_query = _add_choices(sets.queries, sets.docs, query_of, doc_of, winners, forth / 2, wanted)
-    by_doc = _add_choices(sets.docs, sets.queries, doc_of, query_of, doc_winners, back / 2, wanted[::-1])
-    first, second = (None if a is None or b is None else a.add_(b) for a, b in zip(by_query, by_doc[::-1]))
-    return first, second
 
 
 def _add_choices(
@@ -94,6 +101,13 @@ def _add_choices(
 def _native(tokens: Tensor) -> ModuleType | None:
     """The extension, where it takes these tokens."""
     return exact.native() if tokens.device.type == "cpu" and tokens.dtype != torch.float64 else None
+
+
+def check(sets: Sets) -> None:
+    """Raise ValueError for tokens with NaN or inf, and for pairs of what there is not."""
+    _check_finite(sets.queries, sets.queries_mask, "queries")
+    _check_finite(sets.docs, sets.docs_mask, "docs")
+    _check_pairs(sets.pairs, len(sets.queries), len(sets.docs))
 
 
 def _check_finite(tokens: Tensor, mask: Tensor, name: str) -> None:

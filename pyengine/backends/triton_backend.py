@@ -6,11 +6,13 @@ import ctypes
 import os
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend
+from pyengine.backends.base import Backend, MaxSimBackend
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problem import DenseProblem
+from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
+MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 
@@ -62,6 +64,72 @@ def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     """The reasons for which vectors are too long, or too many, for the kernels."""
     reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
     return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
+
+
+class TritonMaxSim(MaxSimBackend):
+    """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
+    `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
+    once: their codes, and the vectors that define the scores.
+
+    With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
+    host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
+    """
+
+    name = "triton"
+    most_documents = (1 << 31) - 1
+
+    def missing(self) -> str | None:
+        return missing()
+
+    def refusals(self, problem: MaxSimProblem) -> list[str]:
+        found = super().refusals(problem)
+        if len(problem.docs) > self.most_documents:
+            found.append(f"it numbers documents in 32 bits, and there are {len(problem.docs)}")
+        if problem.docs.dim > MOST_TOKEN_DIMS:
+            found.append(f"sums of int8 products hold up to {MOST_TOKEN_DIMS} dimensions, and there are {problem.docs.dim}")
+        return found
+
+    def first_width(self, problem: MaxSimProblem) -> int:
+        return 2 * problem.k + 256
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        from pyengine.backends import triton_maxsim
+
+        upper = problem.upper()
+        if upper.reduce not in triton_maxsim.SCANNED:
+            return super().propose(problem, width)
+        return triton_maxsim.propose(upper, width)
+
+    def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
+        from pyengine.backends import triton_maxsim
+
+        if problem.filters is not None or problem.reduce not in triton_maxsim.SCANNED:
+            return None
+        return triton_maxsim.attempt(problem, asked, width)
+
+    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
+        from pyengine.backends import triton_maxsim
+
+        if problem.reduce not in triton_maxsim.SCANNED:
+            return super().refine(problem, candidates)
+        return triton_maxsim.refine(problem, candidates)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        from pyengine.backends import triton_maxsim
+
+        upper = problem.upper()
+        if upper.reduce not in triton_maxsim.SCANNED:
+            return super().describe(problem)
+        plan = triton_maxsim.plan(upper)
+        facts = {
+            "store": f"{problem.docs.store}, scanned as {plan.form}",
+            "tile": f"query tokens by document tokens: {plan.tile}",
+            "launch": f"{plan.tile.num_warps} warps, {plan.tile.num_stages} stages",
+            "candidates": f"pools of {2 * self.first_width(problem)} per query before widening",
+            "reads": f"{plan.bytes_read:,} bytes or more",
+            "computes": f"{plan.operations:,} operations",
+        }
+        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
 
 
 def missing() -> str | None:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pyengine import checks, reference
 from pyengine.backends import triton_device, triton_tokens
-from pyengine.kernels import maxsim_topk, selection
+from pyengine.kernels import maxsim_refine, maxsim_topk, selection
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
 from pyengine.kernels.selection import Pools
+from pyengine.lists import first_rows
 from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.types import F64, Candidates
+from pyengine.types import F32, F64, I64, Attempt, Bool, Candidates
 
 MOST_PROGRAMS = 1 << 24  # documents of one launch
 SCANNED = ("sum", "mean", "symmetric")
@@ -54,7 +55,7 @@ def listed(problem: MaxSimProblem, width: int) -> Pools:
     queries = triton_tokens.query_panels(problem, a, (own.unit, share_unit), made.tile, made.form, device)
     rows, mask = _allowed(problem, own.every)
     k = min(problem.k, len(rows))
-    found = selection.pools(problem.n_queries, 2 * max(width, k), device)
+    found = selection.pools(problem.n_queries, 2 * max(1, k, min(width, len(rows))), device)
     if len(rows) > found.capacity:
         rows = _spread(rows, -(-len(rows) // found.capacity))
     for first, count in parts(len(rows), found.capacity, k):
@@ -88,3 +89,59 @@ def _allowed(problem: MaxSimProblem, every: Tensor) -> tuple[Tensor, Tensor | No
     if len(mask) == 1:
         return torch.from_numpy(np.flatnonzero(checks.unpack(mask, len(every))[0])).to(every.device), None
     return every, torch.from_numpy(np.ascontiguousarray(mask)).to(every.device)
+
+
+# --- By the specification ---------------------------------------------------------------------------------------------
+
+
+def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt:
+    """Propose, refine and select without a copy to the host but of how many there are to refine."""
+    found = listed(asked, width)
+    filled = torch.arange(found.capacity, device=found.counts.device) < found.counts[:, None]
+    owner, doc_of = filled.nonzero()[:, 0], found.rows[filled].long()
+    scores = torch.empty_like(found.upper)
+    scores[filled] = _scores(problem, owner, doc_of)
+    order = problem.docs.derived(("triton", "order of ids"), lambda: _ranks(problem, scores.device))
+    kept = torch.clamp(found.counts, max=found.capacity)
+    keys = selection.select(scores, found.rows, kept, problem.k, order, negate=False).cpu().numpy()
+    best, places = selection.decode(keys)
+    pads = keys == selection.PAD
+    return Attempt(
+        np.where(pads, np.float32(-np.inf), best), np.where(pads, -1, _ids(problem, places, pads)), dropped(found)
+    )
+
+
+def refine(problem: MaxSimProblem, candidates: Candidates) -> F32:
+    """float32 [M]: the specification's scores of the candidates."""
+    device = triton_device.device_of(problem.docs)
+    owner, rows = (torch.from_numpy(each).to(device) for each in (first_rows(candidates.offsets), candidates.rows))
+    scores: F32 = _scores(problem, owner, rows).cpu().numpy()
+    return scores
+
+
+def _scores(problem: MaxSimProblem, query_of: Tensor, doc_of: Tensor) -> Tensor:
+    docs = triton_tokens.exact_docs(problem)
+    weights = (problem.query_weights, problem.doc_weights, problem.bias)
+    how = maxsim_refine.Scoring(
+        problem.reduce, problem.normalize,
+        *(None if each is None else torch.from_numpy(each).to(query_of.device) for each in weights),
+    )  # fmt: skip
+    return maxsim_refine.scores(triton_tokens.exact_queries(problem), docs, query_of, doc_of, how).scores
+
+
+def _ranks(problem: MaxSimProblem, device: torch.device) -> Tensor | None:
+    """int32 [N]: the place of each row in the order of ids, None where that is the order of the rows."""
+    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
+    if order is None:
+        return None
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return torch.from_numpy(ranks).to(device)
+
+
+def _ids(problem: MaxSimProblem, places: I64, pads: Bool) -> I64:
+    """The ids at these places in their order."""
+    if problem.ids is None:
+        return places
+    order, places = problem.docs.id_order(problem.ids), np.where(pads, 0, places)
+    return problem.ids_of(places if order is None else order[places]) if len(problem.docs) else places

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from pyengine.backends import triton_device
-from pyengine.kernels import maxsim_plan, maxsim_topk
+from pyengine.kernels import maxsim_plan, maxsim_refine, maxsim_topk
 from pyengine.kernels.maxsim_plan import SLOTS, Tile, lay
+from pyengine.kernels.maxsim_refine import TokenSets
 from pyengine.problem import Codes
 from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.types import F64
+from pyengine.rows import Rows
+from pyengine.types import F64, I64
 
 BLOCK = 1 << 16  # tokens that are coded at a time
 MARGIN = 1 + 2.0**-30  # beyond what float64 rounds in lengths and errors
@@ -74,6 +76,8 @@ def _mirror(docs: TokenDocuments, normalize: bool, device: torch.device) -> Mirr
 
 def segments(reduce: str, values: Tensor, lengths: Tensor) -> Tensor:
     """The "max" or "sum" of each segment of values >= 0; 0 of an empty one."""
+    if not len(values):
+        return values.new_zeros(len(lengths))
     return torch.segment_reduce(values, reduce, lengths=lengths, axis=0, initial=0.0)
 
 
@@ -216,3 +220,47 @@ def query_panels(
 
 def _sides(problem: MaxSimProblem) -> list[np.ndarray]:
     return [problem.queries.offsets, problem.docs.offsets] if problem.reduce == "symmetric" else [problem.queries.offsets]
+
+
+# --- By the specification ---------------------------------------------------------------------------------------------
+
+
+def exact_docs(problem: MaxSimProblem) -> TokenSets:
+    """The documents' tokens as they define the scores, kept on the device as the codes are."""
+    docs = problem.docs
+    sets = triton_device.mirrored(docs, "exact tokens", lambda device: _exact(docs, device))
+    if not problem.normalize:
+        return sets
+    known = docs.tokens.norms
+
+    def norms(device: torch.device) -> Tensor:
+        return maxsim_refine.norms(sets) if known is None else torch.from_numpy(known.copy()).to(device)
+
+    return sets._replace(norms=triton_device.mirrored(docs, "exact norms", norms))
+
+
+def _exact(docs: TokenDocuments, device: torch.device) -> TokenSets:
+    rows, step = docs.tokens.rows, None
+    if isinstance(rows, Rows) and rows.kind == "codes":
+        assert rows.step is not None
+        step = torch.from_numpy(rows.step.copy()).to(device)
+        values = torch.from_numpy((rows.data ^ 128).view(np.int8)).to(device)
+    elif isinstance(rows, Rows) and rows.kind == "bfloat16":
+        values = torch.from_numpy(rows.data.view(np.int16).copy()).view(torch.bfloat16).to(device)
+    elif isinstance(rows, Rows) and rows.kind == "float16":
+        values = torch.from_numpy(rows.data.copy()).to(device)
+    else:
+        values = torch.from_numpy(np.array(rows[:])).to(device)
+    return _sets(values, docs.offsets, docs.dim, device)._replace(step=step)
+
+
+def exact_queries(problem: MaxSimProblem) -> TokenSets:
+    """The queries' tokens on the device."""
+    queries, device = problem.queries, triton_device.device_of(problem.docs)
+    sets = _sets(torch.from_numpy(queries.values).to(device), queries.offsets, problem.docs.dim, device)
+    return sets._replace(norms=maxsim_refine.norms(sets)) if problem.normalize else sets
+
+
+def _sets(values: Tensor, offsets: I64, dim: int, device: torch.device) -> TokenSets:
+    longest = int(np.diff(offsets).max(initial=0))
+    return TokenSets(values, torch.from_numpy(offsets.copy()).to(device), dim, longest)

@@ -1,9 +1,9 @@
 """Gradients of MaxSim from saved winners in Triton: every row of a gradient has one owner, and nothing is atomic.
 
-A token i of a pair's choosing set that has the winner j gets factor_p times token j, and j gets factor_p times token i.
-The rows of a gradient are sums of such terms in the order of pairs, and within a pair of tokens: for the choosers by the
-pairs of their set, for the chosen by a list, for each token, of who chose it, which a stable sort by the token makes.
-Every product and sum is rounded on its own (``enable_fp_fusion=False``), as on the CPU: the same bits.
+A token i of a pair's choosing set that has the winner j gets factor_p times token j, and j gets factor_p times token
+i. The rows of a gradient are sums of such terms in the order of pairs, and within a pair of tokens; a stable sort by
+row makes the list of each. Every product and sum is rounded on its own (``enable_fp_fusion=False``), as on the CPU: the
+same bits.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ BLOCK = 128  # dimensions of one program
 WARPS = 4
 
 
-@triton.jit(do_not_specialize=["rows", "dims", "blocks"])
+@triton.jit(do_not_specialize=["other_stride", "dims", "blocks"])
 def add_rows_kernel(
     gradient,  # float32 [T, dims]
     others, other_stride,  # the tokens of the other side, [U, dims]
     starts,  # int64 [T + 1]: where the terms of each row begin
     tokens,  # int64 [terms]: rows of the other side; -1 for none
     factors,  # float32 [terms]
-    rows, dims, blocks,
+    dims, blocks,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One row of a gradient: the sum of its terms, in their order."""
@@ -66,8 +66,8 @@ def _gradient(side: Tensor, others: Tensor, owners: Tensor, terms: Tensor, facto
     rows, blocks = others.flatten(0, 1).contiguous(), triton.cdiv(dims, BLOCK)
     if n_rows:
         add_rows_kernel[(n_rows * blocks,)](
-            gradient, rows, rows.stride(0), starts, terms.flatten()[order], factors.flatten()[order], n_rows, dims,
-            blocks, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False,
+            gradient, rows, rows.stride(0), starts, terms.flatten()[order], factors.flatten()[order], dims, blocks,
+            BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
     return gradient
 
@@ -84,8 +84,8 @@ def shipped(chip: Chip) -> list[Shipped]:
     """Every compiled form: one for each type of tokens."""
     signature = {
         "gradient": "*fp32", "others": "*fp32", "other_stride": "i32", "starts": "*i64", "tokens": "*i64",
-        "factors": "*fp32", "rows": "i32", "dims": "i32", "blocks": "i32", "BLOCK": "constexpr",
+        "factors": "*fp32", "dims": "i32", "blocks": "i32", "BLOCK": "constexpr",
     }  # fmt: skip
     types = ("*fp32", "*fp16", "*bf16")
     name = "maxsim_backward:add_rows_kernel"
-    return [Shipped(name, signature | {"others": kind}, {"BLOCK": BLOCK}, WARPS, 3) for kind in types]
+    return [Shipped(name, signature | {"others": kind}, {"BLOCK": BLOCK}, WARPS, 3, False) for kind in types]

@@ -11,6 +11,7 @@ from pyengine.kernels.chips import Chip
 ELEMENT = {"int8": 1, "float16": 2}  # bytes of a code
 SLOTS = 16  # queries that share a panel at most
 STEP = 16  # dimensions that rows are padded to: 16 bytes of int8, so that a load may take as much
+STREAM = 32  # what reading a document once more costs, in rows of query tokens: a guess, never measured
 WARP = 32
 RESERVED = 64  # registers of a thread, beyond sums and operands: addresses, bounds, what the compiler holds ahead
 ACCUMULATORS = 128  # registers of a thread that may hold sums
@@ -45,11 +46,14 @@ class Tile:
 
 
 WHOLE = (64, 128)  # dimensions that one block holds
+DEPTHS = ((64, True), (128, True), (64, False))
 TILES = tuple(
-    Tile(block_m, 64, block_k, whole, 4 if block_m < 128 else 8, 3)
+    Tile(block_m, 64, block_k, whole, num_warps=4 if block_m < 128 else 8, num_stages=3 if whole or block_m > 32 else 2)
     for block_m in (16, 32, 64, 128)
-    for block_k, whole in ((64, True), (128, True), (64, False))
+    for block_k, whole in DEPTHS
 )
+# Maxima of both sides of a tile take more registers than larger ones have.
+SYMMETRIC_TILES = tuple(Tile(32, 64, block_k, whole, num_warps=8, num_stages=3) for block_k, whole in DEPTHS)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,9 @@ def legal(tile: Tile, form: str, chip: Chip) -> str | None:
     return None
 
 
-def tiles(form: str, chip: Chip) -> list[Tile]:
+def tiles(form: str, chip: Chip, symmetric: bool) -> list[Tile]:
     """Those that are shipped for a chip."""
-    return [tile for tile in TILES if legal(tile, form, chip) is None]
+    return [tile for tile in (SYMMETRIC_TILES if symmetric else TILES) if legal(tile, form, chip) is None]
 
 
 def plan_scan(
@@ -88,18 +92,19 @@ def plan_scan(
     """Plan the scan of documents of ``doc_tokens`` in all for queries of these ``lengths``."""
     rejected: dict[str, str] = {}
     fits = []
-    for tile in TILES:
-        reason = legal(tile, form, chip) or _unfit(tile, lengths, padded(dim), symmetric)
+    for tile in SYMMETRIC_TILES if symmetric else TILES:
+        reason = legal(tile, form, chip) or _unfit(tile, padded(dim))
         if reason is None:
             fits.append(tile)
         else:
             rejected[str(tile)] = reason
-    sizes = {tile.block_m: tile.block_m * lay(lengths, tile.block_m, symmetric).count for tile in fits}
-    cost = {tile: sizes[tile.block_m] for tile in fits}
-    # The fewest query rows, padding included; of equal ones the largest panels, which read documents least often.
-    chosen = min(fits, key=lambda tile: (cost[tile], -tile.block_m))
+    if not fits:
+        raise ValueError(f"no tile fits {chip.name}: {'; '.join(rejected.values())}")
+    panels = {tile: lay(lengths, tile.block_m, symmetric).count for tile in fits}
+    cost = {tile: panels[tile] * (tile.block_m + STREAM) for tile in fits}
+    chosen = min(fits, key=cost.__getitem__)
     rejected |= {
-        str(tile): f"{cost[tile]} rows of queries, with padding, in panels of {tile.block_m}: {chosen} takes {cost[chosen]}"
+        str(tile): f"{panels[tile]} panels of {tile.block_m} tokens cost more than {panels[chosen]} of {chosen.block_m}"
         for tile in fits
         if tile != chosen
     }
@@ -107,12 +112,12 @@ def plan_scan(
         form,
         chosen,
         bytes_read=doc_tokens * (padded(dim) * ELEMENT[form] + 4),
-        operations=2 * doc_tokens * padded(dim) * cost[chosen] * (2 if symmetric else 1),
+        operations=2 * doc_tokens * padded(dim) * panels[chosen] * chosen.block_m * (1 + symmetric),
         rejected=rejected,
     )
 
 
-def _unfit(tile: Tile, lengths: Sequence[int], dims: int, symmetric: bool) -> str | None:
+def _unfit(tile: Tile, dims: int) -> str | None:
     needed = next((depth for depth in WHOLE if dims <= depth), None)
     if tile.whole and needed != tile.block_k:
         return f"{dims} dimensions are not for a block of {tile.block_k}"
@@ -133,8 +138,8 @@ class Panels:
 
 
 def lay(lengths: Sequence[int], block_m: int, alone: bool = False) -> Panels:
-    """Lay queries out in panels of ``block_m`` tokens, in their order: up to `SLOTS` whole ones in each, and one that is
-    longer in several of its own. With ``alone`` no two share one."""
+    """Lay queries out in panels of ``block_m`` tokens, in their order: up to `SLOTS` whole ones in each, and one that
+    is longer in several of its own. With ``alone`` no two share one."""
     places: list[range] = []
     firsts: list[int] = []
     queries: list[int] = []

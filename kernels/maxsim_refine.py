@@ -1,14 +1,14 @@
-"""MaxSim by the specification in Triton: float64 products in eight lanes, their maxima, and sums in the order of tokens.
+"""MaxSim by the specification in Triton: float64 products in eight lanes, their maxima, and sums in token order.
 
 One program takes a pair of sets and a few tokens of the choosing one, and streams the tokens of the other: for queries
-that choose among a document's tokens, and with the sides exchanged for "symmetric", whose products are the same numbers.
-A second kernel sums up the maxima of a pair in their order. Every product and sum is rounded on its own: launches have
-``enable_fp_fusion=False``.
+that choose among a document's tokens, and with the sides exchanged for "symmetric", whose products are the same
+numbers. A second kernel sums up the maxima of a pair in their order. Every product and sum is rounded on its own:
+launches have ``enable_fp_fusion=False``.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -71,7 +71,7 @@ def exact_products(a, a_step, i, a_real, a_stride, b, b_step, j, b_real, b_strid
     return lane_total(lanes)
 
 
-@triton.jit(do_not_specialize=["pairs", "blocks", "width"])
+@triton.jit(do_not_specialize=["a_stride", "b_stride", "dims", "pairs", "blocks", "width"])
 def maxsim_maxima_kernel(
     maxima,  # float64 [width, pairs]
     winners,  # int32 [pairs, width]: which token of the chosen set, -1 for none
@@ -170,7 +170,7 @@ def maxsim_sum_kernel(
     tl.store(scores + pair, tl.where(total == float("-inf"), float("-inf"), score), mask=own)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["stride", "dims", "count"])
 def token_norms_kernel(norms, rows, step, stride, dims, count, BLOCK: tl.constexpr):
     """float64 [T]: the squares of the norms of tokens."""
     place = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
@@ -238,8 +238,9 @@ def scores(
 
 
 def maxima(
-    choosers: TokenSets, chosen: TokenSets, chooser_of: Tensor, chosen_of: Tensor, normalize: bool, winners: Tensor | None
-) -> Tensor:
+    choosers: TokenSets, chosen: TokenSets, chooser_of: Tensor, chosen_of: Tensor, normalize: bool,
+    winners: Tensor | None,
+) -> Tensor:  # fmt: skip
     """float64 [L, P]: the maximum of each token of the choosers of each pair; and write its ``winners`` [P, L]."""
     pairs, width = len(chooser_of), choosers.longest
     found = torch.empty((width, pairs), dtype=torch.float64, device=chooser_of.device)
@@ -302,6 +303,7 @@ def shipped(chip: Chip) -> list[Shipped]:
             {"NORMALIZE": normalize, "MASKED": trains, "WINNERS": trains, "BLOCK_M": CHOOSERS, "BLOCK_N": CHOSEN},
             num_warps=4,
             num_stages=2,
+            fp_fusion=False,
         )
         for a, b, trains in (*searches, *training)
         for normalize in (False, True)
@@ -309,11 +311,11 @@ def shipped(chip: Chip) -> list[Shipped]:
     sums = [(*form, False, biased) for form in SUMS for biased in (False, True)]
     sums += [(*form, True, False) for form in SUMS if not form[2]]
     sum_forms = [
-        Shipped("maxsim_refine:maxsim_sum_kernel", SUM_SIGNATURE, dict(zip(SUM_CONSTANTS, (*form, PAIRS))), 4, 3)
+        Shipped("maxsim_refine:maxsim_sum_kernel", SUM_SIGNATURE, dict(zip(SUM_CONSTANTS, (*form, PAIRS))), 4, 3, False)
         for form in sums
     ]
     norm_forms = [
-        Shipped("maxsim_refine:token_norms_kernel", NORMS_SIGNATURE | {"rows": rows}, {"BLOCK": CHOSEN}, 4, 3)
+        Shipped("maxsim_refine:token_norms_kernel", NORMS_SIGNATURE | {"rows": rows}, {"BLOCK": CHOSEN}, 4, 3, False)
         for rows in TYPES.values()
     ]
     return maxima_forms + sum_forms + norm_forms

@@ -8,10 +8,10 @@ A = max_j (|d_j| + r_j) and B = max_j r_j of the document, r_j = |d_j - d'_j|,
 
     |<q_i, d_j> - <q'_i, d'_j>|  <=  e_i (|d_j| + r_j) + |q_i| r_j  <=  e_i A + |q_i| B,
 
-so a maximum is off by that at most, and sum_i a_i M_i by  A sum_i |a_i| e_i + B sum_i |a_i| |q_i|. The sums made here are
-float32: what they round, `rounding` of (|q_i| + e_i) A, is part of the e_i that the caller gives. So is the float64
-rounding of the specification, which is smaller. For "symmetric" sum_j b_j C_j, C_j = max_i f_i w_j <c_i, c_j>, comes in a
-second pass over the tiles, with the same bound the other way round.
+so a maximum is off by that at most, and sum_i a_i M_i by  A sum_i |a_i| e_i + B sum_i |a_i| |q_i|. The sums made here
+are float32: what they round, `rounding` of (|q_i| + e_i) A, is part of the e_i that the caller gives. So is the float64
+rounding of the specification, which is smaller. For "symmetric" sum_j b_j C_j, C_j = max_i f_i w_j <c_i, c_j>, comes in
+a second pass over the tiles, with the same bound the other way round.
 
 Everything in float32 is relative to one `unit` for each query and corpus, so that nothing overflows; the bounds are
 made of it in float64, and rounded outwards.
@@ -26,19 +26,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pyengine.kernels import maxsim_plan as plan
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.maxsim_plan import SLOTS, Tile, tiles
 from pyengine.kernels.selection import Pools
 from pyengine.kernels.triton_parts import append
 
 UNIT = 2.0**-24
+STEP = tl.constexpr(plan.STEP)
 
 
 def rounding(dims: int, tokens: int, form: str) -> float:
     """How far a float32 sum of ``tokens`` maxima of coded products may be off, in units of sum_i |a_i| |q'_i| |d'|.
 
-    Products of int8 are exact, but for one rounding of their sum; sums of D float16 products on tensor cores, which align
-    and truncate, lose 4 D u. Each of at most n maxima is multiplied twice, and n sums lose n u; twice that covers
+    Products of int8 are exact, but for one rounding of their sum; sums of D float16 products on tensor cores, which
+    align and truncate, lose 4 D u. Each of at most n maxima is multiplied twice, and n sums lose n u; twice that covers
     terms of second order, and the factors' own rounding to float32."""
     dot = 1 if form == "int8" else 4 * (dims + 12)
     return 2 * (dot + tokens + 8) * UNIT
@@ -117,7 +119,7 @@ def outwards(value, AWAY: tl.constexpr):
     return (value + AWAY * (tl.abs(value) * 2.0**-23 + 2.0**-149)).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["capacity", "mask_query", "mask_byte", "groups", "first"])
+@triton.jit(do_not_specialize=["capacity", "mask_query", "mask_byte", "groups", "first", "steps"])
 def maxsim_scan_kernel(
     pool_rows, pool_upper, pool_lower, pool_counts, pool_lost, capacity, threshold,  # `selection.Pools`
     queries,  # int8 or float16 [panels * BLOCK_M, dims]
@@ -133,11 +135,13 @@ def maxsim_scan_kernel(
     doc_terms,  # float64 [N, 4]: A, B, sum_j |b_j| (|d_j| + r_j), sum_j |b_j| r_j
     biases,  # float64 [N]
     mask, mask_query, mask_byte,  # uint8 bitmap, with its strides by query and by eight documents
-    groups, first, dims,
+    groups, first,
+    steps,  # dims / 16: so the compiler knows that rows are aligned
     SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
-    """Append one of the documents, from ``rows[first]`` on, to the pools of the queries of a group that it may be for."""
+    """Append one of the documents from ``rows[first]`` on to the pools of a group of queries, where it may matter."""
+    dims = steps * STEP
     group = tl.program_id(0) % groups
     row = tl.load(rows + first + tl.program_id(0) // groups)
     start, stop = tl.load(offsets + row), tl.load(offsets + row + 1)
@@ -222,7 +226,8 @@ def scan(
     maxsim_scan_kernel[(groups * count,)](
         *found.arguments(), found.threshold, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows,
         docs.terms, docs.biases, bits, 0 if len(bits) == 1 else bits.stride(0), 0 if mask is None else 1, groups, first,
-        docs.codes.shape[1], **constants(tile, symmetric), num_warps=tile.num_warps, num_stages=tile.num_stages,
+        docs.codes.shape[1] // plan.STEP, **constants(tile, symmetric), num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
     )  # fmt: skip
 
 
@@ -249,8 +254,8 @@ def shipped(chip: Chip) -> list[Shipped]:
             tile.num_stages,
         )
         for form in forms
-        for tile in tiles(form, chip)
         for symmetric in (False, True)
+        for tile in tiles(form, chip, symmetric)
     ]
 
 
@@ -269,6 +274,6 @@ SIGNATURE = {
     **dict.fromkeys(("offsets", "rows"), "*i64"),
     **dict.fromkeys(("doc_terms", "biases"), "*fp64"),
     "mask": "*u8",
-    **dict.fromkeys(("mask_query", "mask_byte", "groups", "first", "dims"), "i32"),
+    **dict.fromkeys(("mask_query", "mask_byte", "groups", "first", "steps"), "i32"),
     **dict.fromkeys(("SLOTS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "WHOLE", "SYMMETRIC"), "constexpr"),
 }

@@ -2,7 +2,7 @@
 
 The forward pass keeps an int32 per query token and pair, the winning document token; the backward pass adds rows up by
 it, in an order that does not depend on threads. Both are torch operators: their schemas, shapes and gradients are here,
-once, their kernels in `pyengine.torch_maxsim`, and for GPUs in `pyengine.torch_triton`. A kernel for another device joins
+once, their kernels in `pyengine.torch_maxsim`, for GPUs in `pyengine.torch_triton`. A kernel for another device joins
 by `pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see `pyengine.torch_ops`.
 """
 

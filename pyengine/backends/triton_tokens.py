@@ -33,7 +33,7 @@ class Coded(NamedTuple):
 
 
 class Mirror(NamedTuple):
-    """The tokens of a corpus on the device: ``weights`` float32 [T] are the factors in units of the largest, ``unit``."""
+    """The tokens of a corpus on the device. ``weights`` float32 [T] are the factors, in units of the largest."""
 
     coded: Coded
     weights: Tensor
@@ -178,7 +178,8 @@ def query_panels(
     places = torch.tensor([place for each in laid.places for place in each], dtype=torch.int64, device=device)
     coded = code(torch.from_numpy(queries.values).to(device), form, problem.normalize)
     lengths = torch.from_numpy(np.diff(queries.offsets)).to(device)
-    dims, most = coded.codes.shape[1], int(max(np.diff(side).max(initial=0) for side in _sides(problem)))
+    sides = (queries.offsets, problem.docs.offsets)[: 1 + symmetric]
+    dims, most = coded.codes.shape[1], int(max(np.diff(side).max(initial=0) for side in sides))
     share = torch.from_numpy(a).to(device)
     reach = coded.size + coded.error
     error = coded.error + maxsim_topk.rounding(dims, most, form) * reach
@@ -216,10 +217,6 @@ def query_panels(
         lengths.int(),
         terms,
     )
-
-
-def _sides(problem: MaxSimProblem) -> list[np.ndarray]:
-    return [problem.queries.offsets, problem.docs.offsets] if problem.reduce == "symmetric" else [problem.queries.offsets]
 
 
 # --- By the specification ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Scores are the specification's, and winners and gradients have the bits of those
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,11 +28,11 @@ def forward(
     from pyengine.kernels import maxsim_refine
 
     torch_maxsim.check(sets)
-    sides = [_padded(*side, normalize) for side in ((queries, queries_mask), (docs, docs_mask))]
+    asked, offered = _padded(queries, queries_mask, normalize), _padded(docs, docs_mask, normalize)
     query_of, doc_of = (column.contiguous() for column in pairs.unbind(1))
     how = maxsim_refine.Scoring(reduce, normalize)
-    with torch.cuda.device_of(queries):
-        found = maxsim_refine.scores(*sides, query_of, doc_of, how, winners=True)
+    with _on(queries):
+        found = maxsim_refine.scores(asked, offered, query_of, doc_of, how, winners=True)
     return found.scores, found.winners, found.doc_winners
 
 
@@ -46,10 +47,15 @@ def backward(
         return torch_maxsim.backward(gradient, *sets, winners, doc_winners, reduce, normalize, temperature, *wanted)
     from pyengine.kernels import maxsim_backward
 
-    with torch.cuda.device_of(queries):
+    with _on(queries):
         return torch_maxsim.maxima_backward(
             gradient, sets, winners, doc_winners, reduce, normalize, wanted, maxsim_backward.add_choices
         )
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[object]:
+    """Launches are on the device of a tensor."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _takes(tokens: Tensor, reduce: str) -> bool:

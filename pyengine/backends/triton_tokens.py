@@ -116,7 +116,8 @@ def _coded_rows(docs: TokenDocuments, normalize: bool, device: torch.device) -> 
 
 
 def _norm(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows.double(), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(rows.double(), dim=1)
+    return lengths
 
 
 def code(rows: Tensor, form: str, normalize: bool) -> Coded:

@@ -1,0 +1,266 @@
+"""Late interaction by Triton's kernels: bounds that hold, answers of the specification to the bit, the CPU's gradients.
+
+Small, since the interpreter takes some milliseconds for each document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import codecs, conformance, exact, maxsim_request
+from pyengine.backends import registry
+from pyengine.conformance import rank_scores
+from pyengine.filters import FilterArguments
+from pyengine.problem import Documents
+from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.ragged import Ragged
+from pyengine.search import exact_search
+from pyengine.token_store import SAMPLE, TokenStore
+from pyengine.types import F32
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+from pyengine import torch_maxsim, torch_triton  # noqa: E402
+from pyengine.backends import triton_maxsim  # noqa: E402
+from tests.test_torch_maxsim import batch  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("interpreter", "poison"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # -inf times 0, in the interpreter
+]
+
+
+@dataclass
+class Sets:
+    """Queries and documents of some lengths, and how they are scored."""
+
+    queries: list[int] = field(default_factory=lambda: [5, 0, 1, 17])
+    docs: list[int] = field(default_factory=lambda: [0, 1, 7, 3, 12, 66, 2, 0, 5, 3, 3, 4])
+    dim: int = 24
+    kind: str = "normal"
+    scoring: str = "dot"
+    store: str = "matrix"
+
+    def problem(self, k: int = 3, **options: Any) -> MaxSimProblem:
+        rng = np.random.default_rng(7)
+        queries, docs = (self.ragged(rng, lengths) for lengths in (self.queries, self.docs))
+        if self.kind == "opposed":
+            docs = Ragged(-docs.values, docs.offsets)
+        options |= self.weighted(rng, queries, docs)
+        return maxsim_request.prepare(queries, self.corpus(docs), k, num_threads=1, **options)
+
+    def corpus(self, docs: Ragged) -> TokenDocuments:
+        """The documents as they are, or in a `TokenStore` of a codec, "only" by its codes."""
+        if self.store == "matrix":
+            return TokenDocuments(Documents(docs.values), docs.offsets)
+        codec, _, only = self.store.partition(" ")
+        store = TokenStore(codecs.make(codec, None if only else "ram", self.dim))
+        store = store.trained([docs], SAMPLE) if store.untrained else store
+        store.append(docs)
+        return store.token_documents(len(docs), {}, None)
+
+    def ragged(self, rng: np.random.Generator, lengths: list[int]) -> Ragged:
+        rows: F32 = KINDS[self.kind](rng, (sum(lengths), self.dim)).astype(np.float32)
+        return Ragged(rows, np.cumsum([0, *lengths]))
+
+    def weighted(self, rng: np.random.Generator, queries: Ragged, docs: Ragged) -> dict[str, Any]:
+        options = dict(SCORINGS[self.scoring])
+        for name, side in (("query_weights", queries), ("doc_weights", docs)):
+            if name in options:
+                options[name] = rng.standard_normal(len(side.values)).astype(np.float32)
+        return options
+
+
+KINDS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "ties": lambda rng, shape: rng.integers(-1, 2, shape),
+    "opposed": lambda rng, shape: np.abs(rng.standard_normal(shape)),  # then every maximum is negative
+    "zeros": lambda rng, shape: rng.standard_normal(shape) * rng.integers(0, 2, (shape[0], 1)),
+    "huge": lambda rng, shape: 3.4e38 * rng.uniform(-1, 1, shape),
+    "subnormal": lambda rng, shape: 3e-44 * rng.uniform(-1, 1, shape),
+    "magnitudes": lambda rng, shape: rng.standard_normal(shape) * 10.0 ** rng.uniform(-37, 37, (shape[0], 1)),
+    "offset": lambda rng, shape: 1000 + rng.standard_normal(shape),
+}
+SCORINGS: dict[str, dict[str, Any]] = {
+    "dot": {},
+    "cosine": {"normalize": True},
+    "mean": {"reduce": "mean"},
+    "weighted": {"query_weights": None},
+    "symmetric": {"reduce": "symmetric", "normalize": True},
+    "weighted_symmetric": {"reduce": "symmetric", "query_weights": None, "doc_weights": None},
+    "softmax": {"reduce": "softmax", "temperature": 0.5},
+}
+SETS = [
+    *(Sets(scoring=scoring) for scoring in SCORINGS),
+    *(Sets(kind=kind) for kind in KINDS),
+    *(Sets(kind=kind, scoring="cosine", store="int8") for kind in ("ties", "magnitudes", "zeros")),
+    *(Sets(store=store) for store in ("float16", "bfloat16", "int8", "int8 only", "binary only", "residual2 only")),
+    *(Sets(dim=dim) for dim in (1, 7, 65, 130)),
+    Sets(dim=129, store="int8"),
+    Sets([31, 33, 1], [3, 70, 1, 20], 8),
+    Sets([600], [3, 70, 0], 8),
+    Sets([130], [40, 9], 5, scoring="symmetric"),
+    Sets([2, 0], [0] * 5, 4),
+    Sets([0], [0, 3], 4),
+    Sets([2, 0], [], 4),
+    Sets([], [3, 0], 4),
+]
+CASES = [
+    conformance.MaxSimCase(corpus, "plain", "dot", "matrix")
+    for corpus in ("empty_documents", "empty_queries", "no_documents", "no_queries")
+]
+AVAILABLE = [each for each in SETS if exact.native() is not None or each.store == "matrix"]
+
+
+def check(problem: MaxSimProblem) -> None:
+    """What is proposed keeps the contract, and the answer is the specification's."""
+    backend = registry.of_family("triton", "maxsim")
+    with exact.arithmetic():
+        found = backend.propose(problem, problem.k)
+        conformance.check_candidates(problem, found, rank_scores(problem))
+        conformance.same(exact_search(problem, backend), conformance.specified(problem), "the answer")
+
+
+@pytest.mark.parametrize("sets", AVAILABLE, ids=str)
+def test_answers_are_the_specification_s(sets: Sets) -> None:
+    check(sets.problem())
+
+
+@pytest.mark.parametrize("k", [1, 12, 50])
+def test_any_k(k: int) -> None:
+    check(Sets().problem(k))
+
+
+@pytest.mark.parametrize("per_query", [False, True])
+def test_masks_biases_and_ids(per_query: bool) -> None:
+    rng = np.random.default_rng(1)
+    mask = rng.random((4, 12) if per_query else 12) < 0.5
+    bias = rng.standard_normal(12) * 10
+    check(Sets().problem(mask=mask, bias=bias, ids=rng.permutation(12) + (1 << 40)))
+
+
+def test_filters_leave_the_steps_to_the_core() -> None:
+    problem = Sets().problem(filters=FilterArguments(threshold=1.0))
+    backend = registry.of_family("triton", "maxsim")
+    assert backend.attempt(problem, problem, 3) is None
+    conformance.same(exact_search(problem, backend), conformance.specified(problem), "above a threshold")
+
+
+def test_thresholds_of_a_sample_prune(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more documents than places in the pools, what cannot matter is dropped, and its bound is reported."""
+    problem = Sets([4], [2] * 60, 16).problem(2)
+    found = triton_maxsim.propose(problem, 4)
+    assert len(found.rows) < 8
+    assert np.isfinite(found.dropped).all()
+    conformance.check_candidates(problem, found, rank_scores(problem))
+
+
+def test_stretches_cover_every_document_once() -> None:
+    for n_docs, capacity, k in ((0, 8, 2), (5, 8, 2), (1000, 8, 4), (100_000, 552, 10), (1000, 2000, 1000)):
+        parts = list(triton_maxsim.parts(n_docs, capacity, k))
+        assert [first for first, _ in parts] == np.cumsum([0, *(count for _, count in parts)]).tolist()[:-1]
+        assert sum(count for _, count in parts) == n_docs
+
+
+def test_scores_of_pairs_and_of_candidates() -> None:
+    rng = np.random.default_rng(2)
+    queries, docs = ([rng.standard_normal((n, 9)) for n in lengths] for lengths in ([3, 0, 8], [4, 0, 2, 33]))
+    pairs = rng.integers(0, [3, 4], (9, 2))
+    for options in ({"normalize": True}, {"reduce": "symmetric"}):
+        want = pe.maxsim_pairs(queries, docs, pairs, backend="numpy", **options)
+        assert pe.maxsim_pairs(queries, docs, pairs, backend="triton", **options).tobytes() == want.tobytes()
+    lists = np.array([[0, 3], [2, 1], [3, -1]])
+    got = pe.maxsim_topk(queries, docs, 2, candidates=lists, backend="triton")
+    want = pe.maxsim_topk(queries, docs, 2, candidates=lists, backend="numpy")
+    conformance.same(got, want, "reranked")
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    backend = registry.of_family("triton", "maxsim")
+    wide = maxsim_request.prepare(
+        np.zeros((1, 1, 65_537)), TokenDocuments(Documents(np.zeros((1, 65_537), np.float32)), np.array([0, 1])), 1
+    )
+    assert backend.refusals(wide) == ["sums of int8 products hold up to 65536 dimensions, and there are 65537"]
+    assert backend.refusals(Sets().problem()) == []
+
+
+def test_it_explains_itself() -> None:
+    facts, rejected = registry.of_family("triton", "maxsim").describe(Sets(scoring="softmax").problem())
+    assert facts["bounded by"] == "mean"
+    assert "float16" in facts["store"]
+    assert rejected
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_conformance(case: conformance.MaxSimCase) -> None:
+    assert conformance.run(case, "triton") == []
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kind", "reduce", "normalize"),
+    [("normal", "sum", False), ("ties", "mean", True), ("negative", "symmetric", True), ("equal", "symmetric", False)],
+)
+def test_operators_have_the_bits_of_the_cpu(kind: str, reduce: str, normalize: bool, dtype: str) -> None:
+    """Scores, winners and gradients, with gaps in masks and NaN where there is no token."""
+    given = batch(kind, 9, reduce, normalize).to(getattr(torch, dtype))
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(7)).flip(0)[:20]
+    tensors = given.queries.detach(), given.docs.detach(), given.queries_mask, given.docs_mask, pairs
+    options = reduce, normalize, 0.0
+    want, got = (module.forward(*tensors, *options) for module in (torch_maxsim, torch_triton))
+    assert [bits(each) for each in got] == [bits(each) for each in want]
+    gradient = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    for wanted in ((True, True), (False, True)):
+        want_back, got_back = (
+            module.backward(gradient, *tensors, *want[1:], *options, *wanted) for module in (torch_maxsim, torch_triton)
+        )
+        assert [bits(each) for each in got_back] == [bits(each) for each in want_back]
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 0, 2, 2), (2, 3, 0, 2), (2, 3, 2, 0)])
+def test_operators_of_nothing(shape: tuple[int, int, int, int]) -> None:
+    n_queries, n_query, n_docs, n_doc = shape
+    tensors = torch.ones((n_queries, n_query, 5)), torch.ones((n_docs, n_doc, 5))
+    masks = (torch.ones(each.shape[:2], dtype=torch.bool) for each in tensors)
+    pairs = torch.cartesian_prod(torch.arange(n_queries), torch.arange(n_docs))
+    arguments = (*tensors, *masks, pairs)
+    for reduce in ("sum", "symmetric"):
+        want, got = (module.forward(*arguments, reduce, False, 0.0) for module in (torch_maxsim, torch_triton))
+        assert [bits(each) for each in got] == [bits(each) for each in want]
+        gradient = torch.ones(len(pairs))
+        back = [
+            module.backward(gradient, *arguments, *want[1:], reduce, False, 0.0, True, True)
+            for module in (torch_maxsim, torch_triton)
+        ]
+        assert [bits(each) for each in back[1]] == [bits(each) for each in back[0]]
+
+
+def test_softmax_and_float64_stay_with_torch() -> None:
+    given = batch("normal", 5).to(torch.float64)
+    pairs = torch.tensor([[0, 0], [2, 4]])
+    tensors = given.queries.detach(), given.docs.detach(), given.queries_mask, given.docs_mask, pairs
+    for reduce in ("sum", "softmax"):
+        want, got = (module.forward(*tensors, reduce, True, 0.5) for module in (torch_maxsim, torch_triton))
+        assert [bits(each) for each in got] == [bits(each) for each in want]
+
+
+def test_bad_tokens_are_named() -> None:
+    tokens, mask = torch.full((1, 2, 3), torch.inf), torch.ones((1, 2), dtype=torch.bool)
+    with pytest.raises(ValueError, match="queries must be finite; token 0 of row 0 holds NaN or inf"):
+        torch_triton.forward(tokens, tokens, mask, mask, torch.zeros((1, 2), dtype=torch.int64), "sum", False, 0.0)
+
+
+def bits(tensor: Any) -> tuple[Any, ...]:
+    whole = tensor.contiguous()
+    return (
+        tensor.shape,
+        tensor.dtype,
+        (whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy().tobytes(),
+    )

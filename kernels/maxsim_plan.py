@@ -46,14 +46,27 @@ class Tile:
 
 
 WHOLE = (64, 128)  # dimensions that one block holds
-DEPTHS = ((64, True), (128, True), (64, False))
-TILES = tuple(
-    Tile(block_m, 64, block_k, whole, num_warps=4 if block_m < 128 else 8, num_stages=3 if whole or block_m > 32 else 2)
-    for block_m in (16, 32, 64, 128)
-    for block_k, whole in DEPTHS
+TILES = tuple(  # as many stages, and as few warps, as compile without spills on every chip
+    Tile(block_m, 64, block_k, whole, num_warps, num_stages)
+    for block_m, block_k, whole, num_warps, num_stages in (
+        (16, 64, True, 4, 3),
+        (16, 128, True, 4, 3),
+        (16, 64, False, 4, 2),
+        (32, 64, True, 4, 3),
+        (32, 128, True, 4, 3),
+        (32, 64, False, 8, 2),
+        (64, 64, True, 4, 3),
+        (64, 128, True, 4, 3),
+        (64, 64, False, 4, 3),
+        (128, 64, True, 8, 3),
+        (128, 128, True, 8, 3),
+        (128, 64, False, 8, 3),
+    )
 )
 # Maxima of both sides of a tile take more registers than larger ones have.
-SYMMETRIC_TILES = tuple(Tile(32, 64, block_k, whole, num_warps=8, num_stages=3) for block_k, whole in DEPTHS)
+SYMMETRIC_TILES = tuple(
+    Tile(32, 64, block_k, whole, num_warps=8, num_stages=3) for block_k, whole in ((64, True), (128, True), (64, False))
+)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ def maxsim_scan_kernel(
     bits = tl.load(mask + query.to(tl.int64) * mask_query + (row >> 3) * mask_byte, mask=own, other=0)
     may = ((bits >> (row & 7).to(tl.uint8)) & 1) != 0
     may = may & (tl.where(length > 0, stop - start, 1) > 0)
-    upper, lower = outwards(score + bias + error, 1), outwards(score + bias - error, -1)
+    upper = outwards(score + bias + error, 1)
+    lower = tl.minimum(outwards(score + bias - error, -1), 3.4028234663852886e38)  # as scores are clamped
     keep = own & may & (upper >= tl.load(threshold + query, mask=own, other=float("inf")))
     number = tl.full([1], 0, tl.int32) + row.to(tl.int32)
     append(

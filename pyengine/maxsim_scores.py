@@ -18,6 +18,7 @@ PairsOf = Callable[[slice], tuple[I64, I64]]  # the query numbers and document r
 
 def matrix(problem: MaxSimProblem, backend: Proposer[MaxSimProblem]) -> F32:
     """float32 [Q, documents], in the order of their rows."""
+    problem = backend.readied(problem)
     scores = np.empty((problem.n_queries, problem.docs.n_living), np.float32)
     for which in exact.portions(problem):
         part = problem.only(which)
@@ -43,7 +44,7 @@ def listed(problem: MaxSimProblem, backend: str, count: int, pairs_of: PairsOf) 
     """float32 [count]: of these pairs, in any order and any number of times."""
 
     def search(problem: MaxSimProblem, chosen: Proposer[MaxSimProblem]) -> F32:
-        scores = np.empty(count, np.float32)
+        problem, scores = chosen.readied(problem), np.empty(count, np.float32)
         for part in parts(count):
             scores[part] = _of_pairs(problem, chosen, *pairs_of(part))
         return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 from pyengine.backends.base import Backend, MaxSimBackend
@@ -88,6 +89,11 @@ class TritonMaxSim(MaxSimBackend):
         if problem.docs.dim > MOST_TOKEN_DIMS:
             found.append(f"sums of int8 products hold up to {MOST_TOKEN_DIMS} dimensions, and there are {problem.docs.dim}")
         return found
+
+    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
+        """Documents that come with one search are copied to the device once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
 
     def first_width(self, problem: MaxSimProblem) -> int:
         return 2 * problem.k + 256

@@ -101,9 +101,8 @@ def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt
     owner, doc_of = filled.nonzero()[:, 0], found.rows[filled].long()
     scores = torch.empty_like(found.upper)
     scores[filled] = _scores(problem, owner, doc_of)
-    order = problem.docs.derived(("triton", "order of ids"), lambda: _ranks(problem, scores.device))
     kept = torch.clamp(found.counts, max=found.capacity)
-    keys = selection.select(scores, found.rows, kept, problem.k, order, negate=False).cpu().numpy()
+    keys = selection.select(scores, found.rows, kept, problem.k, _ranks(problem), negate=False).cpu().numpy()
     best, places = selection.decode(keys)
     pads = keys == selection.PAD
     return Attempt(
@@ -129,14 +128,18 @@ def _scores(problem: MaxSimProblem, query_of: Tensor, doc_of: Tensor) -> Tensor:
     return maxsim_refine.scores(triton_tokens.exact_queries(problem), docs, query_of, doc_of, how).scores
 
 
-def _ranks(problem: MaxSimProblem, device: torch.device) -> Tensor | None:
+def _ranks(problem: MaxSimProblem) -> Tensor | None:
     """int32 [N]: the place of each row in the order of ids, None where that is the order of the rows."""
     order = None if problem.ids is None else problem.docs.id_order(problem.ids)
     if order is None:
         return None
-    ranks = np.empty(len(order), np.int32)
-    ranks[order] = np.arange(len(order), dtype=np.int32)
-    return torch.from_numpy(ranks).to(device)
+
+    def ranks(device: torch.device) -> Tensor:
+        found = np.empty(len(order), np.int32)
+        found[order] = np.arange(len(order), dtype=np.int32)
+        return torch.from_numpy(found).to(device)
+
+    return triton_device.mirrored(problem.docs, "ranks of ids", ranks)
 
 
 def _ids(problem: MaxSimProblem, places: I64, pads: Bool) -> I64:

@@ -88,8 +88,8 @@ def _stored(docs: TokenDocuments, normalize: bool, device: torch.device) -> Code
     signed = (codes.codes[:, :dims] ^ 128).view(np.int8)
     factor, error = (torch.from_numpy(each.astype(np.float64)).to(device) for each in (codes.scale, codes.residual))
     lengths = _lengths(docs, device)
-    size = torch.where(lengths > 0, 1.0, 0.0).double() if normalize else lengths * MARGIN
-    return Coded(torch.from_numpy(signed).to(device), factor * size, error * size * MARGIN, size)
+    size = (lengths > 0).double() if normalize else lengths
+    return Coded(torch.from_numpy(signed).to(device), factor * size, error * size * MARGIN, size * MARGIN)
 
 
 def _lengths(docs: TokenDocuments, device: torch.device) -> Tensor:
@@ -124,7 +124,7 @@ def code(rows: Tensor, form: str, normalize: bool) -> Coded:
     """Code tokens float32 [t, D]. What is left out is measured."""
     exact = rows.double()
     largest = exact.abs().amax(dim=1)
-    factor = largest / 127 if form == "int8" else torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
+    factor = largest / 127 if form == "int8" else torch.frexp(largest).exponent.double().exp2()
     factor = torch.where(largest > 0, factor, 1.0)
     scaled = exact / factor[:, None]
     codes = scaled.round().to(torch.int8) if form == "int8" else scaled.half()

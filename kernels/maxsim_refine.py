@@ -42,12 +42,12 @@ class TokenSets(NamedTuple):
 
 @triton.jit
 def _values(rows, step, places, real, stride, dims, first):
-    """float64 [n, 8]: what tokens at these places hold from dimension ``first`` on; 0 where there is nothing."""
-    k = first + tl.arange(0, 8)
-    value = tl.load(rows + places[:, None] * stride + k[None, :], mask=real[:, None] & (k[None, :] < dims), other=0)
-    value = value.to(tl.float32)
+    """float64 [M, N, 8]: what tokens at ``places`` [M, N, 1] hold from dimension ``first`` on; 0 where nothing is
+    ``real``."""
+    k = first + tl.arange(0, 8)[None, None, :]
+    value = tl.load(rows + places * stride + k, mask=real & (k < dims), other=0).to(tl.float32)
     if rows.dtype.element_ty == tl.int8:
-        value = value * tl.load(step + places, mask=real, other=0.0)[:, None]
+        value = value * tl.load(step + places, mask=real, other=0.0)
     return value.to(tl.float64)
 
 
@@ -65,9 +65,9 @@ def exact_products(a, a_step, i, a_real, a_stride, b, b_step, j, b_real, b_strid
     """float64 [M, N]: the specification's products of tokens i [M] and j [N]."""
     lanes = tl.zeros([i.shape[0], j.shape[0], 8], tl.float64)
     for first in range(0, dims, 8):
-        x = _values(a, a_step, i, a_real, a_stride, dims, first)
-        y = _values(b, b_step, j, b_real, b_stride, dims, first)
-        lanes += x[:, None, :] * y[None, :, :]
+        x = _values(a, a_step, i[:, None, None], a_real[:, None, None], a_stride, dims, first)
+        y = _values(b, b_step, j[None, :, None], b_real[None, :, None], b_stride, dims, first)
+        lanes += x * y
     return lane_total(lanes)
 
 
@@ -177,8 +177,8 @@ def token_norms_kernel(norms, rows, step, stride, dims, count, BLOCK: tl.constex
     real = place < count
     lanes = tl.zeros([1, BLOCK, 8], tl.float64)
     for first in range(0, dims, 8):
-        value = _values(rows, step, place, real, stride, dims, first)
-        lanes += (value * value)[None, :, :]
+        value = _values(rows, step, place[None, :, None], real[None, :, None], stride, dims, first)
+        lanes += value * value
     tl.store(norms + place, tl.reshape(lane_total(lanes), [BLOCK]), mask=real)
 
 

@@ -38,12 +38,15 @@ pytestmark = [
 class Sets:
     """Queries and documents of some lengths, and how they are scored."""
 
-    queries: list[int] = field(default_factory=lambda: [5, 0, 1, 17])
-    docs: list[int] = field(default_factory=lambda: [0, 1, 7, 3, 12, 66, 2, 0, 5, 3, 3, 4])
-    dim: int = 24
+    queries: list[int] = field(default_factory=lambda: [5, 0, 1])
+    docs: list[int] = field(default_factory=lambda: [0, 1, 7, 3, 2, 0, 4, 1])
+    dim: int = 12
     kind: str = "normal"
     scoring: str = "dot"
     store: str = "matrix"
+
+    def __str__(self) -> str:
+        return f"{self.queries}x{self.docs}x{self.dim}-{self.kind}-{self.scoring}-{self.store}".replace(" ", "")
 
     def problem(self, k: int = 3, **options: Any) -> MaxSimProblem:
         rng = np.random.default_rng(7)
@@ -99,11 +102,13 @@ SETS = [
     *(Sets(kind=kind) for kind in KINDS),
     *(Sets(kind=kind, scoring="cosine", store="int8") for kind in ("ties", "magnitudes", "zeros")),
     *(Sets(store=store) for store in ("float16", "bfloat16", "int8", "int8 only", "binary only", "residual2 only")),
-    *(Sets(dim=dim) for dim in (1, 7, 65, 130)),
-    Sets(dim=129, store="int8"),
-    Sets([31, 33, 1], [3, 70, 1, 20], 8),
-    Sets([600], [3, 70, 0], 8),
-    Sets([130], [40, 9], 5, scoring="symmetric"),
+    *(Sets(dim=dim) for dim in (1, 7)),
+    *(Sets([2], [3, 0, 1], dim) for dim in (65, 130)),
+    Sets([2], [3, 0, 1], 129, store="int8"),
+    Sets([17, 5], [66, 0, 3]),
+    Sets([31, 33, 1], [3, 1, 20], 5),
+    Sets([600], [3, 0], 4),
+    Sets([70], [34, 9], 5, scoring="symmetric"),
     Sets([2, 0], [0] * 5, 4),
     Sets([0], [0, 3], 4),
     Sets([2, 0], [], 4),
@@ -130,7 +135,7 @@ def test_answers_are_the_specification_s(sets: Sets) -> None:
     check(sets.problem())
 
 
-@pytest.mark.parametrize("k", [1, 12, 50])
+@pytest.mark.parametrize("k", [1, 8, 50])
 def test_any_k(k: int) -> None:
     check(Sets().problem(k))
 
@@ -138,9 +143,9 @@ def test_any_k(k: int) -> None:
 @pytest.mark.parametrize("per_query", [False, True])
 def test_masks_biases_and_ids(per_query: bool) -> None:
     rng = np.random.default_rng(1)
-    mask = rng.random((4, 12) if per_query else 12) < 0.5
-    bias = rng.standard_normal(12) * 10
-    check(Sets().problem(mask=mask, bias=bias, ids=rng.permutation(12) + (1 << 40)))
+    mask = rng.random((3, 8) if per_query else 8) < 0.5
+    bias = rng.standard_normal(8) * 10
+    check(Sets().problem(mask=mask, bias=bias, ids=rng.permutation(8) + (1 << 40)))
 
 
 def test_filters_leave_the_steps_to_the_core() -> None:
@@ -203,10 +208,15 @@ def test_conformance(case: conformance.MaxSimCase) -> None:
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
-    ("kind", "reduce", "normalize"),
-    [("normal", "sum", False), ("ties", "mean", True), ("negative", "symmetric", True), ("equal", "symmetric", False)],
+    ("kind", "reduce", "normalize", "dtype"),
+    [
+        ("normal", "sum", False, "float32"),
+        ("normal", "sum", False, "bfloat16"),
+        ("ties", "mean", True, "float16"),
+        ("negative", "symmetric", True, "float32"),
+        ("equal", "symmetric", False, "float16"),
+    ],
 )
 def test_operators_have_the_bits_of_the_cpu(kind: str, reduce: str, normalize: bool, dtype: str) -> None:
     """Scores, winners and gradients, with gaps in masks and NaN where there is no token."""

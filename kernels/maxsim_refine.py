@@ -18,6 +18,7 @@ from torch import Tensor
 from pyengine.kernels.chips import Chip, Shipped
 
 CHOOSERS, CHOSEN = 4, 32  # tokens of a tile: 1,024 lanes of float64
+CHOSEN_MASKED = 16  # masks and winners take registers, too
 PAIRS = 128  # of one program of sums
 MAXIMA_BYTES = 64 << 20  # of maxima held between the kernels
 REDUCTIONS = ("sum", "mean", "symmetric")
@@ -248,11 +249,16 @@ def maxima(
     if pairs * blocks:
         maxsim_maxima_kernel[(pairs * blocks,)](
             found, _or(winners, found), *_fields(choosers), chooser_of, *_fields(chosen), chosen_of,
-            choosers.rows.stride(0), chosen.rows.stride(0), choosers.dims, pairs, blocks, width, NORMALIZE=normalize,
-            MASKED=choosers.mask is not None, WINNERS=winners is not None, BLOCK_M=CHOOSERS, BLOCK_N=CHOSEN,
+            choosers.rows.stride(0), chosen.rows.stride(0), choosers.dims, pairs, blocks, width,
+            **_constants(normalize, choosers.mask is not None, winners is not None),
             num_warps=4, num_stages=2, enable_fp_fusion=False,
         )  # fmt: skip
     return found
+
+
+def _constants(normalize: bool, masked: bool, winners: bool) -> dict[str, int]:
+    block_n = CHOSEN_MASKED if masked else CHOSEN
+    return {"NORMALIZE": normalize, "MASKED": masked, "WINNERS": winners, "BLOCK_M": CHOOSERS, "BLOCK_N": block_n}
 
 
 def _fields(sets: TokenSets) -> tuple[Tensor, ...]:
@@ -300,7 +306,7 @@ def shipped(chip: Chip) -> list[Shipped]:
         Shipped(
             "maxsim_refine:maxsim_maxima_kernel",
             MAXIMA_SIGNATURE | {"a": a, "b": b},
-            {"NORMALIZE": normalize, "MASKED": trains, "WINNERS": trains, "BLOCK_M": CHOOSERS, "BLOCK_N": CHOSEN},
+            _constants(normalize, trains, trains),
             num_warps=4,
             num_stages=2,
             fp_fusion=False,

@@ -19,6 +19,7 @@ from pyengine.problem import Documents
 from pyengine.problem_maxsim import TokenDocuments
 from pyengine.ragged import Ragged
 from pyengine.types import F32
+from tests.engines import SLOW
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
 
@@ -67,7 +68,7 @@ SCORINGS: dict[str, dict[str, Any]] = {
 scorings = pytest.mark.parametrize("scoring", SCORINGS)
 
 
-@pytest.fixture(params=["auto", *FAMILIES["maxsim"]])
+@pytest.fixture(params=["auto", *(name for name in FAMILIES["maxsim"] if name not in SLOW)])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that has MaxSim, and can run here."""
     name = str(request.param)

@@ -13,8 +13,10 @@ from pyengine import conformance
 from pyengine import reference_maxsim as spec
 from pyengine.backends import registry
 from pyengine.ragged import Ragged
+from tests.engines import SLOW
 
-BACKENDS = [name for name in registry.FAMILIES["maxsim"] if not registry.of_family(name, "maxsim").missing()]
+ABLE = [name for name in registry.FAMILIES["maxsim"] if not registry.of_family(name, "maxsim").missing()]
+BACKENDS = [name for name in ABLE if name not in SLOW]
 VALUES = ["normal", "integers", "huge", "tiny", "duplicates", "negative"]
 
 

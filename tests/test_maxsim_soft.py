@@ -14,6 +14,7 @@ from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
 from pyengine.ragged import Ragged
 from pyengine.types import F32, F64
+from tests.engines import SLOW
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
 TEMPERATURES = (1e-4, 0.05, 1.0, 1e4)
@@ -22,7 +23,7 @@ both_norms = pytest.mark.parametrize("normalize", [False, True])
 Long = Any  # arrays of np.longdouble
 
 
-@pytest.fixture(params=["auto", *FAMILIES["maxsim"]])
+@pytest.fixture(params=["auto", *(name for name in FAMILIES["maxsim"] if name not in SLOW)])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that has MaxSim, and can run here."""
     name = str(request.param)

@@ -21,6 +21,7 @@ from pyengine import MultiVectorIndex, Ragged, conformance, exact, problem_maxsi
 from pyengine import reference_maxsim as spec
 from pyengine.codecs import RESIDUALS
 from pyengine.types import F32, I64
+from tests.engines import SLOW
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -200,7 +201,9 @@ def test_scores_are_those_of_the_tokens_that_it_keeps(codec: str, originals: str
     assert (found.dtype, found.shape) == (np.float32, (3, 37))
 
 
-@pytest.mark.parametrize("backend", [each.name for each in pe.backends() if each.available and each.name != "faiss"])
+@pytest.mark.parametrize(
+    "backend", [each.name for each in pe.backends() if each.available and each.name not in {"faiss", *SLOW}]
+)
 def test_every_backend_gives_the_same_scores(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "EVERYTHING", 50)  # so that pairs are scored in parts
     index = made("int8", None)

@@ -7,10 +7,13 @@ import os
 from dataclasses import replace
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
+from pyengine.kernels import sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problem import DenseProblem
 from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problem_sliced import SlicedProblem
+from pyengine.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
@@ -136,6 +139,88 @@ class TritonMaxSim(MaxSimBackend):
             "computes": f"{plan.operations:,} operations",
         }
         return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
+
+
+class TritonSparse(SparseBackend):
+    """Sparse rows: sums of half-precision products on the device, with the bound that `pyengine.kernels.sparse_topk`
+    derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to the GPU, twice (as
+    they are, and as the scan reads them), and stay there for as long as the index keeps what is derived from it."""
+
+    name = "triton"
+
+    def missing(self) -> str | None:
+        return missing()
+
+    def refusals(self, problem: SparseProblem) -> list[str]:
+        longest, most = int(problem.queries.lengths.max(initial=0)), sparse_plan.MOST_TERMS
+        long = (
+            [f"its kernels take queries of at most {most:,} terms, and one has {longest:,}"] if longest > most else []
+        )
+        return super().refusals(problem) + beyond(1, 1, len(problem.docs)) + long
+
+    def first_width(self, problem: SparseProblem) -> int:
+        return 8 * problem.k
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        from pyengine.backends import triton_sparse
+
+        return triton_sparse.propose(problem, width)
+
+    def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
+        from pyengine.backends import triton_sparse
+
+        return None if problem.filters is not None else triton_sparse.attempt(problem, width)
+
+    def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
+        from pyengine.backends import triton_sparse
+
+        return triton_sparse.refine(problem, candidates)
+
+    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        from pyengine.backends import triton_sparse
+
+        facts, _ = super().describe(problem)
+        more, rejected = triton_sparse.describe(problem)
+        return facts | more, rejected
+
+
+class TritonSliced(SlicedBackend):
+    """Sliced vectors: sums of half-precision products on the device where the indices agree, with the bound that
+    `pyengine.kernels.sliced_topk` derives, which is how far the estimates of ``precision="fast"`` are off. Documents
+    are copied to the GPU, as they are and in half precision."""
+
+    name = "triton"
+
+    def missing(self) -> str | None:
+        return missing()
+
+    def refusals(self, problem: SlicedProblem) -> list[str]:
+        return super().refusals(problem) + beyond(problem.docs.dim, sliced_plan.MOST_DIMS, len(problem.docs))
+
+    def first_width(self, problem: SlicedProblem) -> int:
+        return 8 * problem.k
+
+    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
+        from pyengine.backends import triton_sliced
+
+        return triton_sliced.propose(problem, width)
+
+    def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
+        from pyengine.backends import triton_sliced
+
+        return None if problem.filters is not None else triton_sliced.attempt(problem, width)
+
+    def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
+        from pyengine.backends import triton_sliced
+
+        return triton_sliced.refine(problem, candidates)
+
+    def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
+        from pyengine.backends import triton_sliced
+
+        facts, _ = super().describe(problem)
+        more, rejected = triton_sliced.describe(problem)
+        return facts | more, rejected
 
 
 def missing() -> str | None:

@@ -1,0 +1,114 @@
+"""Sparse rows proposed, refined and selected by the Triton kernels: what a search copies to the device, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pyengine import exact, exact_sparse
+from pyengine.backends import triton_device, triton_pools
+from pyengine.backends.triton_pools import Found
+from pyengine.backends.triton_queries import scaled
+from pyengine.backends.triton_tiles import Tiles, device_rows, tiles
+from pyengine.kernels import selection, sparse_topk
+from pyengine.kernels.sparse_plan import TILE, SparsePlan, plan_sparse
+from pyengine.kernels.sparse_refine import DeviceRows, sparse_refine
+from pyengine.problem_sparse import SparseDocuments, SparseProblem, TermRows
+from pyengine.types import F32, F64, Attempt, Candidates
+
+LEAST = np.float32(2.0**-149)  # as a threshold: what may score above 0
+
+
+class SparseFound(Found):
+    """The same, of documents of which those that share no term score 0."""
+
+    def dropped(self) -> F64:
+        """float64 [Q]: 0 where only what scores 0 at most was left out."""
+        return np.where(super().dropped() == LEAST * self.units, 0.0, super().dropped())
+
+
+def rows_of(docs: SparseDocuments) -> DeviceRows:
+    """The documents as they are, on the device."""
+    return triton_device.mirrored(docs, "rows", lambda device: device_rows(docs.rows, device))
+
+
+def tiles_of(docs: SparseDocuments) -> Tiles:
+    """The documents as the scan reads them, on the device."""
+    return triton_device.mirrored(docs, "tiles", lambda device: tiles(rows_of(docs)))
+
+
+def plan(problem: SparseProblem) -> SparsePlan:
+    """How the scan of a problem runs."""
+    held, signed = tiles_of(problem.docs), bool((problem.queries.values < 0).any())
+    bytes_each = held.terms.element_size() + (0 if held.weights is None else held.weights.element_size())
+    return plan_sparse(
+        problem.n_queries, len(problem.docs), len(held.terms), held.n_columns, bytes_each, held.signed or signed,
+        triton_device.chip(triton_device.device_of(problem.docs)),
+    )  # fmt: skip
+
+
+def describe(problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+    """For `explain`: facts by name, and what was rejected with the reason."""
+    chosen, held = plan(problem), tiles_of(problem.docs)
+    facts = {
+        "tile": f"{TILE} documents and {chosen.block} queries",
+        "columns": f"{held.n_columns} of the most frequent terms",
+        "reads": f"{chosen.bytes_read:,} bytes",
+        "gathers": f"{chosen.gathers:,} times the weights of {chosen.block} queries, at most",
+    }
+    return facts, chosen.rejected
+
+
+def scanned(problem: SparseProblem, width: int) -> Found:
+    """Pools of what may be among the k best, on the device."""
+    held, chosen = tiles_of(problem.docs), plan(problem)
+    device, biased = triton_device.device_of(problem.docs), problem.bias is not None
+    tables, units = scaled(problem.queries, held, chosen.block, biased, device)
+    floor = triton_pools.floor_of(problem, units, np.float32(-np.inf) if biased else LEAST, device)
+    pools = selection.pools(problem.n_queries, triton_pools.capacity(problem, width), device, floor)
+    bias, mask = triton_pools.bias_of(problem, device), triton_pools.mask_of(problem, device)
+    sparse_topk.scan(pools, held.arrays(), tables, problem.k, chosen, bias, mask)
+    return SparseFound(pools, units)
+
+
+def propose(problem: SparseProblem, width: int) -> Candidates:
+    """What the pools hold."""
+    each = [triton_pools.candidates(scanned(part, width)) for part in triton_pools.parts(problem, width)]
+    return triton_pools.together(each)
+
+
+def attempt(problem: SparseProblem, width: int) -> Attempt:
+    """Scan, refine and select on the device. Where documents of score 0 fill up the k best, the host lists them."""
+    each = [_attempt(part, width) for part in triton_pools.parts(problem, width)]
+    found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
+    short = np.flatnonzero((found.dropped == 0.0) & ~(found.scores[:, -1] > 0))
+    if len(short) and problem.bias is None:
+        rest = problem.only(short)
+        listed = exact_sparse.fill_zeros(rest, propose(rest, width), rest.k)
+        found.scores[short], found.ids[short] = exact.select(rest, listed, refine(rest, listed))
+        found.dropped[short] = listed.dropped
+    return found
+
+
+def _attempt(problem: SparseProblem, width: int) -> Attempt:
+    found = scanned(problem, width)
+    scores, device = found.scores(), found.pools.rows.device
+    sparse_refine(
+        found.pools.rows, found.starts(), found.counts(), found.pools.capacity, scores,
+        device_rows(TermRows.of(problem.queries), device), rows_of(problem.docs),
+        triton_pools.on_device(problem.bias, device),
+    )  # fmt: skip
+    return triton_pools.selected(problem, found, scores)
+
+
+def refine(problem: SparseProblem, candidates: Candidates) -> F32:
+    """float32 [M]: the specification's scores of the candidates."""
+    docs, lengths = rows_of(problem.docs), np.diff(candidates.offsets)
+    device = docs.offsets.device
+    rows = torch.from_numpy(candidates.rows.astype(np.int32)).to(device)
+    starts, counts = (torch.from_numpy(each.copy()).to(device) for each in (candidates.offsets[:-1], lengths))
+    scores = torch.empty(len(rows), dtype=torch.float32, device=device)
+    asked, bias = device_rows(TermRows.of(problem.queries), device), triton_pools.on_device(problem.bias, device)
+    sparse_refine(rows, starts, counts, int(lengths.max(initial=0)), scores, asked, docs, bias)
+    refined: F32 = scores.cpu().numpy()
+    return refined

@@ -156,8 +156,8 @@ def sliced_refine(
     doc_slices: Any, bias: Any,
 ) -> None:  # fmt: skip
     """Write the scores, float32 [M], of documents ``rows`` int32 [M], of which query q has ``counts[q]`` (at most
-    ``longest``) from ``starts[q]`` int64 on. Weights are float32 [Q, D] and [N, D], slices uint8 [.., D padded]; ``bias``
-    is float64 [N] or None."""
+    ``longest``) from ``starts[q]`` int64 on. Weights are float32 [Q, D] and [N, D], slices uint8 [.., D padded];
+    ``bias`` is float64 [N] or None."""
     if len(queries) and longest and len(docs):
         sliced_refine_kernel[(len(queries), triton.cdiv(longest, LANES))](
             rows, starts, counts, scores, queries, query_slices, docs, doc_slices, scores if bias is None else bias,

@@ -117,8 +117,8 @@ def bounds(sums, magnitudes, widen, slack, bias):
 
 @triton.jit
 def append_few(rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, queries, rows, upper, lower, keep):
-    """As `triton_parts.append`, with an atomic for each pair: where few are kept, and registers are what counts. All pools
-    together have fewer than 2^31 places."""
+    """As `triton_parts.append`, with an atomic for each pair: where few are kept, and registers are what counts. All
+    pools together have fewer than 2^31 places."""
     upper, lower = tl.where(upper == upper, upper, float("inf")), tl.where(lower == lower, lower, float("-inf"))
     nothing = tl.zeros_like(keep).to(tl.int32)
     place = tl.atomic_add(counts_ptr + queries[None, :] + nothing, 1, mask=keep, sem="relaxed")
@@ -130,14 +130,14 @@ def append_few(rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, q
     tl.atomic_max(lost_ptr + queries[None, :] + nothing, ordered(upper), mask=keep & ~fits, sem="relaxed")
 
 
-SIZES = ("capacity", "n_columns", "n_slots", "bias_stride", "mask_stride", "n_queries")
+SIZES = ("capacity", "n_chunks", "n_slots", "bias_stride", "mask_stride", "n_queries")
 PLACES = ("stride", "skip", "count", "group", "n_blocks")
 
 
 @triton.jit(do_not_specialize=SIZES + PLACES)
 def sparse_topk_kernel(
     pool_rows, pool_upper, pool_lower, pool_counts, pool_lost, capacity, threshold,
-    terms, weights, offsets, order, columns, n_columns, slots, n_slots, table, starts, column_table,
+    terms, weights, offsets, order, columns, n_chunks, slots, n_slots, table, starts, column_table,
     widen, slack, inverse, bias, bias_stride, mask, mask_stride, n_queries, stride, skip, count, group, n_blocks,
     TILE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr, CHUNK: tl.constexpr, WEIGHTED: tl.constexpr,
     COLUMNS: tl.constexpr, SIGNED: tl.constexpr, MASKED: tl.constexpr,
@@ -152,6 +152,7 @@ def sparse_topk_kernel(
     rows = tl.load(order + tile * TILE + tl.arange(0, TILE))
     keep = (rows >= 0)[:, None] & asked[None, :]
     start, stop = tl.load(offsets + tile), tl.load(offsets + tile + 1)
+    n_columns = n_chunks * CHUNK  # so that the compiler knows how rows of columns are aligned
     width = n_columns
     if MASKED:
         keep &= allowed(mask, mask_stride, queries, rows, keep)
@@ -191,7 +192,8 @@ def scan(found: Pools, docs: DocumentTiles, asked: QueryTables, k: int, plan: Sp
         sparse_topk_kernel[(count * n_blocks,)](
             *found.arguments(), found.threshold,
             docs.terms, docs.terms if docs.weights is None else docs.weights, docs.offsets, docs.order,
-            docs.terms if docs.columns is None else docs.columns, 0 if docs.columns is None else docs.columns.shape[1],
+            docs.terms if docs.columns is None else docs.columns,
+            0 if docs.columns is None else docs.columns.shape[1] // CHUNK,
             asked.slots, asked.slots.shape[1], asked.table, asked.starts,
             asked.table if asked.columns is None else asked.columns, asked.widen, asked.slack, asked.inverse,
             asked.nothing if bias is None else bias, int(bias is not None),

@@ -136,7 +136,8 @@ def factors(largest: F64, unit: float, biased: bool) -> F64:
     exponents = np.frexp(largest)[1] - 15
     if biased:
         exponents = np.maximum(exponents, -59 - np.frexp(unit)[1])
-    return np.ldexp(1.0, exponents)
+    powers: F64 = np.ldexp(1.0, exponents)
+    return powers
 
 
 def above(values: F64) -> F32:

@@ -156,7 +156,8 @@ def refine(problem: SlicedProblem, candidates: Candidates) -> F32:
     docs, lengths = vectors_of(problem.docs), np.diff(candidates.offsets)
     device = docs.weights.device
     rows = torch.from_numpy(candidates.rows.astype(np.int32)).to(device)
-    starts, counts = (torch.from_numpy(each.copy()).to(device) for each in (candidates.offsets[:-1], lengths))
+    starts = torch.from_numpy(candidates.offsets[:-1].copy()).to(device)
+    counts = torch.from_numpy(lengths.astype(np.int32)).to(device)
     scores = torch.empty(len(rows), dtype=torch.float32, device=device)
     longest, bias = int(lengths.max(initial=0)), triton_pools.on_device(problem.bias, device)
     sliced_refine(rows, starts, counts, longest, scores, *vectors(problem.queries, device), *docs, bias)

@@ -24,7 +24,9 @@ class SparseFound(Found):
 
     def dropped(self) -> F64:
         """float64 [Q]: 0 where only what scores 0 at most was left out."""
-        return np.where(super().dropped() == LEAST * self.units, 0.0, super().dropped())
+        bound = super().dropped()
+        least: F64 = np.where(bound == np.float64(LEAST) * self.units, 0.0, bound)
+        return least
 
 
 def rows_of(docs: SparseDocuments) -> DeviceRows:
@@ -106,7 +108,8 @@ def refine(problem: SparseProblem, candidates: Candidates) -> F32:
     docs, lengths = rows_of(problem.docs), np.diff(candidates.offsets)
     device = docs.offsets.device
     rows = torch.from_numpy(candidates.rows.astype(np.int32)).to(device)
-    starts, counts = (torch.from_numpy(each.copy()).to(device) for each in (candidates.offsets[:-1], lengths))
+    starts = torch.from_numpy(candidates.offsets[:-1].copy()).to(device)
+    counts = torch.from_numpy(lengths.astype(np.int32)).to(device)
     scores = torch.empty(len(rows), dtype=torch.float32, device=device)
     asked, bias = device_rows(TermRows.of(problem.queries), device), triton_pools.on_device(problem.bias, device)
     sparse_refine(rows, starts, counts, int(lengths.max(initial=0)), scores, asked, docs, bias)

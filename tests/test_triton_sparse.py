@@ -1,0 +1,325 @@
+"""Sparse rows in Triton against the specification: on a GPU if there is one, else in the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pyengine
+from pyengine import conformance, reference_sparse, sparse
+from pyengine.backends import registry
+from pyengine.conformance_sparse import documents, rows
+from pyengine.filters import FilterArguments
+from pyengine.kernels.chips import CHIPS
+from pyengine.kernels.sparse_plan import BLOCKS, HEADS, TILE, illegal, levels, plan_columns, plan_sparse
+from pyengine.problem_sparse import SparseProblem
+from pyengine.search import exact_search
+from pyengine.sparse_rows import SparseRows
+from pyengine.types import Candidates
+
+Values = Callable[[np.random.Generator, int], Any]
+kernels = pytest.mark.usefixtures("interpreter", "poison")
+
+
+def gamma(rng: np.random.Generator, count: int) -> Any:
+    return rng.gamma(2.0, 0.5, count) + 0.01
+
+
+def problem(
+    n_docs: int = 150, n_queries: int = 2, n_terms: int = 60, longest: int = 9, k: int = 5, store: str = "float32",
+    values: Values | None = None, seed: int = 0, **options: Any,
+) -> SparseProblem:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    queries, docs = (rows(rng, n, longest, n_terms, values or gamma) for n in (n_queries, n_docs))
+    return prepared(queries, docs, k, store, **options)
+
+
+def prepared(queries: SparseRows, docs: SparseRows, k: int, store: str = "float32", **options: Any) -> SparseProblem:
+    filters = FilterArguments(
+        **{name: options.pop(name) for name in ("after", "threshold", "exclude") if name in options}
+    )
+    return sparse.prepare(queries, documents(docs, store), k, filters=filters, **options)
+
+
+def check(asked: SparseProblem) -> None:
+    """What is proposed keeps the contract, and the answer is the specification's."""
+    backend = registry.of_family("triton", "sparse")
+    places = asked.asking(asked.places())
+    conformance.check_candidates(places, backend.propose(places, places.k), conformance.rank_scores(places))
+    conformance.same(exact_search(asked, backend), conformance.specified(asked), "topk")
+
+
+def scaled(low: float, high: float) -> Values:
+    return lambda rng, count: rng.choice([-1, 1], count) * rng.uniform(low, high, count)
+
+
+WEIGHTS: dict[str, Values] = {
+    "signed": lambda rng, count: rng.standard_normal(count),
+    "ties": lambda rng, count: rng.integers(1, 3, count),
+    "binary": lambda rng, count: np.ones(count),
+    "constant": lambda rng, count: np.full(count, 0.3),
+    "cancelling": lambda rng, count: rng.choice([-1.0, 1.0], count),
+    "huge": scaled(1e38, 3.4e38),
+    "tiny": scaled(1e-45, 1e-38),
+    "far_apart": lambda rng, count: rng.choice([1e-25, 1e-19, 1e-3, 4.0], count),
+    "all_magnitudes": lambda rng, count: rng.standard_normal(count) * 10.0 ** rng.uniform(-37, 37, count),
+}
+
+
+@kernels
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weights_of_all_kinds(weights: str) -> None:
+    check(problem(values=WEIGHTS[weights], n_docs=130))
+
+
+@kernels
+@pytest.mark.parametrize("weights", ["plain", "signed", "ties"])
+@pytest.mark.parametrize("store", ["rows", "float16", "uint8"])
+def test_stores_and_columns(store: str, weights: str) -> None:
+    """Frequent terms, of which some become columns."""
+    asked = problem(longest=90, n_terms=100, n_docs=100, n_queries=1, store=store, values=WEIGHTS.get(weights))
+    from pyengine.backends import triton_sparse
+
+    assert triton_sparse.tiles_of(asked.docs).n_columns in HEADS[1:]
+    check(asked)
+
+
+@kernels
+@pytest.mark.parametrize("n_docs", [0, 1, TILE - 1, TILE, TILE + 1, 2 * TILE + 1])
+def test_numbers_of_documents(n_docs: int) -> None:
+    check(problem(n_docs=n_docs))
+
+
+@kernels
+@pytest.mark.parametrize("n_queries", [0, BLOCKS[0] + 1])
+def test_numbers_of_queries(n_queries: int) -> None:
+    check(problem(n_docs=70, n_queries=n_queries, longest=5))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "k>N": {"k": 160},
+    "k=1": {"k": 1},
+    "mask": {"mask": np.arange(150) % 3 == 0},
+    "tiles_masked": {"mask": np.arange(150) > 140},
+    "none_allowed": {"mask": np.zeros(150, bool)},
+    "mask_per_query": {"mask": np.arange(300).reshape(2, 150) % 7 < 3},
+    "bias": {"bias": np.random.default_rng(1).standard_normal(150)},
+    "bias_small": {"bias": 1e-9 * np.random.default_rng(1).standard_normal(150)},
+    "bias_huge": {"bias": np.random.default_rng(1).choice([-1e30, -3.4e38, 1e300], 150)},
+    "threshold": {"threshold": 0.4},
+    "after": {"after": (np.array([1.0, 0.5], np.float32), np.array([3, 9]))},
+    "exclude": {"exclude": [np.arange(40), np.arange(0)]},
+    "ids": {"ids": np.random.default_rng(1).permutation(150) * 3 + (1 << 40)},
+}
+
+
+@kernels
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options(options: str) -> None:
+    check(problem(**OPTIONS[options]))
+
+
+@kernels
+def test_a_vocabulary_of_a_million_terms() -> None:
+    rng = np.random.default_rng(3)
+    names = np.sort(rng.choice(1_000_000, 90, replace=False))
+    queries, docs = (
+        SparseRows(each.indptr, names[each.indices], each.values, 1_000_000)
+        for each in (rows(rng, 3, 9, 90), rows(rng, 130, 9, 90))
+    )
+    check(prepared(queries, docs, 10))
+
+
+@kernels
+def test_more_terms_than_16_bits_number() -> None:
+    rng = np.random.default_rng(3)
+    docs = SparseRows(np.arange(71) * 1000, rng.permutation(70_000), rng.gamma(2.0, 0.5, 70_000), 70_000)
+    check(prepared(SparseRows([0, 40], rng.choice(70_000, 40, replace=False), None, 70_000), docs, 10))
+
+
+@kernels
+def test_fewer_matches_than_k() -> None:
+    """Documents of score 0 fill up, and come before those of negative scores."""
+    rng = np.random.default_rng(4)
+    queries, docs = rows(rng, 3, 4, 400), rows(rng, 140, 5, 400)
+    check(prepared(queries, docs, 20))
+    negative = SparseRows(queries.indptr, queries.indices, -queries.values, 400)
+    check(prepared(negative, docs, 20, ids=rng.permutation(140)))
+
+
+@kernels
+def test_empty_rows() -> None:
+    rng = np.random.default_rng(5)
+    check(prepared(rows(rng, 2, 0, 9), rows(rng, 70, 5, 9), 5))
+    check(prepared(rows(rng, 2, 5, 9), rows(rng, 70, 0, 9), 5))
+
+
+@pytest.fixture
+def small_pools() -> Iterator[None]:
+    """Pools with hardly a place to spare: several levels, and what finds no room."""
+    pytest.importorskip("torch")
+    from pyengine.backends import triton_pools
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton_pools, "ROOM", 2)
+        yield
+
+
+@kernels
+@pytest.mark.parametrize("weights", ["signed", "binary"])
+def test_levels_and_full_pools(small_pools: None, weights: str) -> None:
+    check(problem(n_docs=1100, n_queries=1, k=30, values=WEIGHTS[weights]))
+
+
+@kernels
+def test_queries_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyengine.backends import triton_pools
+
+    monkeypatch.setattr(triton_pools, "PLACES", 200)
+    check(problem(n_queries=3))
+
+
+def listed(asked: SparseProblem) -> Candidates:
+    """All documents whose bound is above 0."""
+    from pyengine.backends import triton_sparse
+
+    return triton_sparse.propose(asked, len(asked.docs))
+
+
+@kernels
+def test_overlaps_are_counted_exactly() -> None:
+    """Binary rows: the sums are the scores, and nothing that shares no term is listed."""
+    asked = problem(values=WEIGHTS["binary"], n_docs=200, n_terms=70, longest=30, k=200)
+    scores = reference_sparse.scores(asked.queries, asked.docs.sparse_rows())
+    got = listed(asked)
+    for q, own in enumerate(scores):
+        span = slice(*got.offsets[q : q + 2])
+        assert sorted(got.rows[span]) == np.flatnonzero(own).tolist()
+        assert (got.estimates[span] == own[got.rows[span]]).all()
+
+
+@kernels
+@pytest.mark.parametrize("weights", ["signed", "far_apart", "all_magnitudes", "plain"])
+def test_bounds_hold(weights: str) -> None:
+    """Of every document, one by one, and they are not much too wide where weights are ordinary."""
+    from pyengine.backends import triton_sparse
+
+    asked = problem(values=WEIGHTS.get(weights), k=150, longest=60, n_terms=70)
+    found = triton_sparse.scanned(replace(asked, bias=np.zeros(150)), 150)
+    scores = reference_sparse.unrounded_scores(asked.queries, asked.docs.sparse_rows())
+    numbers, upper, lower = (each.cpu().numpy() for each in found.pools[:3])
+    assert (found.counts().cpu().numpy() == 150).all()
+    for q, own in enumerate(scores):
+        score = own[numbers[q]] / found.units[q]
+        assert (lower[q] <= score).all()
+        assert (score <= upper[q]).all()
+        if weights == "plain":
+            assert (upper[q] - lower[q] <= 0.003 * score + 1e-6).all()
+
+
+@kernels
+@pytest.mark.parametrize("store", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("bias", [None, "bias", "bias_huge"])
+def test_refined_scores_are_the_specifications(store: str, bias: str | None) -> None:
+    options = {} if bias is None else OPTIONS[bias]
+    asked = problem(store=store, values=WEIGHTS["signed"], **options)
+    offsets = np.array([0, 150, 150 + 37])
+    chosen = np.concatenate([np.arange(150)[::-1], np.arange(37) * 4])
+    got = registry.of_family("triton", "sparse").refine(
+        asked, Candidates(chosen, offsets, np.full(187, np.nan, np.float32), np.zeros(2))
+    )
+    want = reference_sparse.scores(asked.queries, asked.docs.sparse_rows(), asked.bias)
+    owner = np.repeat([0, 1], np.diff(offsets))
+    assert got.tobytes() == want[owner, chosen].tobytes()
+
+
+@kernels
+def test_an_index_that_changes() -> None:
+    rng = np.random.default_rng(6)
+    index = pyengine.SparseIndex(n_terms=50)
+    index.add(rows(rng, 100, 8, 50))
+    queries = rows(rng, 2, 8, 50)
+    index.remove(np.arange(0, 100, 3))
+    for _ in range(2):
+        got, want = (index.search(queries, 6, backend=name) for name in ("triton", "numpy"))
+        conformance.same(got, want, "search")
+        index.add(rows(rng, 30, 8, 50))
+
+
+@st.composite
+def rows_of_any_weights(draw: st.DrawFn, n_rows: int) -> SparseRows:
+    weights = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([1.0, -1.0, 0.5, 2.0])
+    each = draw(st.lists(st.dictionaries(st.integers(0, 11), weights, max_size=8), min_size=n_rows, max_size=n_rows))
+    return SparseRows.of(each, 12)
+
+
+@kernels
+@settings(max_examples=8)
+@given(queries=rows_of_any_weights(2), docs=rows_of_any_weights(20), k=st.integers(1, 25))
+def test_any_rows(queries: SparseRows, docs: SparseRows, k: int) -> None:
+    check(prepared(queries, docs, k, "rows"))
+
+
+# --- The planner ------------------------------------------------------------------------------------------------------
+
+
+@given(n_tiles=st.integers(0, 5000), capacity=st.integers(1, 5000))
+def test_levels_have_each_tile_once(n_tiles: int, capacity: int) -> None:
+    parts = levels(n_tiles, capacity)
+    tiles = [stride * (i + skip * (i // 3 + 1)) for stride, skip, count in parts for i in range(count)]
+    assert sorted(tiles) == list(range(n_tiles))
+    if parts:
+        assert parts[0][2] * TILE <= max(capacity, TILE)
+        sizes = np.cumsum([count for _, _, count in parts])
+        assert (sizes[1:] <= 4 * sizes[:-1]).all()
+
+
+def test_columns_are_the_terms_that_most_documents_have() -> None:
+    best, rejected = plan_columns([1000] * 64 + [1] * 500, 1000)
+    assert best == 64
+    assert set(rejected) == {"0 columns", "128 columns", "256 columns"}
+    assert plan_columns([5] * 300, 1000)[0] == 0
+    assert plan_columns([], 0)[0] == 0
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_a_plan_takes_the_smallest_block_that_holds_the_queries(chip: Any) -> None:
+    few = plan_sparse(3, 10_000, 400_000, 64, 6, False, chip)
+    many = plan_sparse(500, 10_000, 400_000, 64, 6, False, chip)
+    assert (few.block, many.block) == (16, 64)
+    assert few.rejected["block 64"] == "there are only 3 queries, which 16 hold"
+    assert "visit each posting 32 times" in many.rejected["block 16"]
+    assert many.gathers == 8 * 400_000
+
+
+def test_a_block_that_does_not_fit_is_rejected_with_the_reason() -> None:
+    chip = CHIPS["sm_80"]
+    assert plan_sparse(500, 10_000, 400_000, 64, 6, True, chip).block == 16
+    assert "255 registers" in plan_sparse(500, 10_000, 400_000, 64, 6, True, chip).rejected["block 64"]
+    small = replace(chip, shared=1000)
+    assert "exceed the 1000 of sm_80" in illegal(64, True, False, small)
+    assert not illegal(64, False, False, small)
+
+
+def test_a_query_of_too_many_terms_is_refused() -> None:
+    asked = prepared(
+        SparseRows([0, 70_000], np.arange(70_000), None, 70_000), rows(np.random.default_rng(0), 3, 5, 70_000), 3
+    )
+    reasons = registry.of_family("triton", "sparse").refusals(asked)
+    assert reasons == ["its kernels take queries of at most 65,536 terms, and one has 70,000"]
+
+
+def test_rounding_of_nothing_is_nothing() -> None:
+    pytest.importorskip("torch")
+    from pyengine.backends import triton_pools
+
+    got = triton_pools.above(np.array([0.0, 1.0, 1e-300, 0.1]))
+    assert got[0] == 0
+    assert (got[1:].astype(np.float64) > [1.0, 1e-300, 0.1]).all()
+    assert np.isfinite(got).all()

@@ -94,9 +94,9 @@ def illegal(block: int, columns: bool, signed: bool, chip: Chip) -> str:
 
 def levels(n_tiles: int, capacity: int) -> list[tuple[int, int, int]]:
     """The parts of a scan, (stride, skip, count): part i < count is the tile stride * (i + skip * (i // 3 + 1)). The
-    first has no more documents than a pool has places, or is one tile; each of the others three times as many as all before it: none of
-    the multiples of four times its stride, which these were. So each is a fair sample, of which about 3 k documents
-    pass the threshold before it."""
+    first has no more documents than a pool has places, or is one tile; each of the others three times as many as all
+    before it: none of the multiples of four times its stride, which these were. So each is a fair sample, of which
+    about 3 k documents pass the threshold before it."""
     stride = 1
     while stride < n_tiles and -(-n_tiles // stride) * TILE > capacity:
         stride *= 4

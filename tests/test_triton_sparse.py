@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyengine
-from pyengine import conformance, reference_sparse, sparse
+from pyengine import conformance, exact, reference_sparse, sparse
 from pyengine.backends import registry
 from pyengine.conformance_sparse import documents, rows
 from pyengine.filters import FilterArguments
@@ -51,8 +51,9 @@ def check(asked: SparseProblem) -> None:
     """What is proposed keeps the contract, and the answer is the specification's."""
     backend = registry.of_family("triton", "sparse")
     places = asked.asking(asked.places())
-    conformance.check_candidates(places, backend.propose(places, places.k), conformance.rank_scores(places))
-    conformance.same(exact_search(asked, backend), conformance.specified(asked), "topk")
+    with exact.arithmetic():
+        conformance.check_candidates(places, backend.propose(places, places.k), conformance.rank_scores(places))
+        conformance.same(exact_search(asked, backend), conformance.specified(asked), "topk")
 
 
 def scaled(low: float, high: float) -> Values:

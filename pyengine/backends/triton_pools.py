@@ -148,9 +148,10 @@ def above(values: F64) -> F32:
 
 
 def errors(widen: F64, slack: F64, units: F64, biased: bool, device: torch.device) -> list[Tensor]:
-    """Float32 on the device: ``widen``, ``slack``, 1 / units, and a bias of nothing. With a bias, its own errors are
-    added (`pyengine.kernels.sparse_topk`)."""
+    """Float32 on the device: ``widen``, ``slack``, 1 / units (0 without a bias), and a bias of nothing. With a bias,
+    its own errors are added (`pyengine.kernels.sparse_topk`)."""
     if biased:
         widen, slack = np.maximum(widen, 2.0**-19), slack + np.where(units > LARGE_UNIT, 4.0, 2.0**-60)
-    each = above(widen), above(slack), (1 / units).astype(np.float32), np.zeros(1, np.float32)
+    inverse = (1 / units if biased else np.zeros_like(units)).astype(np.float32)
+    each = above(widen), above(slack), inverse, np.zeros(1, np.float32)
     return [torch.from_numpy(array).to(device) for array in each]

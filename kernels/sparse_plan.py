@@ -35,6 +35,7 @@ BLOCKS = (16, 64)  # queries of a program
 WARPS = {16: 4, 64: 8}
 STAGES = 2
 ACCUMULATORS = 128  # registers a thread that sums may take, of 255
+SPILLING = ("sm_80", "sm_100")  # where the compiler was seen to spill registers for both sums of large blocks
 MOST_TERMS = 1 << 16  # of a query: sums of more have no useful bound
 SHORT = (1 << 16) - 1  # terms that 16 bits number, with one number left for places without a posting
 POSTING_TIME, COLUMN_TIME = 6.5, 0.65  # picoseconds, of one posting and of one document's place in a column; see above

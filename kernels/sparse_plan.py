@@ -86,10 +86,8 @@ def illegal(block: int, columns: bool, signed: bool, chip: Chip) -> str:
         return f"{sums} registers a thread of sums exceed {ACCUMULATORS}"
     if shared > chip.shared:
         return f"{shared} bytes of operands exceed the {chip.shared} of {chip.name}"
-    if columns and signed and block > BLOCKS[0] and chip.capability < 90:
-        return (
-            f"sums of magnitudes and of columns, with the operands, exceed the {chip.registers} registers of a thread"
-        )
+    if columns and signed and block > BLOCKS[0] and chip.name in SPILLING:
+        return f"sums of columns and of magnitudes, with the operands, spill on {chip.name}"
     return ""
 
 

@@ -212,9 +212,9 @@ def constants(block: int, weighted: bool, columns: bool, signed: bool, masked: b
 
 
 def shipped(chip: Chip) -> list[Shipped]:
-    """A form for each kind of documents and queries, masked or not. Long term numbers come with float32 weights."""
+    """A form for each kind of documents and queries, masked or not."""
     both = (False, True)
-    kinds = [("*u16", "*fp32"), ("*u16", "*fp16"), ("*u16", ""), ("*i32", "*fp32")]
+    kinds = [(terms, weights) for terms in ("*u16", "*i32") for weights in ("*fp32", "*fp16", "")]
     return [
         _form(*kind, block, columns, signed, masked)
         for kind in kinds for block in BLOCKS for columns in both for signed in both for masked in both

@@ -80,18 +80,12 @@ class TritonMaxSim(MaxSimBackend):
     """
 
     name = "triton"
-    most_documents = (1 << 31) - 1
 
     def missing(self) -> str | None:
         return missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        found = super().refusals(problem)
-        if len(problem.docs) > self.most_documents:
-            found.append(f"it numbers documents in 32 bits, and there are {len(problem.docs)}")
-        if problem.docs.dim > MOST_TOKEN_DIMS:
-            found.append(f"sums of int8 products hold up to {MOST_TOKEN_DIMS} dimensions, and there are {problem.docs.dim}")
-        return found
+        return super().refusals(problem) + beyond(problem.docs.dim, MOST_TOKEN_DIMS, len(problem.docs))
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
         """Documents that come with one search are copied to the device once for it."""

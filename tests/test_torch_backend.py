@@ -111,7 +111,7 @@ def test_documents_stay_on_their_device(dtype: str, monkeypatch: pytest.MonkeyPa
     rows = (torch.randn(300, 19) * 30).to(getattr(torch, dtype))
     propose = Mock(wraps=TorchBackend().propose)
     monkeypatch.setattr(TorchBackend, "propose", propose)
-    got = pe.topk(rows[:4], rows, k=7, metric="l2")
+    got = pe.topk(rows[:4], rows, k=7, metric="l2", backend="torch")
     values = rows.float().numpy()
     want = reference.topk(values[:4], values, 7, "l2")
     searched = propose.call_args.args[0].docs.rows
@@ -212,7 +212,8 @@ def test_the_newer_settings_are_read(setting: str, value: float) -> None:
     )
     if not hasattr(torch.backends.mkldnn, "matmul"):
         pytest.skip("this torch has the older settings only")
-    subprocess.run([sys.executable, "-c", program], check=True)
+    ordinary = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=ordinary)
 
 
 def test_settings_in_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def _selected(problem: DenseProblem, found: Found, places: Tensor | None) -> Ten
     """int64 [Q, k + 1]: the keys of the best, refined, and as bits of a float64 what was dropped."""
     pools = found.pools
     n_queries, capacity = pools.rows.shape
-    queries = tensor(problem.queries[found.first : found.first + n_queries]).to(pools.rows.device)
+    queries = _queries(problem, slice(found.first, found.first + n_queries), pools.rows.device)
     starts = capacity * torch.arange(n_queries, device=queries.device)
     scores = torch.empty_like(pools.upper)
     counts = pools.counts.clamp(max=capacity)
@@ -220,7 +220,7 @@ def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
         part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
         padded = -(-part.n_queries // chosen.tile.queries) * chosen.tile.queries
         queries = code_queries(
-            tensor(part.queries).to(device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
+            _queries(part, slice(None), device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
         )
         scale = scale_of(queries, part.n_queries, part.dims)
         floor = None if part.floor is None else scale.floors(tensor(part.floor).to(device))
@@ -230,15 +230,21 @@ def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
         yield Found(first, pools, scale)
 
 
+def _queries(problem: DenseProblem, which: slice, device: torch.device) -> Tensor:
+    """Always a copy: the interpreter takes arguments that begin at one address for one, however long."""
+    return tensor(problem.queries[which]).to(device, copy=True)
+
+
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
     with _on_device(problem):
         device = triton_device.device_of(problem.docs)
         counts = np.diff(candidates.offsets)
-        queries, rows, starts, lengths = (
+        queries = _queries(problem, slice(None), device)
+        rows, starts, lengths = (
             tensor(each).to(device)
             for each in (
-                problem.queries, candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
+                candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
             )
         )  # fmt: skip
         scores = torch.empty(len(candidates.rows), device=device)

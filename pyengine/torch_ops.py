@@ -1,14 +1,11 @@
 """Searches as torch operators, so that they may be part of a model: `torch.ops.pyengine.dense_topk` and `sparse_topk`,
 once `pyengine.torch` is imported.
 
-    dense_topk(Tensor queries, Tensor docs, int k, str metric="cosine", Tensor? mask=None, Tensor? bias=None)
-    sparse_topk(Tensor query_offsets, Tensor query_terms, Tensor query_weights, Tensor doc_offsets, Tensor doc_terms,
-                Tensor doc_weights, int n_terms, int k, Tensor? bias=None)
-
-Both return (scores float32 [Q, K], ids int64 [Q, K]) on the device of the queries: the specification's bits, from the
-backend "cpu" for tensors of the host, from "triton" for those of a GPU, or from the next backend that can run there.
-The arguments are those of `pyengine.topk` and `pyengine.sparse_topk`; sparse rows are CSR: offsets int64 [n + 1], and
-for each entry its term int64 and its weight. They work under `torch.compile(fullgraph=True)`, and have no gradient.
+`DENSE` and `SPARSE` are their schemas. Both return (scores float32 [Q, K], ids int64 [Q, K]) on the device of the
+queries: the specification's bits, from the backend "cpu" for tensors of the host, from "triton" for those of a GPU, or
+from the next backend that can run there. The arguments are those of `pyengine.topk` and `pyengine.sparse_topk`; sparse
+rows are CSR: offsets int64 [n + 1], and for each entry its term int64 and its weight. They work under
+`torch.compile(fullgraph=True)`, and have no gradient.
 """
 
 from __future__ import annotations

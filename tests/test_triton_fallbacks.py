@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import triton_backend
+from pyengine import dense
+from pyengine.backends import registry, triton_backend
 from pyengine.kernels.chips import CHIPS, chip_of
 from pyengine.problem import Documents
 
@@ -88,9 +89,23 @@ def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
     corpus = Documents(np.zeros((2, 4), np.float32), cache={"norms": 1})
     assert no_room(corpus, 4 << 30) == []
-    assert no_room(corpus, 5 << 30) == ["it needs 5.4 GB of the GPU, of which 4.3 are free"]
+    assert no_room(corpus, 5 << 30) == ["it needs 5,369 MB of the GPU, of which 4,295 are free"]
     corpus.derived(("triton", "cuda:0", "originals"), lambda: 1)
     assert no_room(corpus, 5 << 30) == []  # it is there
+
+
+def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """50,000 rows of float32 with their codes and terms take 3.6 MB."""
+    monkeypatch.setattr(driven.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
+    rows, free = np.zeros((50_000, 8), np.float32), [3 << 20]
+    for name, found in (("mem_get_info", free), ("memory_reserved", 0), ("memory_allocated", 0)):
+        monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
+    problem = dense.prepare(rows[:1], Documents(rows), 3, metric="dot")
+    assert registry.reasons(problem)["triton"] == ["it needs 4 MB of the GPU, of which 3 are free"]
+    free[0] = 4 << 20
+    assert registry.reasons(problem)["triton"] == []
 
 
 def falls_back() -> None:

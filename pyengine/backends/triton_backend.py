@@ -10,12 +10,15 @@ from importlib.util import find_spec
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
 from pyengine.kernels import sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problem import DenseProblem
+from pyengine.problem import DenseProblem, Documents
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
+from pyengine.rows import Rows
 from pyengine.types import F32, Attempt, Candidates, TopK
 
+KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
+TERMS = 32  # bytes a document beside its vector
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
@@ -34,7 +37,7 @@ class TritonBackend(Backend):
         return missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return beyond(problem.dims, MOST_DIMS, len(problem.docs))
+        return beyond(problem.dims, MOST_DIMS, len(problem.docs)) + _too_large(problem.docs)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -68,6 +71,16 @@ def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     """The reasons for which vectors are too long, or too many, for the kernels."""
     reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
     return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
+
+
+def _too_large(docs: Documents) -> list[str]:
+    """The reason for which documents of the host cannot be copied to the GPU."""
+    if docs.device is not None:
+        return []
+    from pyengine.backends.triton_device import no_room
+
+    kind = docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
+    return no_room(docs, len(docs) * (KEPT.get(kind, 5) * docs.dim + TERMS))
 
 
 class TritonMaxSim(MaxSimBackend):

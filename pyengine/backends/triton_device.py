@@ -60,4 +60,6 @@ def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
     device = device_of(corpus)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0] + unused
-    return [f"it needs {n_bytes / 1e9:.1f} GB of the GPU, of which {free / 1e9:.1f} are free"] if n_bytes > free else []
+    return (
+        [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"] if n_bytes > free else []
+    )

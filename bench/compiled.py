@@ -19,18 +19,17 @@ from typing import Any
 
 from pyengine.kernels.chips import CHIPS, Chip, Shipped
 
-ALIGNED = [["tt.divisibility", 16]]  # what torch allocates
+ALIGNED = [["tt.divisibility", 16]]  # what torch allocates, and the strides of what we lay out
 
 
 def main(arguments: Sequence[str]) -> None:
     module, chip = arguments[0], CHIPS[arguments[1]]
     known = set(json.load(sys.stdin))
     forms = import_module(module).shipped(chip)
-    for form in forms:
-        kernel = _kernel(module, form)
-        facts = {"kernel": form.kernel, "form": _named(form, forms), **_options(form), "key": _key(kernel, form, chip)}
-        if facts["key"] not in known:
-            facts |= _compiled(kernel, form, chip)
+    different = {_key(_kernel(module, form), form, chip): form for form in forms}
+    for key, form in different.items():
+        facts = {"kernel": form.kernel, "form": _named(form, forms), **_options(form), "key": key}
+        facts |= {} if key in known else _compiled(_kernel(module, form), form, chip)
         print(json.dumps(facts), flush=True)
 
 
@@ -60,7 +59,8 @@ def _key(kernel: Any, form: Shipped, chip: Chip) -> str:
     import triton
 
     parts = triton.__version__, kernel.cache_key, sorted(form.signature.items()), sorted(form.constants.items())
-    text = repr((*parts, form.num_warps, form.num_stages, form.fp_fusion, chip.capability))
+    aligned = _aligned(kernel, {name: form.signature[name] for name in kernel.arg_names})
+    text = repr((*parts, aligned, form.num_warps, form.num_stages, form.fp_fusion, chip.capability))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -72,7 +72,7 @@ def _compiled(kernel: Any, form: Shipped, chip: Chip) -> dict[str, Any]:
 
     signature = {name: form.signature[name] for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in form.constants.items()}
-    attributes = {(at,): ALIGNED for at, kind in enumerate(signature.values()) if kind.startswith("*")}
+    attributes = {(at,): ALIGNED for at in _aligned(kernel, signature)}
     source = ASTSource(kernel, signature, constants, attributes)
     target = GPUTarget("cuda", chip.capability, 32)
     log = io.StringIO()
@@ -83,6 +83,14 @@ def _compiled(kernel: Any, form: Shipped, chip: Chip) -> dict[str, Any]:
     except Exception as error:  # the compiler's, whatever it is: the other forms go on
         return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
     return {"shared": made.metadata.shared, "tensor_memory": made.metadata.tmem_size, **used(log.getvalue())}
+
+
+def _aligned(kernel: Any, signature: dict[str, str]) -> list[int]:
+    """The parameters that are multiples of 16: pointers, and the whole numbers that a launch looks at for it."""
+    looked_at = [
+        kind in ("i32", "i64") and not each.do_not_specialize for kind, each in zip(signature.values(), kernel.params)
+    ]
+    return [at for at, kind in enumerate(signature.values()) if kind.startswith("*") or looked_at[at]]
 
 
 def used(log: str) -> dict[str, int]:

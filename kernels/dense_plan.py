@@ -10,6 +10,7 @@ from pyengine.kernels.chips import Chip
 
 KINDS = {"i8": 1, "fp16": 2, "bf16": 2, "fp32": 4}  # what is scanned, as Triton names it, and its bytes
 MOST_DIMS = 8192  # a row is coded in registers
+CODE_BLOCKS = 128, 512, 1024, 2048, MOST_DIMS  # values of a row that is coded
 PLACE_BYTES = 16  # of a pool: a row, two bounds, a refined score
 POOL_BYTES = 1 << 30  # pools of a block of queries: more queries take another pass
 LEAST_PLACES, PLACES_PER_K = 4096, 16
@@ -156,7 +157,7 @@ def _parts(n_tiles: int, tile_docs: int, capacity: int, k: int) -> tuple[int, ..
 
 def code_block(width: int) -> int:
     """How many values a row of that width is coded as."""
-    return max(64, _power(width))
+    return next(block for block in CODE_BLOCKS if block >= width)
 
 
 def code_warps(block: int) -> int:

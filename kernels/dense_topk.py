@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
-from pyengine.kernels.dense_plan import KINDS, DenseScan, Tile, code_block, code_warps, forms
+from pyengine.kernels.dense_plan import CODE_BLOCKS, KINDS, DenseScan, Tile, code_block, code_warps, forms
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
 
@@ -242,10 +242,10 @@ def code_docs_kernel(rows_ptr, codes_ptr, scale_ptr, residual_ptr, norms_ptr, di
     tl.store(norms_ptr + row, norm)
 
 
-@triton.jit(do_not_specialize=["n_queries", "padded", "dims", "stride", "width"])
+@triton.jit(do_not_specialize=["n_queries", "padded", "dims", "stride", "width", "metric"])
 def code_queries_kernel(
     queries_ptr, first_ptr, second_ptr, terms_ptr, scaling_ptr, units_ptr, n_queries, padded, dims, stride, width,
-    METRIC: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    metric, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     query = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
@@ -271,7 +271,7 @@ def code_queries_kernel(
     miss = tl.where(norm > 0, length_of(rest), 0.0)
 
     weight_unit, offset_unit = tl.load(units_ptr), tl.load(units_ptr + 1)
-    gain = weight_unit if METRIC == 0 else norm * weight_unit * (1 if METRIC == 1 else 2)
+    gain = weight_unit * tl.where(metric == 0, 1.0, tl.where(metric == 1, norm, 2.0 * norm))
     gain = tl.where(norm > 0, gain, 0.0)
     unit = tl.maximum(gain, offset_unit)
     unit = tl.where(unit > 0, unit, 1.0)
@@ -283,7 +283,7 @@ def code_queries_kernel(
     tl.store(terms_ptr + 3 * padded + query, (alpha * miss * up).to(tl.float32))
     tl.store(terms_ptr + 4 * padded + query, (offset_unit / unit).to(tl.float32))
     tl.store(scaling_ptr + 2 * query, unit)
-    tl.store(scaling_ptr + 2 * query + 1, -norm * norm if METRIC == 2 else 0.0 * norm)
+    tl.store(scaling_ptr + 2 * query + 1, tl.where(metric == 2, -norm * norm, 0.0 * norm))
 
 
 def shipped(chip: Chip) -> list[Shipped]:
@@ -311,17 +311,16 @@ def _coding_forms() -> list[Shipped]:
     query_types = {"queries_ptr": "*fp32", "terms_ptr": "*fp32", "scaling_ptr": "*fp64", "units_ptr": "*fp64"}
     doc_types = {"codes_ptr": "*i8", "scale_ptr": "*fp32", "residual_ptr": "*fp32", "norms_ptr": "*fp64"}
     docs = doc_types | {"rows_ptr": "*fp32", "BLOCK": "constexpr"} | dict.fromkeys(numbers[2:], "i32")
-    blocks = [64 << power for power in range(8)]
     found = [
         Shipped("dense_topk:code_docs_kernel", docs, {"BLOCK": each}, code_warps(each), 1, fp_fusion=False)
-        for each in blocks
+        for each in CODE_BLOCKS
     ]
-    for block, kind, metric, parts in every(blocks, KINDS, range(len(METRICS)), (1, 2)):
+    for block, kind, parts in every(CODE_BLOCKS, KINDS, (1, 2)):
         if (kind, parts) == ("fp32", 2):
             continue
-        values = {"METRIC": metric, "PARTS": parts, "BLOCK": block}
+        values = {"PARTS": parts, "BLOCK": block}
         signature = query_types | dict.fromkeys(("first_ptr", "second_ptr"), f"*{kind}")
-        signature = signature | dict.fromkeys(numbers, "i32") | dict.fromkeys(values, "constexpr")
+        signature = signature | dict.fromkeys((*numbers, "metric"), "i32") | dict.fromkeys(values, "constexpr")
         found.append(
             Shipped("dense_topk:code_queries_kernel", signature, values, code_warps(block), 1, fp_fusion=False)
         )

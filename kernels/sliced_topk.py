@@ -194,4 +194,4 @@ def _refine_form(biased: bool) -> Shipped:
     types |= {"queries": "*fp32", "docs": "*fp32", "query_slices": "*u8", "doc_slices": "*u8"}
     values = {"LANES": LANES, "BIASED": biased}
     types |= {"dim": "i32", "row_slices": "i32", **dict.fromkeys(values, "constexpr")}
-    return Shipped("sliced_topk:sliced_refine_kernel", types, values, REFINE_WARPS, 3)
+    return Shipped("sliced_topk:sliced_refine_kernel", types, values, REFINE_WARPS, 3, fp_fusion=False)

@@ -33,9 +33,8 @@ CHUNK = 64  # columns of a product
 HEADS = (0, 64, 128, 256)  # columns that a corpus may have
 BLOCKS = (16, 64)  # queries of a program
 WARPS = {16: 4, 64: 8}
-STAGES = 2
 ACCUMULATORS = 128  # registers a thread that sums may take, of 255
-SPILLING = ("sm_80", "sm_100")  # where the compiler was seen to spill registers for both sums of large blocks
+SPILLING = ("sm_100",)  # where the compiler was seen to spill registers for both sums of large blocks
 MOST_TERMS = 1 << 16  # of a query: sums of more have no useful bound
 SHORT = (1 << 16) - 1  # terms that 16 bits number, with one number left for places without a posting
 POSTING_TIME, COLUMN_TIME = 6.5, 0.65  # picoseconds, of one posting and of one document's place in a column; see above
@@ -81,7 +80,7 @@ def plan_sparse(
 def illegal(block: int, columns: bool, signed: bool, chip: Chip) -> str:
     """Why a program cannot have such a block of queries: registers or shared memory; "" where it can."""
     sums = (1 + columns) * (1 + signed) * TILE * block // (32 * WARPS[block])
-    shared = STAGES * CHUNK * (TILE + block) * 2 if columns else 0
+    shared = stages(columns, signed) * CHUNK * (TILE + block) * 2 if columns else 0
     if sums > ACCUMULATORS:
         return f"{sums} registers a thread of sums exceed {ACCUMULATORS}"
     if shared > chip.shared:
@@ -89,6 +88,11 @@ def illegal(block: int, columns: bool, signed: bool, chip: Chip) -> str:
     if columns and signed and block > BLOCKS[0] and chip.name in SPILLING:
         return f"sums of columns and of magnitudes, with the operands, spill on {chip.name}"
     return ""
+
+
+def stages(columns: bool, signed: bool) -> int:
+    """How many chunks of columns are on their way. With two, sm_100 spills registers for both sums."""
+    return 3 if columns and signed else 2
 
 
 def levels(n_tiles: int, capacity: int) -> list[tuple[int, int, int]]:

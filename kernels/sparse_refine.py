@@ -111,6 +111,7 @@ def shipped(chip: Chip) -> list[Shipped]:
             {"LANES": LANES, "CODED": values == "*u8", "BIASED": biased},
             WARPS,
             1,
+            fp_fusion=False,
         )
         for terms in ("*u16", "*i32")
         for values in ("*fp32", "*fp16", "*u8")

@@ -32,7 +32,7 @@ import triton.language as tl
 
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.selection import Pools, tighten
-from pyengine.kernels.sparse_plan import BLOCKS, CHUNK, STAGES, TILE, UNROLL, WARPS, SparsePlan, illegal, levels
+from pyengine.kernels.sparse_plan import BLOCKS, CHUNK, TILE, UNROLL, WARPS, SparsePlan, illegal, levels, stages
 from pyengine.kernels.triton_parts import allowed, ordered
 
 
@@ -200,7 +200,7 @@ def scan(found: Pools, docs: DocumentTiles, asked: QueryTables, k: int, plan: Sp
             asked.slots if mask is None else mask, 0 if mask is None or len(mask) == 1 else mask.shape[1],
             n_queries, stride, skip, count, min(plan.group, count), n_blocks,
             **constants(plan.block, docs.weights is not None, docs.columns is not None, asked.signed, mask is not None),
-            num_warps=plan.num_warps, num_stages=STAGES,
+            num_warps=plan.num_warps, num_stages=stages(docs.columns is not None, asked.signed),
         )  # fmt: skip
         tighten(found, k)
 
@@ -235,4 +235,4 @@ def _form(terms: str, weights: str, block: int, columns: bool, signed: bool, mas
         lists["mask"] = terms
     types = {**pools, **halves, **floats, **lists, **dict.fromkeys(SIZES + PLACES, "i32")}
     types |= dict.fromkeys(values, "constexpr")
-    return Shipped("sparse_topk:sparse_topk_kernel", types, values, WARPS[block], STAGES)
+    return Shipped("sparse_topk:sparse_topk_kernel", types, values, WARPS[block], stages(columns, signed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,17 @@ def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch)
     assert registry.reasons(problem)["triton"] == ["it needs 4 MB of the GPU, of which 3 are free"]
     free[0] = 4 << 20
     assert registry.reasons(problem)["triton"] == []
+    free[0] = 1 << 10
+    tokens, terms = pe.Ragged(rows[:100], np.arange(101)), pe.SparseRows([0, 300], np.arange(300), None, 300)
+    slices = pe.SlicedRows(rows[:100], np.zeros((100, 8), np.uint8))
+    calls: list[Callable[[], object]] = [
+        lambda: pe.maxsim_topk(tokens, tokens, 3, backend="triton"),
+        lambda: pe.sparse_topk(terms, terms, 3, backend="triton"),
+        lambda: pe.sliced_topk(slices, slices, 3, backend="triton"),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="triton: it needs 0 MB of the GPU, of which 0 are free"):
+            call()
 
 
 def falls_back() -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
 from pyengine.kernels import sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problem import Corpus, DenseProblem, Documents
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.problem_sliced import SlicedProblem
 from pyengine.problem_sparse import SparseProblem
@@ -37,7 +37,9 @@ class TritonBackend(Backend):
         return missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return beyond(problem.dims, MOST_DIMS, len(problem.docs)) + _too_large(problem.docs)
+        docs = problem.docs
+        n_bytes = len(docs) * (KEPT.get(_kind(docs), 5) * docs.dim + TERMS)
+        return beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, n_bytes)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -73,14 +75,17 @@ def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
 
 
-def _too_large(docs: Documents) -> list[str]:
-    """The reason for which documents of the host cannot be copied to the GPU."""
+def _kind(docs: Documents) -> str:
+    return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
+
+
+def _too_large(docs: Corpus, n_bytes: int) -> list[str]:
+    """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
     if docs.device is not None:
         return []
     from pyengine.backends.triton_device import no_room
 
-    kind = docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
-    return no_room(docs, len(docs) * (KEPT.get(kind, 5) * docs.dim + TERMS))
+    return no_room(docs, n_bytes)
 
 
 class TritonMaxSim(MaxSimBackend):
@@ -98,7 +103,9 @@ class TritonMaxSim(MaxSimBackend):
         return missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        return super().refusals(problem) + beyond(problem.docs.dim, MOST_TOKEN_DIMS, len(problem.docs))
+        docs = problem.docs
+        n_bytes = len(docs.tokens) * ((KEPT.get(_kind(docs.tokens), 4) + 2) * docs.dim + TERMS)
+        return super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs)) + _too_large(docs, n_bytes)
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
         """Documents that come with one search are copied to the device once for it."""
@@ -163,7 +170,8 @@ class TritonSparse(SparseBackend):
         long = (
             [f"its kernels take queries of at most {most:,} terms, and one has {longest:,}"] if longest > most else []
         )
-        return super().refusals(problem) + beyond(1, 1, len(problem.docs)) + long
+        docs = problem.docs
+        return super().refusals(problem) + beyond(1, 1, len(docs)) + long + _too_large(docs, 2 * docs.rows.nbytes)
 
     def first_width(self, problem: SparseProblem) -> int:
         return 8 * problem.k
@@ -202,7 +210,9 @@ class TritonSliced(SlicedBackend):
         return missing()
 
     def refusals(self, problem: SlicedProblem) -> list[str]:
-        return super().refusals(problem) + beyond(problem.docs.dim, sliced_plan.MOST_DIMS, len(problem.docs))
+        docs = problem.docs
+        reasons = beyond(docs.dim, sliced_plan.MOST_DIMS, len(docs)) + _too_large(docs, 8 * len(docs) * docs.dim)
+        return super().refusals(problem) + reasons
 
     def first_width(self, problem: SlicedProblem) -> int:
         return 8 * problem.k

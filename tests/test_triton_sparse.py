@@ -307,11 +307,11 @@ def test_a_plan_takes_the_smallest_block_that_holds_the_queries(chip: Any) -> No
 
 
 def test_a_block_that_does_not_fit_is_rejected_with_the_reason() -> None:
-    chip = CHIPS["sm_80"]
+    chip = CHIPS["sm_100"]
     assert plan_sparse(500, 10_000, 400_000, 64, 6, True, chip).block == 16
-    assert "spill on sm_100" in plan_sparse(500, 10_000, 400_000, 64, 6, True, CHIPS["sm_100"]).rejected["block 64"]
+    assert "spill on sm_100" in plan_sparse(500, 10_000, 400_000, 64, 6, True, chip).rejected["block 64"]
     small = replace(chip, shared=1000)
-    assert "exceed the 1000 of sm_80" in illegal(64, True, False, small)
+    assert "exceed the 1000 of sm_100" in illegal(64, True, False, small)
     assert not illegal(64, False, False, small)
 
 

@@ -34,7 +34,7 @@ HEADS = (0, 64, 128, 256)  # columns that a corpus may have
 BLOCKS = (16, 64)  # queries of a program
 WARPS = {16: 4, 64: 8}
 ACCUMULATORS = 128  # registers a thread that sums may take, of 255
-SPILLING = ("sm_100",)  # where the compiler was seen to spill registers for both sums of large blocks
+SPILLING = ("sm_80", "sm_100")  # where the compiler was seen to spill registers for both sums of large blocks
 MOST_TERMS = 1 << 16  # of a query: sums of more have no useful bound
 SHORT = (1 << 16) - 1  # terms that 16 bits number, with one number left for places without a posting
 POSTING_TIME, COLUMN_TIME = 6.5, 0.65  # picoseconds, of one posting and of one document's place in a column; see above
@@ -91,7 +91,7 @@ def illegal(block: int, columns: bool, signed: bool, chip: Chip) -> str:
 
 
 def stages(columns: bool, signed: bool) -> int:
-    """How many chunks of columns are on their way. With two, sm_100 spills registers for both sums."""
+    """How many chunks of columns are on their way. With two, sm_100 spills registers for both sums of small blocks."""
     return 3 if columns and signed else 2
 
 

@@ -43,7 +43,9 @@ def append(rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, queri
     taken = keep.to(tl.int32)
     number = tl.sum(taken, axis=0)
     first = tl.atomic_add(counts_ptr + queries, number, mask=number > 0, sem="relaxed")
-    place = first[None, :] + tl.cumsum(taken, axis=0) - taken
+    place = first[None, :] + tl.zeros_like(taken)
+    if keep.shape[0] > 1:  # Triton 3.6 cannot compile a scan of a single row
+        place += tl.cumsum(taken, axis=0) - taken
     fits = keep & (place < capacity)
     at = queries[None, :].to(tl.int64) * capacity + place
     tl.store(rows_ptr + at, tl.broadcast_to(rows[:, None], keep.shape), mask=fits)

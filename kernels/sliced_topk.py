@@ -105,14 +105,14 @@ def sliced_topk_kernel(
         )
 
 
-@triton.jit(do_not_specialize=["dim", "row_slices"])
+@triton.jit(do_not_specialize=["dim", "row_slices", "blocks"])
 def sliced_refine_kernel(
-    rows, starts, counts, scores, queries, query_slices, docs, doc_slices, bias, dim, row_slices,
+    rows, starts, counts, scores, queries, query_slices, docs, doc_slices, bias, dim, row_slices, blocks,
     LANES: tl.constexpr, BIASED: tl.constexpr,
 ):  # fmt: skip
     """scores[starts[q] + i] of query q and document rows[starts[q] + i], for i < counts[q]."""
-    query = tl.program_id(0).to(tl.int64)
-    before, count = tl.program_id(1) * LANES, tl.load(counts + query)
+    query = (tl.program_id(0) // blocks).to(tl.int64)
+    before, count = tl.program_id(0) % blocks * LANES, tl.load(counts + query)
     number = before + tl.arange(0, LANES)
     valid = number < count
     places = tl.load(starts + query) + number
@@ -159,9 +159,10 @@ def sliced_refine(
     ``longest``) from ``starts[q]`` int64 on. Weights are float32 [Q, D] and [N, D], slices uint8 [.., D padded];
     ``bias`` is float64 [N] or None."""
     if len(queries) and longest and len(docs):
-        sliced_refine_kernel[(len(queries), triton.cdiv(longest, LANES))](
+        blocks = triton.cdiv(longest, LANES)
+        sliced_refine_kernel[(len(queries) * blocks,)](
             rows, starts, counts, scores, queries, query_slices, docs, doc_slices, scores if bias is None else bias,
-            docs.shape[1], doc_slices.shape[1],
+            docs.shape[1], doc_slices.shape[1], blocks,
             LANES=LANES, BIASED=bias is not None, num_warps=REFINE_WARPS, enable_fp_fusion=False,
         )  # fmt: skip
 
@@ -193,5 +194,5 @@ def _refine_form(biased: bool) -> Shipped:
     }
     types |= {"queries": "*fp32", "docs": "*fp32", "query_slices": "*u8", "doc_slices": "*u8"}
     values = {"LANES": LANES, "BIASED": biased}
-    types |= {"dim": "i32", "row_slices": "i32", **dict.fromkeys(values, "constexpr")}
+    types |= {**dict.fromkeys(("dim", "row_slices", "blocks"), "i32"), **dict.fromkeys(values, "constexpr")}
     return Shipped("sliced_topk:sliced_refine_kernel", types, values, REFINE_WARPS, 3, fp_fusion=False)

@@ -40,15 +40,15 @@ def round_score(score):
     return tl.where(clamped == 0.0, 0.0, clamped)
 
 
-@triton.jit(do_not_specialize=["depth"])
+@triton.jit(do_not_specialize=["depth", "blocks"])
 def sparse_refine_kernel(
     rows, starts, counts, scores,
-    query_offsets, query_terms, query_values, offsets, terms, values, low, step, bias, depth,
+    query_offsets, query_terms, query_values, offsets, terms, values, low, step, bias, depth, blocks,
     LANES: tl.constexpr, CODED: tl.constexpr, BIASED: tl.constexpr,
 ):  # fmt: skip
     """scores[starts[q] + i] of query q and document rows[starts[q] + i], for i < counts[q]."""
-    query = tl.program_id(0)
-    before, count = tl.program_id(1) * LANES, tl.load(counts + query)
+    query = tl.program_id(0) // blocks
+    before, count = tl.program_id(0) % blocks * LANES, tl.load(counts + query)
     number = before + tl.arange(0, LANES)
     valid = number < count
     places = tl.load(starts + query) + number
@@ -89,12 +89,12 @@ def sparse_refine(
     n_queries = len(queries.offsets) - 1
     if not n_queries or not longest or not len(docs.offsets) - 1:
         return
-    coded = docs.low is not None
-    sparse_refine_kernel[(n_queries, triton.cdiv(longest, LANES))](
+    coded, blocks = docs.low is not None, triton.cdiv(longest, LANES)
+    sparse_refine_kernel[(n_queries * blocks,)](
         rows, starts, counts, scores,
         queries.offsets, queries.terms, queries.values, docs.offsets, docs.terms, docs.values,
         docs.low if coded else docs.values, docs.step if coded else docs.values,
-        scores if bias is None else bias, docs.longest.bit_length(),
+        scores if bias is None else bias, docs.longest.bit_length(), blocks,
         LANES=LANES, CODED=coded, BIASED=bias is not None, num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ def shipped(chip: Chip) -> list[Shipped]:
     """A form for each dtype of the documents' terms and weights."""
     fixed = dict.fromkeys(("starts", "query_offsets", "offsets"), "*i64") | {"counts": "*i32"}
     fixed |= {"query_terms": "*i32", "query_values": "*fp32", "scores": "*fp32", "rows": "*i32", "bias": "*fp64"}
-    fixed |= {"depth": "i32", "LANES": "constexpr", "CODED": "constexpr", "BIASED": "constexpr"}
+    fixed |= {"depth": "i32", "blocks": "i32", "LANES": "constexpr", "CODED": "constexpr", "BIASED": "constexpr"}
     return [
         Shipped(
             "sparse_refine:sparse_refine_kernel",

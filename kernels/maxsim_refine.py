@@ -225,7 +225,7 @@ def scores(
         *(torch.empty(shape, dtype=torch.int32, device=device) for shape in shapes),
     )
     widest = max(1, queries.longest + symmetric * docs.longest)
-    step = max(1, MAXIMA_BYTES // (8 * widest))
+    step = max(16, MAXIMA_BYTES // (8 * widest) // 16 * 16)  # or parts are not aligned alike, and compiled again
     counts = [_counts(each) for each in (queries, docs)]
     for start in range(0, count, step):
         part = slice(start, start + step)

@@ -171,6 +171,12 @@ def test_stretches_cover_every_document_once() -> None:
         assert sum(count for _, count in parts) == n_docs
 
 
+def test_a_stretch_has_no_more_programs_than_a_launch() -> None:
+    parts = list(triton_maxsim.parts(1 << 24, 552, 10, groups=1000))
+    assert max(count for _, count in parts) == ((1 << 31) - 1) // 1000
+    assert sum(count for _, count in parts) == 1 << 24
+
+
 def test_scores_of_pairs_and_of_candidates() -> None:
     rng = np.random.default_rng(2)
     queries, docs = ([rng.standard_normal((n, 9)) for n in lengths] for lengths in ([3, 0, 8], [4, 0, 2, 33]))

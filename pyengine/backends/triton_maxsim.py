@@ -17,7 +17,7 @@ from pyengine.lists import first_rows
 from pyengine.problem_maxsim import MaxSimProblem
 from pyengine.types import F32, F64, I64, Attempt, Bool, Candidates
 
-MOST_PROGRAMS = 1 << 24  # documents of one launch
+MOST_PROGRAMS = (1 << 31) - 1  # of one launch
 SCANNED = ("sum", "mean", "symmetric")
 
 
@@ -58,7 +58,7 @@ def listed(problem: MaxSimProblem, width: int) -> Pools:
     found = selection.pools(problem.n_queries, 2 * max(1, k, min(width, len(rows))), device)
     if len(rows) > found.capacity:
         rows = _spread(rows, -(-len(rows) // found.capacity))
-    for first, count in parts(len(rows), found.capacity, k):
+    for first, count in parts(len(rows), found.capacity, k, len(queries.panels) - 1):
         maxsim_topk.scan(found, queries, docs, rows, mask, first, count, made.tile, symmetric)
         selection.tighten(found, k)
     return found
@@ -71,13 +71,14 @@ def _spread(rows: Tensor, stride: int) -> Tensor:
     return rows[order]
 
 
-def parts(n_docs: int, capacity: int, k: int) -> Iterator[tuple[int, int]]:
+def parts(n_docs: int, capacity: int, k: int, groups: int = 1) -> Iterator[tuple[int, int]]:
     """Stretches of documents, first and count: as many as pools have places, and then so many that what surpasses the
-    k-th best of those before fills about a quarter of what is free."""
+    k-th best of those before fills about a quarter of what is free. Each has a program for each group of queries."""
     done, free = 0, capacity - k
     while done < n_docs:
-        count = capacity if not done else min(done * max(1, free // (4 * max(1, k))), MOST_PROGRAMS)
-        yield done, min(count, n_docs - done)
+        count = capacity if not done else done * max(1, free // (4 * max(1, k)))
+        count = min(count, n_docs - done, MOST_PROGRAMS // max(1, groups))
+        yield done, count
         done += count
 
 

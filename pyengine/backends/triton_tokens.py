@@ -75,10 +75,11 @@ def _mirror(docs: TokenDocuments, normalize: bool, device: torch.device) -> Mirr
 
 
 def segments(reduce: str, values: Tensor, lengths: Tensor) -> Tensor:
-    """The "max" or "sum" of each segment of values >= 0; 0 of an empty one."""
+    """The "max" or "sum" of each segment of values >= 0; 0 of an empty one. Lengths that fit are not checked, for which
+    torch would wait."""
     if not len(values):
         return values.new_zeros(len(lengths))
-    return torch.segment_reduce(values, reduce, lengths=lengths, axis=0, initial=0.0)
+    return torch.segment_reduce(values, reduce, lengths=lengths, axis=0, unsafe=True, initial=0.0)
 
 
 def _stored(docs: TokenDocuments, normalize: bool, device: torch.device) -> Coded:
@@ -187,7 +188,7 @@ def query_panels(
     product = share * coded.factor
     unit, factor_unit = (segments("max", each, lengths) for each in (product.abs(), coded.factor))
     unit, factor_unit = (torch.where(each > 0, each, 1.0) for each in (unit, factor_unit))
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths, output_size=len(share))
     terms = torch.stack(
         [
             unit * units[0],

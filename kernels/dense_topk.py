@@ -58,13 +58,14 @@ def scan(
     bitmaps, ``centre`` float32 [Q] is base / unit."""
     tile, n_queries = plan.tile, len(found.rows)
     mask_stride = 0 if mask is None or len(mask) == 1 else mask.stride(0)
-    dims = min(-(-plan.dims // ALIGN) * ALIGN, docs.values.stride(0))  # what is beyond meets zeros of the queries
+    stride = max(docs.values.stride(0), plan.dims)  # of a single row it may be anything
+    dims = min(-(-plan.dims // ALIGN) * ALIGN, stride)  # what is beyond meets zeros of the queries
     blocks = -(-n_queries // tile.queries)
     for first, last in zip(plan.parts, plan.parts[1:]):
         dense_scan_kernel[((last - first) * blocks,)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms,
             docs.values if mask is None else mask, found.threshold, *found.arguments(),
-            len(docs.values), n_queries, dims, docs.values.stride(0), queries.parts[0].stride(0),
+            len(docs.values), n_queries, dims, stride, queries.parts[0].stride(0),
             queries.terms.stride(0), mask_stride, first, plan.step, plan.n_tiles,
             len(queries.parts), len(docs.terms) > 3, mask is not None,
             tile.docs, tile.queries, tile.depth, tile.splits, num_warps=tile.warps, num_stages=tile.stages,

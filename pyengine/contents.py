@@ -56,7 +56,10 @@ class Contents(Generic[S]):
     def rows_of(self, ids: I64) -> I64:
         """The rows of these documents. Raises ValueError, naming the first id that is not one of them."""
         rows, known = self.find(ids)
-        known &= rows < self.n_rows
+        for place in np.flatnonzero(rows >= self.n_rows):  # one that replaces it is being added, or could not be
+            before = np.flatnonzero(self.row_ids.head(self.n_rows) == ids[place])[-1:]
+            known[place] = len(before) > 0 and (self.living is None or bool(self.living.has(before)[0]))
+            rows[place] = before[0] if len(before) else -1
         if not known.all():
             raise ValueError(f"ids must be in the index; id {ids[~known][0]} is not")
         return rows

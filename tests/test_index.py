@@ -196,6 +196,14 @@ def test_vectors_are_what_is_scored(store: str) -> None:
     conformance.same(index.search(QUERIES, 15), want, "of the vectors")
     with pytest.raises(ValueError, match="id 33 is not"):
         index.vectors([3, 33])
+    before = index.vectors([3, 6])
+    with pytest.raises(ValueError, match="id 6 comes again"):
+        index.replace(iter([DOCS[:2], DOCS[:1]]), iter([[3, 6], [6]]))
+    np.testing.assert_array_equal(index.vectors([3, 6]), before)
+    with pytest.raises(ValueError, match="finite"):
+        index.add(iter([DOCS[:1], np.full((1, D), np.nan, np.float32)]), iter([[1000], [1001]]))
+    with pytest.raises(ValueError, match="id 1000 is not"):
+        index.vectors([1000])
 
 
 def test_dims_scores_a_prefix(store: str) -> None:

@@ -195,7 +195,7 @@ def test_what_it_cannot_do_is_refused() -> None:
     wide = maxsim_request.prepare(
         np.zeros((1, 1, 65_537)), TokenDocuments(Documents(np.zeros((1, 65_537), np.float32)), np.array([0, 1])), 1
     )
-    assert backend.refusals(wide) == ["sums of int8 products hold up to 65536 dimensions, and there are 65537"]
+    assert backend.refusals(wide) == ["its kernels take at most 65,536 dimensions, and 65,537 are scored"]
     assert backend.refusals(Sets().problem()) == []
 
 

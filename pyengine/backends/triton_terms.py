@@ -18,7 +18,8 @@ of w, beta unit that of h. What is multiplied is q' and d', near u_q and u_d:
 
 By Cauchy-Schwarz |<u_q, u_d> - <q', d'>| <= e |d'| + r |u_q| <= e (1 + r) + r = e + r (1 + e). Integer products are
 exact; those of tensor cores in float32 are off by at most A (1 + e) (1 + r), A = `float32.error_factor` as for reduced
-precision, four times what rounding to nearest would give, since they align and cut off what they add. So
+precision, four times what rounding to nearest would give, since they align and cut off what they add (which costs less
+than three times as much; of two parts of a query the magnitudes add up to 2^-8 more than q', which the rest covers). So
 
     |s - s'| <= alpha w (e + (1 + e) R) + beta o,    R = r + A (1 + r) + 2^-19,    o = 2^-20 |h| + (D + 16) 2^-50 H
 

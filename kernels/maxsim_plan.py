@@ -51,10 +51,10 @@ TILES = tuple(  # as many stages, and as few warps, as compile without spills on
     for block_m, block_k, whole, num_warps, num_stages in (
         (16, 64, True, 4, 3),
         (16, 128, True, 4, 3),
-        (16, 64, False, 4, 2),
+        (16, 64, False, 8, 2),
         (32, 64, True, 4, 3),
         (32, 128, True, 4, 3),
-        (32, 64, False, 8, 2),
+        (32, 64, False, 4, 3),
         (64, 64, True, 4, 3),
         (64, 128, True, 4, 3),
         (64, 64, False, 4, 3),

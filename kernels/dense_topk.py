@@ -60,9 +60,8 @@ def scan(
     mask_stride = 0 if mask is None or len(mask) == 1 else mask.stride(0)
     stride = max(docs.values.stride(0), plan.dims)  # of a single row it may be anything
     dims = min(-(-plan.dims // ALIGN) * ALIGN, stride)  # what is beyond meets zeros of the queries
-    blocks = -(-n_queries // tile.queries)
     for first, last in zip(plan.parts, plan.parts[1:]):
-        dense_scan_kernel[((last - first) * blocks,)](
+        dense_scan_kernel[((last - first) * -(-n_queries // tile.queries),)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms,
             docs.values if mask is None else mask, found.threshold, *found.arguments(),
             len(docs.values), n_queries, dims, stride, queries.parts[0].stride(0),

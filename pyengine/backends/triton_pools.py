@@ -68,6 +68,25 @@ def together(each: list[Candidates]) -> Candidates:
 PER_PART = ("rows", "estimates", "dropped")
 
 
+class Listed(NamedTuple):
+    """Candidates on the device, as the refining kernels take them: ``rows`` int32 [M], of each query ``counts`` int32
+    [Q] from ``starts`` int64 [Q] on, at most ``longest``; and room for ``scores`` float32 [M]."""
+
+    rows: Tensor
+    starts: Tensor
+    counts: Tensor
+    longest: int
+    scores: Tensor
+
+
+def listed(candidates: Candidates, device: torch.device) -> Listed:
+    lengths = np.diff(candidates.offsets)
+    arrays = candidates.rows.astype(np.int32), candidates.offsets[:-1].copy(), lengths.astype(np.int32)
+    rows, starts, counts = (torch.from_numpy(each).to(device) for each in arrays)
+    scores = torch.empty(len(rows), dtype=torch.float32, device=device)
+    return Listed(rows, starts, counts, int(lengths.max(initial=0)), scores)
+
+
 def selected(problem: Problem, found: Found, scores: Tensor) -> Attempt:
     """The k best of what the pools hold, by these scores of it."""
     rising = None if problem.ids is None else problem.docs.id_order(problem.ids)

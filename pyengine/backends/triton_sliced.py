@@ -153,13 +153,9 @@ def _attempt(problem: SlicedProblem, width: int) -> Attempt:
 
 def refine(problem: SlicedProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
-    docs, lengths = vectors_of(problem.docs), np.diff(candidates.offsets)
+    docs = vectors_of(problem.docs)
     device = docs.weights.device
-    rows = torch.from_numpy(candidates.rows.astype(np.int32)).to(device)
-    starts = torch.from_numpy(candidates.offsets[:-1].copy()).to(device)
-    counts = torch.from_numpy(lengths.astype(np.int32)).to(device)
-    scores = torch.empty(len(rows), dtype=torch.float32, device=device)
-    longest, bias = int(lengths.max(initial=0)), triton_pools.on_device(problem.bias, device)
-    sliced_refine(rows, starts, counts, longest, scores, *vectors(problem.queries, device), *docs, bias)
-    refined: F32 = scores.cpu().numpy()
+    listed, bias = triton_pools.listed(candidates, device), triton_pools.on_device(problem.bias, device)
+    sliced_refine(*listed, *vectors(problem.queries, device), *docs, bias)
+    refined: F32 = listed.scores.cpu().numpy()
     return refined

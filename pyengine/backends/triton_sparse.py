@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pyengine import exact, exact_sparse
 from pyengine.backends import triton_device, triton_pools
@@ -105,13 +104,9 @@ def _attempt(problem: SparseProblem, width: int) -> Attempt:
 
 def refine(problem: SparseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
-    docs, lengths = rows_of(problem.docs), np.diff(candidates.offsets)
+    docs = rows_of(problem.docs)
     device = docs.offsets.device
-    rows = torch.from_numpy(candidates.rows.astype(np.int32)).to(device)
-    starts = torch.from_numpy(candidates.offsets[:-1].copy()).to(device)
-    counts = torch.from_numpy(lengths.astype(np.int32)).to(device)
-    scores = torch.empty(len(rows), dtype=torch.float32, device=device)
-    asked, bias = device_rows(TermRows.of(problem.queries), device), triton_pools.on_device(problem.bias, device)
-    sparse_refine(rows, starts, counts, int(lengths.max(initial=0)), scores, asked, docs, bias)
-    refined: F32 = scores.cpu().numpy()
+    listed, bias = triton_pools.listed(candidates, device), triton_pools.on_device(problem.bias, device)
+    sparse_refine(*listed, device_rows(TermRows.of(problem.queries), device), docs, bias)
+    refined: F32 = listed.scores.cpu().numpy()
     return refined

@@ -88,6 +88,17 @@ def test_what_is_known_is_not_compiled_again(bad: list[Row]) -> None:
 
 
 @needs_triton
+def test_lines_above_a_kernel_do_not_matter(bad: list[Row], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "shifted").mkdir()
+    source = (TESTS / "triton_kernels.py").read_text(encoding="utf-8")
+    (tmp_path / "shifted" / "triton_kernels.py").write_text("\n" + source, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    keys = [row["key"] for row in bad]
+    again = ahead_of_time.compile_module("shifted.triton_kernels", "sm_80", keys)
+    assert [row["key"] for row in again] == keys
+
+
+@needs_triton
 def test_a_module_that_ends_the_process_is_a_fault() -> None:
     (row,) = ahead_of_time.compile_module("tests.no_such_kernels", "sm_90")
     assert "No module named 'tests.no_such_kernels'" in row["error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil, inf, sqrt
 
 DEPTH_STEP = 64  # bytes: code rows are padded to it
@@ -45,6 +46,7 @@ class DensePlan:
         return {name: getattr(self, name) for name in LAUNCH}
 
 
+@lru_cache(maxsize=256)  # a tenth of a search among a thousand documents
 def plan_dense(
     n_queries: int, n_docs: int, dims: int, k: int, width: int, row_bytes: int, num_threads: int, sure: bool = False
 ) -> DensePlan:

@@ -58,8 +58,9 @@ class CpuBackend(Backend):
         docs = problem.docs
         plain = docs.codes is None and not isinstance(docs.rows, Rows) and problem.dims == docs.dim
         small = len(docs) <= CODED_SHARE * problem.n_queries  # the codes take no more memory than the queries
-        several = problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
-        return plain and small and several and machine.listed_rows(problem) is None and centring.centre(problem) is None
+        if not (plain and small) or machine.listed_rows(problem) is not None or centring.centre(problem) is not None:
+            return False
+        return problem.n_queries > self.plan(problem, self.first_width(problem)).query_block
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.

@@ -3,18 +3,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+HEAVY := .venv-integrations
 SANITIZED := build/sanitize
 SECONDS ?= 60
 SEED ?= 0
 EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
 .NOTPARALLEL: # the stamps share one environment
-.PHONY: help demo test ahead-of-time lint sanitize fuzz sanitize-fuzz clean
+.PHONY: help demo test test-integrations ahead-of-time lint sanitize fuzz sanitize-fuzz clean
 
 help:
 	@echo "make demo    search SciFact's abstracts for 300 claims, dense, token by token and by words (BM25), and compare the"
 	@echo "             bits of every backend (no torch); draws maxsim-alignment.png"
 	@echo "make test    install torch, triton, faiss and the rest, and run the tests"
+	@echo "make test-integrations   install LangChain, PyLate, MTEB and the other libraries that pyengine has faces for, and run"
+	@echo "             the faces' tests, the libraries' own among them; writes pyengine/integrations/README.md"
 	@echo "make ahead-of-time   compile every form of every Triton kernel for every chip, and write the table of it"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
@@ -27,6 +30,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+test-integrations: $(HEAVY)/stamp
+	$(HEAVY)/bin/python -m pytest tests/integrations tests/test_integration_*.py
 
 ahead-of-time: $(VENV)/test.stamp
 	$(BIN)/python -m bench.ahead_of_time --all
@@ -74,7 +80,7 @@ $(SANITIZED)/venv.stamp: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info pyengine/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(HEAVY) build dist *.egg-info pyengine/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -90,5 +96,17 @@ $(VENV)/demo.stamp: $(VENV)/pip.stamp $(EXTENSION)
 $(VENV)/test.stamp: $(VENV)/pip.stamp $(EXTENSION)
 	$(BIN)/python -m pip install torch==2.13.0
 	$(BIN)/python -m pip install --no-deps triton==3.9.0 # that of bench/results/ahead-of-time.md
-	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faiss,eval,cli,text,bench,dev]"
+	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(BIN)/python -m pip install -e ".[faces,cli,text,bench,dev]"
 	touch $(VENV)/demo.stamp $@
+
+# The libraries must get along with the torch of the tests: a constraint keeps it, and what is left is checked.
+$(HEAVY)/stamp: $(EXTENSION)
+	$(PYTHON) -m venv $(HEAVY)
+	$(HEAVY)/bin/python -m pip install --quiet --upgrade pip
+	$(HEAVY)/bin/python -m pip install torch==2.13.0
+	$(HEAVY)/bin/python -m pip install --no-deps triton==3.9.0
+	$(HEAVY)/bin/python -m pip freeze | grep ^torch== > $(HEAVY)/torch.txt
+	CMAKE_ARGS=-DPYENGINE_TESTING=ON $(HEAVY)/bin/python -m pip install -c $(HEAVY)/torch.txt -e ".[integrations]"
+	$(HEAVY)/bin/python -m pip install --no-deps pylate colpali-engine late-interaction-kernels # see pyproject.toml
+	$(HEAVY)/bin/python -m pip freeze | grep --line-regexp --file $(HEAVY)/torch.txt
+	touch $@

@@ -25,6 +25,10 @@ from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:
     from pyengine import torch as torch
+    from pyengine.integrations.faiss import from_faiss, to_faiss  # noqa: F401
+    from pyengine.integrations.sentence_transformers import patch as patch_sentence_transformers  # noqa: F401
+    from pyengine.integrations.sentence_transformers import patched as patched_sentence_transformers  # noqa: F401
+    from pyengine.integrations.sentence_transformers import unpatch as unpatch_sentence_transformers  # noqa: F401
 
 __all__ = [
     "BM25",
@@ -63,12 +67,29 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+# Imported when first used, since that imports torch or another library: name -> module, and what of it ("": itself).
+_LATER = {
+    "torch": ("pyengine.torch", ""),
+    "from_faiss": ("pyengine.integrations.faiss", "from_faiss"),
+    "to_faiss": ("pyengine.integrations.faiss", "to_faiss"),
+    **{
+        f"{verb}_{library}": (f"pyengine.integrations.{library}", verb)
+        for library in ("sentence_transformers",)
+        for verb in ("patch", "unpatch", "patched")
+    },
+}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """`pyengine.torch` is imported when it is first used, since that imports torch."""
-        if name != "torch":
+        """What `_LATER` names."""
+        if name not in _LATER:
             raise AttributeError(f"module 'pyengine' has no attribute {name!r}")
         from importlib import import_module
 
-        return import_module("pyengine.torch")
+        module, attribute = _LATER[name]
+        return getattr(import_module(module), attribute) if attribute else import_module(module)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -22,6 +22,13 @@ from pyengine.index import DenseIndex
 from pyengine.request import as_input
 from pyengine.types import F32, I64, Bool
 
+LIBRARY = "faiss-cpu"
+DIFFERENCES = (
+    "ties go to the smaller id",
+    "distances are those of float64, rounded once, and do not depend on the batch",
+    "a vector with NaN or inf, or an id that is there already, is a ValueError and adds nothing",
+    "tensors are taken, and answered with tensors, without contrib.torch_utils",
+)
 METRIC_INNER_PRODUCT, METRIC_L2 = 0, 1  # faiss's numbers
 METRICS = {METRIC_INNER_PRODUCT: "dot", METRIC_L2: "l2"}
 WORST = float(np.finfo(np.float32).max)  # with id -1, in the place of a neighbour that there is none of

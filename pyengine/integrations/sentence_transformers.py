@@ -30,6 +30,7 @@ from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import I64, TopK
 
+LIBRARY = "sentence-transformers"
 Hits: TypeAlias = list[list[dict[str, int | float]]]
 METRICS = {  # the names of the library's score functions
     "cos_sim": "cosine",

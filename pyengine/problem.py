@@ -145,6 +145,10 @@ class Codes:
     planes: int = 0
     prunes: bool = True
 
+    def part(self, which: slice) -> Codes:
+        """Those of some rows."""
+        return replace(self, codes=self.codes[which], scale=self.scale[which], residual=self.residual[which])
+
 
 @dataclass(frozen=True)
 class Documents(Corpus):
@@ -174,6 +178,20 @@ class Documents(Corpus):
 
     def check_finite(self) -> None:
         checks.finite(self.rows, "docs")
+
+    def part(self, which: slice) -> Documents:
+        """Some of the rows, as documents that keep what is derived from them."""
+        rows, codes = (
+            each.part(which) if isinstance(each, (Rows, Codes)) else each for each in (self.rows, self.codes)
+        )
+        return Documents(
+            rows=rows if isinstance(rows, Rows) else rows[which],
+            codes=codes,
+            norms=None if self.norms is None else self.norms[which],
+            checked=self.checked,
+            store=self.store,
+            cache={},
+        )
 
     def vectors(self) -> Any:
         """The rows as one float32 array or tensor [N, D]: decoded, at the first call, where they are kept otherwise."""

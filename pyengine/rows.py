@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Rows:
             values: F32 = odd * self.step[which][:, None]
             return values
         return odd * bfloat16_values(self.step[which])[:, None] + self.centroids[self.centroid[which]]
+
+    def part(self, which: slice) -> Rows:
+        """Some of the rows, as they are kept."""
+        step, centroid = (None if each is None else each[which] for each in (self.step, self.centroid))
+        return replace(self, data=self.data[which], step=step, centroid=centroid)
 
     def _odd(self, data: U8) -> F32:
         """The integers [n, D] of bit planes: float32, as which they are exact."""

@@ -96,7 +96,7 @@ def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """50,000 rows of float32 with their codes and terms take 3.6 MB."""
+    """50,000 rows of float32 with their codes and terms take 3.6 MB: vectors pass through, other documents do not."""
     monkeypatch.setattr(driven.cuda, "is_available", lambda: True)
     monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
@@ -104,9 +104,13 @@ def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch)
     for name, found in (("mem_get_info", free), ("memory_reserved", 0), ("memory_allocated", 0)):
         monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
     problem = dense.prepare(rows[:1], Documents(rows), 3, metric="dot")
+    monkeypatch.setattr(triton_backend, "LEAST_PART", 49_000)
     assert registry.reasons(problem)["triton"] == ["it needs 4 MB of the GPU, of which 3 are free"]
-    free[0] = 4 << 20
+    monkeypatch.setattr(triton_backend, "LEAST_PART", 40_000)
     assert registry.reasons(problem)["triton"] == []
+    assert triton_backend._at_once(problem.docs) == (3 << 20) // 3 // (5 * 8 + 32)
+    free[0] = 4 << 20
+    assert triton_backend._at_once(problem.docs) is None
     free[0] = 1 << 10
     tokens, terms = pe.Ragged(rows[:100], np.arange(101)), pe.SparseRows([0, 300], np.arange(300), None, 300)
     slices = pe.SlicedRows(rows[:100], np.zeros((100, 8), np.uint8))

@@ -19,6 +19,7 @@ from pyengine.types import F32, Attempt, Candidates, TopK
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
 TERMS = 32  # bytes a document beside its vector
+LEAST_PART = 1 << 16  # documents: where the GPU cannot hold so many, it is of no use
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
@@ -28,7 +29,8 @@ class TritonBackend(Backend):
     `triton_terms` derives; what they leave is refined and selected on the device.
 
     Documents on the host are copied to the GPU, float32 ones with int8 codes of them, and stay there as long as their
-    index does not change. With ``precision="fast"`` scores are off by at most half the distance of these bounds.
+    index does not change; where it cannot hold them all, they pass through it in parts, and are refined on the host.
+    With ``precision="fast"`` scores are off by at most half the distance of these bounds.
     """
 
     name = "triton"
@@ -38,8 +40,8 @@ class TritonBackend(Backend):
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs = problem.docs
-        n_bytes = len(docs) * (KEPT.get(_kind(docs), 5) * docs.dim + TERMS)
-        return beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, n_bytes)
+        least = min(len(docs), LEAST_PART) * _document_bytes(docs)
+        return beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, least)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -49,24 +51,49 @@ class TritonBackend(Backend):
         return first_places(problem.k)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
-        from pyengine.backends import triton_dense
+        from pyengine.backends import triton_dense, triton_stream
 
+        at_once = _at_once(problem.docs)
+        if at_once is not None:
+            return triton_stream.propose(problem, width, at_once)
         return triton_dense.propose(problem, width)
 
     def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
         from pyengine.backends import triton_dense
 
+        if _at_once(problem.docs) is not None:
+            return None
         return triton_dense.attempt(problem, asked, width)
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_dense
 
+        if _at_once(problem.docs) is not None:
+            return super().refine(problem, candidates)
         return triton_dense.refine(problem, candidates)
 
     def scan(self, problem: DenseProblem) -> TopK:
         from pyengine.backends import triton_dense
 
         return triton_dense.score_everything(problem)
+
+
+def _document_bytes(docs: Documents) -> int:
+    """What a document takes on the GPU."""
+    return KEPT.get(_kind(docs), 5) * docs.dim + TERMS
+
+
+def _at_once(docs: Documents) -> int | None:
+    """How many documents of the host are on the GPU at a time, where it cannot hold them all: two such parts, and half
+    as much again for what a search needs."""
+    if docs.device is not None:
+        return None
+    from pyengine.backends.triton_device import free_for
+
+    free = free_for(docs)
+    if free is None or len(docs) * _document_bytes(docs) <= free:
+        return None
+    return free // (3 * _document_bytes(docs))
 
 
 def beyond(dims: int, most: int, n_docs: int) -> list[str]:

@@ -54,12 +54,17 @@ def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:
 
 def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
     """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
+    free = free_for(corpus)
+    if free is None or n_bytes <= free:
+        return []
+    return [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"]
+
+
+def free_for(corpus: Corpus) -> int | None:
+    """The bytes that are free on the GPU of a corpus; None where it is there already, or there is no GPU to fill."""
     cached = corpus.cache or {}
     if interpreted() or any(isinstance(key, tuple) and key[0] == "triton" for key in cached):
-        return []
+        return None
     device = device_of(corpus)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + unused
-    return (
-        [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"] if n_bytes > free else []
-    )
+    return int(torch.cuda.mem_get_info(device)[0]) + int(unused)

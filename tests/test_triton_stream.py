@@ -1,0 +1,106 @@
+"""Documents that a GPU cannot hold pass through it in parts: the specification's answers, and thresholds that rise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import conformance, dense, stores
+from pyengine.backends import registry, triton_backend
+from pyengine.filters import FilterArguments
+from pyengine.problem import DenseProblem, Documents
+from pyengine.search import exact_search
+from pyengine.types import F32
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+from pyengine.backends import triton_dense
+
+pytestmark = pytest.mark.usefixtures("interpreter", "poison")
+BACKEND = registry.get("triton")
+AT_ONCE = 70  # rounded down to 64
+
+
+@pytest.fixture(autouse=True)
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of documents that are scanned at a time."""
+    counts: list[int] = []
+    propose = triton_dense.propose
+
+    def watched(problem: DenseProblem, width: int) -> pe.types.Candidates:
+        counts.append(len(problem.docs))
+        return propose(problem, width)
+
+    monkeypatch.setattr(triton_backend, "_at_once", lambda docs: AT_ONCE)
+    monkeypatch.setattr(triton_dense, "propose", watched)
+    return counts
+
+
+def rows(seed: int, count: int, dim: int) -> F32:
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+def check(problem: DenseProblem) -> None:
+    asked = problem.asking(problem.places())
+    conformance.check_candidates(asked, BACKEND.propose(asked, problem.k), conformance.rank_scores(asked))
+    conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), "topk")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("store", ["float32", "float16", "bfloat16", "int8", "residual4"])
+def test_stores(store: str, metric: str, seen: list[int]) -> None:
+    kept = stores.make(store, None if store == "residual4" else "ram", 24)
+    kept.append(rows(1, 203, 24))
+    check(dense.prepare(rows(2, 3, 24), kept.documents(), 5, metric=metric))
+    assert seen[:4] == [64, 64, 64, 11]
+
+
+@pytest.mark.parametrize("k", [1, 70, 203, 300])
+def test_ties_across_parts(k: int) -> None:
+    """The same vectors in every part, under ids that fall: the smaller id wins, wherever it lies."""
+    docs = Documents(np.tile(rows(3, 29, 6), (7, 1)))
+    ids = np.arange(203)[::-1] * 5 + (1 << 40)
+    check(dense.prepare(rows(4, 2, 6), docs, k, metric="l2", ids=ids))
+
+
+def test_what_else_a_search_is_given() -> None:
+    generator = np.random.default_rng(5)
+    mask, bias = generator.random((2, 203)) < 0.3, generator.standard_normal(203)
+    mask[1, :130] = False  # nothing of the first two parts
+    filters = FilterArguments(exclude=[[1, 190], [3]], threshold=-0.5)
+    given = {"mask": mask, "bias": bias, "dims": 9, "filters": filters}
+    check(dense.prepare(rows(6, 2, 16), Documents(rows(7, 203, 16)), 9, metric="dot", **given))
+    shared = dense.prepare(rows(6, 2, 16), Documents(rows(7, 203, 16)), 9, metric="cosine", mask=mask[0])
+    check(shared)
+    check(replace(shared, queries=shared.queries[:0]))
+    check(dense.prepare(rows(6, 2, 16), Documents(rows(7, 0, 16)), 9, metric="cosine"))
+
+
+def test_the_first_parts_rule_out_most_of_the_others() -> None:
+    """Documents in falling order of score: of the later parts nothing is listed."""
+    docs = np.linspace(2, 1, 640, dtype=np.float32)[:, None] * np.ones((1, 8), np.float32)
+    problem = dense.prepare(np.ones((1, 8), np.float32), Documents(docs), 3, metric="dot")
+    found = BACKEND.propose(problem, 3)
+    assert found.rows.max() < 64
+    assert (found.estimates[:3] == 8 * docs[:3, 0]).all()
+
+
+def test_a_row_with_nan_is_named() -> None:
+    docs = rows(8, 203, 8)
+    docs[141, 3] = np.inf
+    with pytest.raises(ValueError, match="row 141"):
+        pe.topk(rows(9, 2, 8), docs, 3, backend="triton")
+
+
+def test_fast_and_range_searches() -> None:
+    docs, queries = rows(10, 203, 16), rows(11, 2, 16)
+    want = pe.topk(queries, docs, 4, backend="numpy")
+    found = pe.topk(queries, docs, 4, backend="triton", precision="fast")
+    assert (found.ids == want.ids).all()
+    assert not found.certified.any()
+    ranges = [pe.range_search(queries, docs, 0.3, backend=name) for name in ("triton", "numpy")]
+    for ours, theirs in zip(*ranges):
+        assert (ours == theirs).all()

@@ -48,7 +48,7 @@ def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
     picks = np.random.default_rng([SEED, 2]).integers(len(docs), size=n_queries)
     lengths = np.linalg.norm(docs[picks], axis=1, keepdims=True)
     queries = docs[picks] + np.float32(QUERY_SPREAD) * lengths * draw(np.random.default_rng([SEED, 3]), n_queries)
-    return docs, queries if corpus.data == "scaled" else _unit(queries)
+    return docs, queries if corpus.data == "scaled" else unit(queries)
 
 
 def load_tokens(corpus: TokenCorpus, n_queries: int) -> tuple[Ragged, Ragged]:
@@ -68,7 +68,7 @@ def load_tokens(corpus: TokenCorpus, n_queries: int) -> tuple[Ragged, Ragged]:
     topic_of = np.repeat(np.arange(corpus.n_docs), lengths)
     for start in range(0, len(values), CHUNK):
         part = slice(start, start + CHUNK)
-        values[part] = _unit(values[part] + topics[topic_of[part]])
+        values[part] = unit(values[part] + topics[topic_of[part]])
     docs = Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
     rows = [_query(docs, draw, corpus.query_tokens, number) for number in range(n_queries)]
     return docs, Ragged.of(rows)
@@ -78,7 +78,7 @@ def _query(docs: Ragged, draw: Draw, n_tokens: int, number: int) -> F32:
     """float32 [Lq, D]"""
     rng = np.random.default_rng([SEED, 7, number])
     doc = docs[int(rng.integers(len(docs)))]
-    return _unit(doc[rng.integers(len(doc), size=n_tokens)] + np.float32(QUERY_SPREAD) * draw(rng, n_tokens))
+    return unit(doc[rng.integers(len(doc), size=n_tokens)] + np.float32(QUERY_SPREAD) * draw(rng, n_tokens))
 
 
 def _documents(corpus: Corpus, draw: Draw) -> F32:
@@ -93,7 +93,7 @@ def _documents(corpus: Corpus, draw: Draw) -> F32:
             part[:] = draw(rng, len(part))
             return
         near = centres[rng.integers(len(centres), size=len(part))]
-        part[:] = _unit(near + np.float32(SPREAD) * draw(rng, len(part)))
+        part[:] = unit(near + np.float32(SPREAD) * draw(rng, len(part)))
         if corpus.data == "scaled":
             part *= rng.lognormal(0.0, 0.25, size=(len(part), 1)).astype(np.float32)
 
@@ -105,14 +105,19 @@ def _documents(corpus: Corpus, draw: Draw) -> F32:
 def _directions(corpus: Corpus) -> Draw:
     """Draws unit vectors [n, D]: isotropic for "gaussian", else with the spectrum of embeddings."""
     if corpus.data == "gaussian":
-        return lambda rng, n: _unit(rng.standard_normal((n, corpus.dim), dtype=np.float32))
-    square = np.random.default_rng([SEED, 0]).standard_normal((corpus.dim, corpus.dim))
+        return lambda rng, n: unit(rng.standard_normal((n, corpus.dim), dtype=np.float32))
+    return directions(corpus.dim, DECAY)
+
+
+def directions(dim: int, decay: float) -> Draw:
+    """Draws unit vectors [n, D] whose j-th direction has standard deviation j ** -decay, before a rotation."""
+    square = np.random.default_rng([SEED, 0]).standard_normal((dim, dim))
     rotation = np.linalg.qr(square)[0]  # [D, D]
-    spectrum = np.arange(1, corpus.dim + 1) ** -DECAY
+    spectrum = np.arange(1, dim + 1) ** -decay
     mix = (spectrum[:, None] * rotation).astype(np.float32)
-    return lambda rng, n: _unit(rng.standard_normal((n, corpus.dim), dtype=np.float32) @ mix)
+    return lambda rng, n: unit(rng.standard_normal((n, dim), dtype=np.float32) @ mix)
 
 
-def _unit(rows: F32) -> F32:
+def unit(rows: F32) -> F32:
     lengths: F32 = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / lengths

@@ -24,21 +24,24 @@ from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32, F64, I64
 
 I32 = NDArray[np.int32]
-SPREAD = 0.3  # of the logarithm of documents' lengths
+SPREAD = 0.3  # of the logarithm of documents' lengths, unless a law says otherwise
 QUANTILES = np.array([-1.593, -0.967, -0.589, -0.282, 0.0, 0.282, 0.589, 0.967, 1.593])  # of a standard normal
-MEDIAN, SIGMA = 0.6, 0.9  # of x in log(1 + x)
 PART = 1 << 13  # documents made at once: what is sorted fits in a cache
 CELLS = 1 << 24  # of the table that turns random numbers into terms
 SEED = 20_260
 
 
 class Law(NamedTuple):
-    """How terms are spread over documents."""
+    """How terms are spread over documents, and their weights: ``spread`` is that of the logarithm of documents'
+    lengths, ``median`` and ``sigma`` those of x in log(1 + x)."""
 
     n_terms: int
     mean: float
     shift: float
     exponent: float
+    spread: float = SPREAD
+    median: float = 0.6
+    sigma: float = 0.9
 
     @cache  # noqa: B019 (of a tuple: what it keeps is small)
     def rates(self) -> F64:
@@ -47,22 +50,22 @@ class Law(NamedTuple):
         low, high = 0.0, 1e9
         for _ in range(80):
             middle = (low + high) / 2
-            low, high = (middle, high) if shares(middle * weights).sum() < self.mean else (low, middle)
+            low, high = (middle, high) if shares(middle * weights, self.spread).sum() < self.mean else (low, middle)
         return np.random.default_rng([SEED, 1]).permutation(low * weights)
 
 
 SPLADE, TEXT = Law(30_522, 120.0, 25.0, -1.7), Law(60_000, 60.0, 10.0, -1.1)
 
 
-def shares(rates: NDArray[np.floating]) -> F64:
+def shares(rates: NDArray[np.floating], spread: float = SPREAD) -> F64:
     """The share of the documents that hold each term: the mean over nine lengths of documents."""
-    found: F64 = np.mean([-np.expm1(-length * rates) for length in _lengths(QUANTILES)], axis=0)
+    found: F64 = np.mean([-np.expm1(-length * rates) for length in _lengths(QUANTILES, spread)], axis=0)
     return found
 
 
-def _lengths(normal: F64) -> F64:
+def _lengths(normal: F64, spread: float) -> F64:
     """Log-normal, 1 on average."""
-    found: F64 = np.exp(SPREAD * normal - SPREAD**2 / 2)
+    found: F64 = np.exp(spread * normal - spread**2 / 2)
     return found
 
 
@@ -75,16 +78,16 @@ def documents(n_docs: int, law: Law) -> tuple[SparseRows, I32]:
     rates = law.rates()
     cells = np.diff(np.rint(np.cumsum(rates) * (CELLS / rates.sum())).astype(np.int64), prepend=0)
     table = np.repeat(np.arange(law.n_terms, dtype=np.uint16), cells)
-    parts = [_part(at, min(PART, n_docs - at), table, rates.sum()) for at in range(0, n_docs, PART)]
+    parts = [_part(at, min(PART, n_docs - at), table, rates.sum(), law.spread) for at in range(0, n_docs, PART)]
     lengths, terms, counts = (np.concatenate(each) for each in zip(*parts))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return SparseRows(offsets, terms, weights(len(terms), 2), law.n_terms), counts
+    return SparseRows(offsets, terms, weights(len(terms), 2, law), law.n_terms), counts
 
 
-def _part(first: int, count: int, table: NDArray[np.uint16], rate: float) -> tuple[I64, I32, I32]:
+def _part(first: int, count: int, table: NDArray[np.uint16], rate: float, spread: float) -> tuple[I64, I32, I32]:
     """How many terms each of these documents has, which, and how often."""
     random = np.random.default_rng([SEED, 3, first])
-    drawn = random.poisson(_lengths(random.standard_normal(PART)) * rate)[:count]
+    drawn = random.poisson(_lengths(random.standard_normal(PART), spread) * rate)[:count]
     rows = np.repeat(np.arange(count, dtype=np.uint32), drawn)
     keys = (rows << 16) | table[random.integers(0, CELLS, len(rows), dtype=np.uint32)]
     keys.sort()
@@ -94,11 +97,11 @@ def _part(first: int, count: int, table: NDArray[np.uint16], rate: float) -> tup
     return np.bincount(found >> 16, minlength=count), (found & 0xFFFF).astype(np.int32), counts
 
 
-def weights(count: int, stream: int) -> F32:
+def weights(count: int, stream: int, law: Law) -> F32:
     """float32 [count] of log(1 + x)."""
     found = np.random.default_rng([SEED, stream]).standard_normal(count, np.float32)
-    np.multiply(found, np.float32(SIGMA), out=found)
-    np.add(found, np.float32(np.log(MEDIAN)), out=found)
+    np.multiply(found, np.float32(law.sigma), out=found)
+    np.add(found, np.float32(np.log(law.median)), out=found)
     np.exp(found, out=found)
     return np.log1p(found, out=found)
 
@@ -106,7 +109,7 @@ def weights(count: int, stream: int) -> F32:
 def queries(n_queries: int, law: Law, n_terms: int, touched: float) -> SparseRows:
     """So many queries of ``n_terms`` weighted terms, whose lists together hold ``touched`` postings per document on
     average (a little fewer, since a term is drawn once). The first are the same however many there are."""
-    share = shares(law.rates())
+    share = shares(law.rates(), law.spread)
     low, high = 0.0, 4.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -116,4 +119,4 @@ def queries(n_queries: int, law: Law, n_terms: int, touched: float) -> SparseRow
     clocks /= (share**low).astype(np.float32)  # the first to ring are drawn
     chosen = np.sort(np.argpartition(clocks, n_terms - 1, axis=1)[:, :n_terms], axis=1)
     offsets = np.arange(n_queries + 1, dtype=np.int64) * n_terms
-    return SparseRows(offsets, chosen.ravel(), weights(n_queries * n_terms, 5 + n_terms), law.n_terms)
+    return SparseRows(offsets, chosen.ravel(), weights(n_queries * n_terms, 5 + n_terms, law), law.n_terms)

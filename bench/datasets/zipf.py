@@ -1,0 +1,74 @@
+"""Made-up sparse rows with the statistics of real ones: a `sparse_data.Law`, which says how they are made, fitted.
+
+The shares of documents that hold the terms give the rates at which these are drawn; the logarithms of the rates are a
+line in log(rank + shift), by least squares over ranks that are spread evenly on a logarithmic scale. What lengths vary
+by beyond the counting of terms is the spread. Weights w are taken as log(1 + x), x log-normal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bench import sparse_data
+from bench.sparse_data import Law
+from pyengine.sparse_rows import SparseRows
+from pyengine.types import F64
+
+SHIFTS = np.geomspace(0.3, 1000, 60)
+RANKS = 200  # at which the line is compared
+MOST_TERMS = 1 << 16  # that `sparse_data.documents` can make
+
+
+class Asking(NamedTuple):
+    """Queries: so many terms, whose lists hold ``touched`` postings per document together."""
+
+    n_terms: int
+    touched: float
+
+
+def fit(docs: SparseRows, queries: SparseRows) -> tuple[Law, Asking]:
+    """The laws of documents and queries. ValueError where there is nothing to fit, or a weight is not positive: these
+    are laws of positive weights. Of a larger vocabulary the 65,536 commonest terms are taken."""
+    frequency = np.sort(np.bincount(docs.indices, minlength=1))[::-1]
+    frequency = frequency[frequency > 0][:MOST_TERMS]
+    if len(frequency) < 10 or not queries.nnz:
+        raise ValueError(f"docs must have at least 10 terms and queries 1; got {len(frequency)} and {queries.nnz}")
+    if docs.values.min() <= 0:
+        raise ValueError(f"docs must have positive weights; got {docs.values.min()}")
+    share = frequency / len(docs)
+    shift, exponent = _line(-np.log1p(-np.minimum(share, 1 - 0.5 / len(docs))))
+    x = np.log(np.expm1(docs.values.astype(np.float64)))
+    law = Law(
+        len(frequency), float(share.sum()), shift, exponent, _spread(docs.lengths), float(np.exp(np.median(x))),
+        float(x.std())
+    )
+    of_term = np.bincount(docs.indices, minlength=docs.n_terms) / len(docs)
+    n_terms = max(1, round(queries.nnz / len(queries)))
+    touched = of_term[queries.indices[queries.indices < len(of_term)]].sum() / len(queries)
+    return law, Asking(min(n_terms, law.n_terms), float(touched))
+
+
+def made(law: Law, asking: Asking, n_docs: int, n_queries: int) -> tuple[SparseRows, SparseRows]:
+    """Documents and queries by those laws."""
+    docs, _ = sparse_data.documents(n_docs, law)
+    return docs, sparse_data.queries(n_queries, law, asking.n_terms, asking.touched)
+
+
+def _line(rates: F64) -> tuple[float, float]:
+    """The shift and the exponent of rates by falling rank."""
+    ranks = np.unique(np.geomspace(1, len(rates), RANKS).astype(np.int64))
+    target = np.log(rates[ranks - 1])
+    fits = []
+    for shift in SHIFTS:
+        (exponent, _), residual, *_ = np.polyfit(np.log(ranks + shift), target, 1, full=True)
+        fits.append((float(residual.sum()), float(shift), float(exponent)))
+    return min(fits)[1:]
+
+
+def _spread(lengths: np.ndarray) -> float:
+    """Of the logarithm, less what a Poisson count of that mean varies by anyhow."""
+    mean = lengths.mean()
+    beyond = max(0.0, lengths.var() / mean**2 - 1 / mean)
+    return float(np.sqrt(np.log1p(beyond)))

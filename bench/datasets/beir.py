@@ -4,6 +4,7 @@ judgements, a run. `opening` lists the names of the files."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def read_folder(
     named = [_sparse(folder, kind) for kind in KINDS]
     if None in named and named != [None, None]:
         raise FileNotFoundError(f"{folder / (KINDS[named.index(None)] + SPARSE[0])} is missing beside the other")
-    forms = [[_dense(folder, kind), _tokens(folder, kind)] for kind in KINDS]
+    forms: list[list[Any]] = [[_dense(folder, kind), _tokens(folder, kind)] for kind in KINDS]
     names = [_names(folder, kind, at, written, named, forms) for at, kind in enumerate(KINDS)]
     if written is not None and (encoder or model):
         for form, vectors_of in zip(forms, _encoded(written, encoder, model)):
@@ -44,7 +45,8 @@ def read_folder(
     for kind, form, rows, wanted in zip(KINDS, forms, sparse, names):
         _same_lengths(folder, kind, [*form, rows], len(wanted))
     run = trec.read_run(folder / "run.trec", *names) if (folder / "run.trec").is_file() else None
-    docs, queries = Rows(*forms[0], sparse=sparse[0]), Rows(*forms[1], sparse=sparse[1], run=run)
+    docs, queries = (Rows(form[0], form[1], rows) for form, rows in zip(forms, sparse))
+    queries = replace(queries, run=run)
     return Collection(folder.name, docs, queries, names[0], names[1], _qrels(folder, split, names[1]), metric)
 
 

@@ -13,7 +13,7 @@ from bench.datasets.collection import Collection, Rows, numbered
 from pyengine import checks
 from pyengine.types import F32
 
-VECS = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
+VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
 SUFFIXES = (".npy", *VECS)
 HDF5 = (".hdf5", ".h5")
 METRICS = {"angular": "cosine", "cosine": "cosine", "euclidean": "l2", "dot": "dot", "ip": "dot"}
@@ -35,7 +35,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError):
-        raise ValueError(f"{path} must be a .npy file with an array of numbers; it is damaged or another thing") from None
+        raise ValueError(f"{path} must be a .npy file with an array of numbers; it is damaged or not one") from None
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{path} must be a .npy file with one array; it is an archive")
     return found
@@ -57,12 +57,12 @@ def read_vecs(path: Path) -> NDArray[Any]:
     dims = np.ascontiguousarray(rows[:, :4]).view("<i4")[:, 0]
     if (dims != dim).any():
         raise ValueError(f"{path}: row {int(np.argmax(dims != dim))} has another dimension than {dim}")
-    return np.ascontiguousarray(rows[:, 4:]).view(dtype)
+    values: NDArray[Any] = np.ascontiguousarray(rows[:, 4:]).view(dtype)
+    return values
 
 
 def read_hdf5(path: Path) -> Collection:
-    """A file of ann-benchmarks: ``train`` are the documents, ``test`` the queries, the attribute ``distance`` the metric.
-    Its lists of neighbours are not read: the truth is computed. Needs the package h5py."""
+    """A file of ann-benchmarks: ``train`` are the documents, ``test`` the queries, ``distance`` is the metric. Its lists of neighbours are not read: the truth is computed. Needs the package h5py."""
     try:
         import h5py
     except ImportError:

@@ -41,8 +41,13 @@ def fit(docs: SparseRows, queries: SparseRows) -> tuple[Law, Asking]:
     shift, exponent = _line(-np.log1p(-np.minimum(share, 1 - 0.5 / len(docs))))
     x = np.log(np.expm1(docs.values.astype(np.float64)))
     law = Law(
-        len(frequency), float(share.sum()), shift, exponent, _spread(docs.lengths), float(np.exp(np.median(x))),
-        float(x.std())
+        len(frequency),
+        float(share.sum()),
+        shift,
+        exponent,
+        _spread(docs.lengths),
+        float(np.exp(np.median(x))),
+        float(x.std()),
     )
     of_term = np.bincount(docs.indices, minlength=docs.n_terms) / len(docs)
     n_terms = max(1, round(queries.nnz / len(queries)))

@@ -1,0 +1,183 @@
+"""The results of a grid in a folder, which a killed run leaves whole and a later one continues.
+
+| file | what |
+|---|---|
+| manifest.json | what was measured where: hashes of grid and data, versions, machine, commit, sizes, the grid itself |
+| cells.csv | a row for each finished cell: `COLUMNS` |
+| queries/CELL.npz | seconds of every call, ``batch1`` and ``batch32``; values of each measure, one per judged query |
+| claims.csv | verdicts, where the grid has claims: written at the end |
+
+A row is written, and flushed to the disk, after the file of its queries; a row that a kill cut off is dropped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.ablation.cells import Cell
+
+SETTINGS = tuple(field.name for field in fields(Cell) if field.name != "name")
+MEASURED = {
+    "collection": "what was searched; only rows of one collection compare",
+    "n_docs": "documents",
+    "n_queries": "queries",
+    "status": "ok; missing: it cannot run here; failed",
+    "reason": "why it is not ok, in a sentence",
+    "exactness": "exact, ids, certified or approximate: `measures.exactness`",
+    "recall": "share of the exact float32 top k of its family that it found",
+    "ndcg_10": "nDCG@10 over the judged queries, as the next; empty without judgements, or where k is smaller",
+    "mrr_10": "reciprocal rank of the first relevant document among ten",
+    "r_k": "share of the relevant documents among the k",
+    "map_50": "average precision among fifty",
+    "ndcg_10_change": "nDCG@10 less that of the cell `against`",
+    "p_value": "of that difference: paired randomisation test, 10,000 draws, two-sided, not corrected for many cells",
+    "b1_p50_ms": "milliseconds a call of one query, wall time, 50th percentile; so too p95 and p99",
+    "b1_p95_ms": "",
+    "b1_p99_ms": "",
+    "b1_cpu_ms": "the same, processor time, median",
+    "b1_cpu_ratio": "processor time by that of the cell `against`, median over calls that took turns",
+    "b1_calls": "how many calls",
+    "b32_p50_ms": "the same of 32 queries a call",
+    "b32_p95_ms": "",
+    "b32_p99_ms": "",
+    "b32_cpu_ms": "",
+    "b32_cpu_ratio": "",
+    "b32_calls": "",
+    "queries_per_s": "queries by wall time at that batch size, median call",
+    "build_s": "seconds to build what is searched, wall time",
+    "build_cpu_s": "the same, processor time",
+    "memory_bytes": "kept in memory for a search",
+    "disk_bytes": "of what a later search needs, saved",
+}
+COLUMNS = ("cell", *SETTINGS, *MEASURED)
+MUST_AGREE = {  # entries of the manifest -> what differs, in words
+    "grid_hash": "another grid",
+    "data_hash": "other data",
+    "cpu": "another processor",
+    "cores": "another number of cores",
+    "versions": "other versions of libraries",
+    "commit": "another commit",
+}
+Value = str | int | float | None
+
+
+class Journal:
+    """The results under ``out``, begun or continued."""
+
+    def __init__(self, out: Path, manifest: Mapping[str, Any]) -> None:
+        self.out = out
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"--out must be a folder; {out} is a file")
+        path = out / "manifest.json"
+        if path.exists():
+            _check(path, manifest)
+        elif out.exists() and any(out.iterdir()):
+            raise ValueError(f"--out must be empty or hold results of this grid; {out} has other things in it")
+        (out / "queries").mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write(path, json.dumps(manifest, indent=1).encode())
+        self.rows = _recovered(out / "cells.csv")
+
+    @property
+    def done(self) -> set[str]:
+        """The cells that have a row."""
+        return {str(row["cell"]) for row in self.rows}
+
+    def queries_of(self, cell: str) -> Path:
+        return self.out / "queries" / f"{cell}.npz"
+
+    def append(self, row: Mapping[str, Value], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep a finished cell, on the disk when this returns."""
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+            _write(self.queries_of(str(row["cell"])), buffer.getvalue())
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow([_shown(row.get(name)) for name in COLUMNS])
+        with (self.out / "cells.csv").open("ab") as file:
+            file.write(text.getvalue().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(dict(row))
+
+    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> Path:
+        """Another table, whole."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *([_shown(each) for each in row] for row in rows)])
+        _write(self.out / name, text.getvalue().encode())
+        return self.out / name
+
+
+def read(path: Path) -> list[dict[str, Value]]:
+    """The rows of a cells.csv: numbers as numbers, None where a field is empty. ValueError where it is damaged."""
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error):
+        lines = []
+    if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines):
+        raise ValueError(f"{path} must be the table of an ablation; it is damaged, or of another version")
+    return [{name: _value(name, text) for name, text in zip(COLUMNS, line)} for line in lines[1:]]
+
+
+TEXTS = frozenset(
+    {"cell", "family", "candidates", "store", "originals", "fusion", "normalize", "backend", "against"}
+    | {"collection", "status", "reason", "exactness"}
+)
+
+
+def _value(name: str, text: str) -> Value:
+    if not text:
+        return "" if name == "reason" else None
+    if name in TEXTS:
+        return text
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def _shown(value: Value) -> Value:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _recovered(path: Path) -> list[dict[str, Value]]:
+    """The rows so far; what a kill left of the last one is cut off, and a table that is not there is begun."""
+    kept = path.read_bytes() if path.exists() else b""
+    whole = kept[: kept.rfind(b"\n") + 1]
+    if not whole:
+        _write(path, (",".join(COLUMNS) + "\n").encode())
+        return []
+    if whole != kept:
+        _write(path, whole)
+    return read(path)
+
+
+def _check(path: Path, manifest: Mapping[str, Any]) -> None:
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        differing = next((words for key, words in MUST_AGREE.items() if old[key] != manifest[key]), None)
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} must be the manifest of an ablation; it is damaged: choose another --out") from None
+    if differing is not None:
+        raise ValueError(f"{path.parent} holds results of {differing}: choose another --out, or remove it")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

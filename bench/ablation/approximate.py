@@ -40,7 +40,7 @@ def rescored(docs: F32, metric: str, queries: F32, ids: I64, k: int) -> TopK:
     scores[ids < 0] = -np.inf
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
     found = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
-    return TopK(*(_padded(part, k, pad) for part, pad in zip(found, (-np.inf, -1))), np.zeros(len(ids), bool))
+    return TopK(_padded(found[0], k, -np.inf), _padded(found[1], k, -1), np.zeros(len(ids), bool))
 
 
 def _padded(rows: NDArray[Any], k: int, pad: float) -> NDArray[Any]:
@@ -124,6 +124,7 @@ def ivf(cell: Cell, docs: F32, metric: str) -> Faiss:
         raise Unavailable(f"lists must be at most the {len(docs)} documents; got {lists}")
     coarse = faiss.IndexFlatL2(dim) if metric == "l2" else faiss.IndexFlatIP(dim)
     index = faiss.IndexIVFFlat(coarse, dim, lists, _metric(metric))
+    index.cp.min_points_per_centroid = 1  # no warnings: there are as many documents as there are
     index.nprobe = min(cell.probes or 1, lists)
     return _filled(Faiss(cell, index, metric), docs)
 
@@ -143,6 +144,7 @@ def pq(cell: Cell, docs: F32, metric: str) -> Faiss:
     if len(docs) < 1 << PQ_BITS:
         raise Unavailable(f"pq needs {1 << PQ_BITS} documents to learn from; there are {len(docs)}")
     index = module("faiss", "faiss-cpu").IndexPQ(docs.shape[1], parts, PQ_BITS, _metric(metric))
+    index.pq.cp.min_points_per_centroid = 1
     return _filled(Faiss(cell, index, metric), docs)
 
 

@@ -178,10 +178,10 @@ def _with_originals(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["family"] == "sparse" or store in PLAIN:
         if needed:
             raise ValueError(f"store must be one of codes for candidates 'codes'; got {store!r}")
-        usual, allowed = "ram", ("ram", "disk") if settings["family"] == "sparse" else ("ram",)
+        usual, allowed = "ram", ["ram", "disk"] if settings["family"] == "sparse" else ["ram"]
     else:
         usual = "ram" if needed or store == "int8" else "none"
-        allowed = ("ram", "disk") if needed else ("ram", "disk", "none")
+        allowed = ["ram", "disk"] if needed else ["ram", "disk", "none"]
     originals = settings.get("originals", usual)
     if originals not in allowed:
         raise ValueError(f"originals must be {' or '.join(map(repr, allowed))} for store {store!r}; got {originals!r}")

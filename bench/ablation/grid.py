@@ -104,7 +104,8 @@ def _toml(path: Path) -> dict[str, Any]:
         except ImportError:
             raise ImportError("grids need the package tomli on Python 3.10: pip install tomli") from None
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return found
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in GRIDS.glob("*.toml")))
         raise FileNotFoundError(f"--grid must be a file, or one of {known}; {path} is missing") from None

@@ -33,7 +33,7 @@ MEASURED = {
     "n_queries": "queries",
     "status": "ok; missing: it cannot run here; failed",
     "reason": "why it is not ok, in a sentence",
-    "exactness": "exact, ids, certified or approximate: `measures.exactness`",
+    "exactness": "exact, same, ids, certified or approximate: `measures.exactness`",
     "recall": "share of the exact float32 top k of its family that it found",
     "ndcg_10": "nDCG@10 over the judged queries, as the next; empty without judgements, or where k is smaller",
     "mrr_10": "reciprocal rank of the first relevant document among ten",

@@ -19,7 +19,6 @@ from bench.datasets.collection import Collection, Rows
 from pyengine.types import F32, I64, TopK
 
 READ = {"dense": ("dense",), "maxsim": ("tokens",), "sparse": ("sparse",), "hybrid": ("dense", "sparse")}
-READ = {"dense": ("dense",), "maxsim": ("tokens",), "sparse": ("sparse",), "hybrid": ("dense", "sparse")}
 Search = Callable[[Rows, int], TopK]  # of queries, in the forms that a cell reads
 
 
@@ -33,10 +32,7 @@ class Built(NamedTuple):
 
 def forms(cell: Cell) -> tuple[str, ...]:
     """Which forms of documents and queries it reads."""
-    own = {"dense": ("dense",), "maxsim": ("tokens",), "sparse": ("sparse",), "hybrid": ("dense", "sparse")}[
-        cell.family
-    ]
-    return own + ((cell.candidates,) if cell.candidates in ("dense", "sparse", "run") else ())
+    return READ[cell.family] + ((cell.candidates,) if cell.candidates in ("dense", "sparse", "run") else ())
 
 
 def build(cell: Cell, collection: Collection, folder: Path) -> Built:
@@ -133,7 +129,9 @@ def _maxsim(cell: Cell, collection: Collection, folder: Path) -> Built:
 
     def cascade(queries: Rows, k: int) -> TopK:
         ids = first.search(queries, max(k, cell.depth or k)).ids
-        return index.rerank(queries.tokens, ids, k, num_threads=cell.threads)
+        return index.rerank(queries.tokens, ids, k, num_threads=cell.threads)._replace(
+            certified=np.zeros(len(ids), bool)
+        )
 
     return Built(cascade, own.memory + first.memory, partial(_save_all, (own, first)))
 

@@ -87,6 +87,7 @@ class Collection:
 
 def _feed(found: Any, form: Any) -> None:
     """The arrays of that form."""
+    arrays: list[Any]
     if isinstance(form, Ragged):
         arrays = [form.values, form.offsets]
     elif isinstance(form, SparseRows):

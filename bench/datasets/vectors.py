@@ -62,7 +62,8 @@ def read_vecs(path: Path) -> NDArray[Any]:
 
 
 def read_hdf5(path: Path) -> Collection:
-    """A file of ann-benchmarks: ``train`` are the documents, ``test`` the queries, ``distance`` is the metric. Its lists of neighbours are not read: the truth is computed. Needs the package h5py."""
+    """A file of ann-benchmarks: ``train`` are the documents, ``test`` the queries, ``distance`` is the metric.
+    Its lists of neighbours are not read: the truth is computed. Needs the package h5py."""
     try:
         import h5py
     except ImportError:

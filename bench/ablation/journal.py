@@ -108,7 +108,7 @@ class Journal:
             file.write(text.getvalue().encode())
             file.flush()
             os.fsync(file.fileno())
-        self.rows.append(dict(row))
+        self.rows.append({name: row.get(name) for name in COLUMNS})
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> Path:
         """Another table, whole."""

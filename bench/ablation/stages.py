@@ -129,9 +129,8 @@ def _maxsim(cell: Cell, collection: Collection, folder: Path) -> Built:
 
     def cascade(queries: Rows, k: int) -> TopK:
         ids = first.search(queries, max(k, cell.depth or k)).ids
-        return index.rerank(queries.tokens, ids, k, num_threads=cell.threads)._replace(
-            certified=np.zeros(len(ids), bool)
-        )
+        found = index.rerank(queries.tokens, ids, k, num_threads=cell.threads)
+        return found._replace(certified=np.zeros(len(ids), bool))  # of these candidates it is, of all it is not
 
     return Built(cascade, own.memory + first.memory, partial(_save_all, (own, first)))
 

@@ -58,7 +58,7 @@ class Runner:
         row |= {"exactness": measures.exactness(found, truth), "recall": measures.recall(found, truth)}
         judged, other = self._judged(cell, found, collection), self._compared(cell, collection)
         row |= {name: float(values.mean()) for name, values in judged.items()}
-        arrays: dict[str, NDArray[Any]] = dict(judged)
+        arrays: dict[str, NDArray[Any]] = {name: values.astype(np.float32) for name, values in judged.items()}
         if other is not None and "ndcg_10" in judged and "ndcg_10" in other[2]:
             theirs = other[2]["ndcg_10"]
             row["ndcg_10_change"] = float((judged["ndcg_10"] - theirs).mean())
@@ -69,7 +69,7 @@ class Runner:
         for size in measures.BATCHES:
             samples = measures.clock(searches, collection.queries, size, self.grid.seconds)
             row |= _times(size, min(size, len(collection.queries)), samples)
-            arrays[f"batch{size}"] = np.array(samples["own"].wall)
+            arrays[f"batch{size}"] = np.array(samples["own"].wall, np.float32)
         return row, arrays
 
     def _compared(self, cell: Cell, collection: Collection) -> tuple[str, Built, dict[str, F64]] | None:

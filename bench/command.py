@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from bench import ceilings, machine, report, tables
+from bench import ceilings, machine, tables, write_tables
 from bench.race import Settings
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 
 WIDTH = 180  # columns that the widest table needs
@@ -88,13 +88,15 @@ def run(family: Family, options: argparse.Namespace) -> int:
     settings = Settings(limits, options.rounds, seconds, tuple(others))
 
     def save(rows: list[Row]) -> list[Path]:
-        return report.save(rows, where, described, RESULTS, _label(family, options)) if options.save else []
+        return write_tables.save(rows, where, described, RESULTS, _label(family, options)) if options.save else []
 
     rows = tables.measure(heats, settings, wanted, save)
-    for name, part in report.by_table(rows).items():
+    for name, part in write_tables.by_table(rows).items():
         if any(row.samples or row.wrong for row in part):
-            console.print(report.table(part, f"{report.TITLES[name]}, {options.threads} thread(s), {where.date}"))
-    for line in report.remarks(rows):
+            console.print(
+                write_tables.table(part, f"{write_tables.TITLES[name]}, {options.threads} thread(s), {where.date}")
+            )
+    for line in write_tables.remarks(rows):
         console.print(line, markup=False)
     for path in save(rows):
         console.print(f"wrote {path}")

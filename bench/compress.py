@@ -19,7 +19,7 @@ from bench import gate, memory
 from bench.arena import Arena
 from bench.contestants import Answer, Search, Unavailable, first_two, module, require
 from bench.race import Entry, enter, refused
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat, Workload
 from pyengine.types import F32, I64
 

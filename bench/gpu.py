@@ -25,7 +25,7 @@ from bench.command import RESULTS
 from bench.gpu_report import Gate, Run
 from bench.gpu_shapes import FAMILIES, GpuFamily
 from bench.race import Settings
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 from pyengine import conformance
 

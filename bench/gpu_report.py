@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import report
+from bench import write_tables
 from bench.gpu_machine import Gpu, GpuCeilings
 from bench.gpu_shapes import TARGETS
-from bench.report import Row
+from bench.row import Row
 
 HEADINGS = ("contestant", "exact", "median ms", "floor ms", "of the ceiling", "x best peer", "GB", "Gop", "+MB", "note")
 
@@ -116,7 +116,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _figure(value: Any) -> str:
-    return "" if value is None else report.short(float(value))
+    return "" if value is None else write_tables.short(float(value))
 
 
 def save(run: Run, directory: Path, quick: bool) -> list[Path]:

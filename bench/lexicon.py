@@ -21,7 +21,7 @@ from bench.arena import Arena
 from bench.compress import Compressed, Compressor
 from bench.contestants import first_two, require, version_of
 from bench.race import Entry, enter, refused
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Corpus, Heat
 from bench.sparse_arena import one_after_another, one_by_one
 from bench.sparse_contestants import keeping

@@ -18,7 +18,7 @@ from bench import gate, memory
 from bench.arena import Arena
 from bench.contestants import Unavailable, first_two, module, require
 from bench.race import Entry, enter, refused
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 
 CHUNK = 1 << 14  # rows copied at a time

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bench import memory, timing
 from bench.ceilings import Limits
 from bench.contestants import Unavailable
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat, Workload
 from bench.timing import Samples
 

@@ -10,7 +10,7 @@ from bench import gate
 from bench.arena import Arena
 from bench.contestants import Answer, Contestant
 from bench.race import Entry, enter, refused
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat, Workload
 
 

@@ -13,7 +13,6 @@ from bench import (
     gpu_contestants,
     lexicon,
     life,
-    report,
     searches,
     sparse_contestants,
     sparse_life,
@@ -21,6 +20,7 @@ from bench import (
     token_contestants,
     token_peers,
     training,
+    write_tables,
 )
 from bench.arena import Arena
 from bench.contestants import FORCED, OURS, Unavailable
@@ -28,7 +28,7 @@ from bench.filters import FILTERING
 from bench.gpu_arena import GpuArena, GpuSparseArena, GpuTokenArena
 from bench.peers import PEERS
 from bench.race import Entry, Settings, race
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 from bench.sparse_arena import SparseArena
 from bench.token_arena import TokenArena
@@ -109,7 +109,7 @@ def measure(
             for found in _over(corpus, same, settings, wanted, bar.set_postfix_str):
                 rows += found
                 for part in _by_workload(found):
-                    bar.write(report.progress(part))
+                    bar.write(write_tables.progress(part))
                 bar.update()
                 done(rows)
     return rows

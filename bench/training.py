@@ -17,7 +17,7 @@ import pyengine
 from bench import gate
 from bench.contestants import Unavailable, module, version_of
 from bench.race import Entry, enter, refused
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 from bench.token_arena import TokenArena
 from bench.token_shapes import TokenWorkload

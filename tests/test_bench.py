@@ -25,12 +25,12 @@ from bench import (
     life,
     machine,
     memory,
-    report,
     shapes,
     sparse_shapes,
     tables,
     timing,
     token_shapes,
+    write_tables,
 )
 from bench.arena import Arena
 from bench.ceilings import Ceilings
@@ -39,7 +39,7 @@ from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_
 from bench.filters import FILTERING
 from bench.peers import PEERS, numpy_matmul
 from bench.race import Settings
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat, Workload
 from bench.tables import Table
 from pyengine import exact, reference
@@ -127,7 +127,7 @@ def test_an_answer_of_ours_that_is_one_bit_off_is_not_timed() -> None:
     assert wrong.wrong
     assert "query 4, place 6" in wrong.note
     assert wrong.columns()["p50_ms"] is None
-    assert any("WRONG" in line for line in report.remarks(rows))
+    assert any("WRONG" in line for line in write_tables.remarks(rows))
 
 
 def test_a_peer_that_would_take_too_long_is_not_called() -> None:
@@ -269,7 +269,7 @@ def test_a_saved_index_that_answers_otherwise_is_refused() -> None:
 
 def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) -> None:
     rows = measure(HEATS, [EXACT, NUMPY, Contestant("absent", absent)])
-    sheet, page = report.save(rows, machine.here(), CEILINGS.describe(), tmp_path, "dense-quick")
+    sheet, page = write_tables.save(rows, machine.here(), CEILINGS.describe(), tmp_path, "dense-quick")
     with sheet.open() as file:
         records = list(csv.DictReader(file))
     assert len(records) == 9
@@ -378,7 +378,7 @@ def test_every_table_has_a_heat_and_a_title() -> None:
         shapes.DENSE + token_shapes.MAXSIM + sparse_shapes.SPARSE + sum((family.heats for family in gpu), ()),
         shapes.QUICK + token_shapes.QUICK + sparse_shapes.QUICK + sum((family.quick for family in gpu), ()),
     ):
-        assert {heat.table for heat in heats} == set(tables.TABLES) == set(report.TITLES)
+        assert {heat.table for heat in heats} == set(tables.TABLES) == set(write_tables.TITLES)
         assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)
         assert all(tables.racing(heat) for heat in heats)
 

@@ -16,14 +16,14 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
-from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, race, report, tables
+from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, race, tables, write_tables
 from bench.contestants import Contestant, index
 from bench.gate import Verdict
 from bench.gpu_machine import Gpu, GpuCeilings
 from bench.gpu_report import Gate, Run
 from bench.gpu_shapes import FAMILIES, TARGETS
 from bench.race import Settings
-from bench.report import Row
+from bench.row import Row
 from bench.shapes import Heat
 from bench.timing import Samples
 from bench.token_shapes import Lengths
@@ -51,7 +51,7 @@ def test_the_issue_s_rows_are_there() -> None:
     assert len(set(asked)) == len(asked)
     for family in FAMILIES.values():
         assert family.quick
-        assert all(heat.table in tables.TABLES and heat.table in report.TITLES for heat in family.heats)
+        assert all(heat.table in tables.TABLES and heat.table in write_tables.TITLES for heat in family.heats)
         assert set(gpu.CASES) == set(FAMILIES)
 
 

@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import ceilings, command, data, gate, maxsim, report, shapes, tables, token_peers, token_shapes, training
+from bench import ceilings, command, data, gate, maxsim, shapes, tables, token_peers, token_shapes, training
 from bench.ceilings import Ceilings
 from bench.contestants import Contestant, Search, Unavailable
 from bench.race import Settings
+from bench.row import Row
 from bench.shapes import Heat
 from bench.token_contestants import best, matrix, one_off
 from bench.token_peers import PEERS
@@ -40,7 +41,7 @@ def nudged(docs: Ragged, reduce: str, threads: int) -> Search:
     return search
 
 
-def measure(table: str, workload: TokenWorkload, *racing: Any) -> dict[str, report.Row]:
+def measure(table: str, workload: TokenWorkload, *racing: Any) -> dict[str, Row]:
     """Rows of one workload with these contestants and no others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tables.TABLES, table, tables.TABLES[table]._replace(contestants=racing))

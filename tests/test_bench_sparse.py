@@ -18,7 +18,6 @@ from bench import (
     command,
     gate,
     lexicon,
-    report,
     sparse,
     sparse_arena,
     sparse_contestants,
@@ -33,6 +32,7 @@ from bench.ceilings import Ceilings
 from bench.contestants import Contestant, Search, Unavailable
 from bench.life import Worker
 from bench.race import Settings
+from bench.row import Row
 from bench.shapes import Heat
 from bench.sparse_data import SPLADE, TEXT
 from bench.sparse_shapes import Asking, SparseCorpus, SparseWorkload
@@ -60,7 +60,7 @@ def nudged(docs: Documents, metric: str, threads: int) -> Search:
     return search
 
 
-def measure(table: str, workload: SparseWorkload, *racing: Any) -> dict[str, report.Row]:
+def measure(table: str, workload: SparseWorkload, *racing: Any) -> dict[str, Row]:
     """Rows of one workload with these contestants and no others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tables.TABLES, table, tables.TABLES[table]._replace(contestants=racing))

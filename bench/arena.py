@@ -53,6 +53,7 @@ class Arena:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
         self._folder.cleanup()
 
     def load(self, n_queries: int) -> tuple[Any, Any]:
@@ -92,7 +93,10 @@ class Arena:
         return self._searches[key]
 
     def release(self, but: Collection[Contestant] = ()) -> None:
-        """Forget the setups of all but those."""
+        """Close and forget the setups of all but those."""
+        for (who, *_), search in self._searches.items():
+            if who not in but:
+                who.close(search)
         self._searches = {key: search for key, search in self._searches.items() if key[0] in but}
 
     def foretell(self, who: Contestant, workload: Workload) -> None:

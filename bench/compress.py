@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import pyengine
 from bench import gate, memory
 from bench.arena import Arena
-from bench.contestants import Answer, Search, Unavailable, first_two, module, require
+from bench.contestants import Answer, Search, Unavailable, first_two, require, version_of
 from bench.race import Entry, enter, refused
 from bench.row import Row
 from bench.shapes import Heat, Workload
@@ -37,9 +37,17 @@ class Compressed(NamedTuple):
 
 
 class Compressor(NamedTuple):
+    """As `bench.contestants.Contestant`, for those of whom what they keep is counted."""
+
     name: str
     prepare: Callable[[Any, int], Compressed]  # (docs, threads)
     ours: bool = False
+    package: str = ""
+    only_named: bool = False
+
+    @property
+    def version(self) -> str:
+        return pyengine.__version__ if self.ours else version_of(self.package)
 
 
 class Signs:
@@ -79,68 +87,19 @@ def bytes_of(index: Any) -> int:
     return int(repr(index).rpartition("bytes=")[2].rstrip(")"))
 
 
-def _packed(rows: F32) -> NDArray[np.uint8]:
+def packed(rows: F32) -> NDArray[np.uint8]:
     """The signs as bits [n, D / 8]."""
     parts = [np.packbits(rows[start : start + CHUNK] > 0, axis=1) for start in range(0, len(rows), CHUNK)]
     return np.concatenate(parts)
 
 
-def _cosine(dim: int, distances: Any, ids: Any) -> Answer:
+def cosine_of(dim: int, distances: Any, ids: Any) -> Answer:
     """Hamming distances as what they say of the cosine."""
     return (1 - 2 * np.asarray(distances, np.float64) / dim).astype(np.float32), np.asarray(ids, np.int64)
 
 
-def faiss_binary(docs: F32, threads: int) -> Compressed:
-    """faiss.IndexBinaryFlat."""
-    faiss = module("faiss", "faiss-cpu")
-    faiss.omp_set_num_threads(threads)
-    built, dim = faiss.IndexBinaryFlat(docs.shape[1]), docs.shape[1]
-    built.add(_packed(docs))
-    return Compressed(lambda queries, k: _cosine(dim, *built.search(_packed(queries), k)), len(docs) * dim // 8)
-
-
-def usearch_binary(docs: F32, threads: int) -> Compressed:
-    """usearch.index.search(exact=True) of b1 vectors."""
-    usearch = module("usearch.index", "usearch")
-    bits, dim = _packed(docs), docs.shape[1]
-    options = {"dtype": usearch.ScalarKind.B1, "exact": True, "threads": threads}
-
-    def search(queries: F32, k: int) -> Answer:
-        found = usearch.search(bits, _packed(queries), k, usearch.MetricKind.Hamming, **options)
-        return _cosine(dim, np.reshape(found.distances, (-1, k)), np.reshape(found.keys, (-1, k)))
-
-    return Compressed(search, bits.nbytes)
-
-
-def _faiss(make: Callable[[Any, int], Any]) -> Callable[[F32, int], Compressed]:
-    """A faiss index for inner products that learns from some of the rows."""
-
-    def prepare(docs: F32, threads: int) -> Compressed:
-        faiss = module("faiss", "faiss-cpu")
-        faiss.omp_set_num_threads(threads)
-        built = make(faiss, docs.shape[1])
-        built.train(docs[:: max(1, len(docs) // TRAINING)])
-        built.add(docs)
-        return Compressed(lambda queries, k: built.search(queries, k), len(docs) * built.sa_code_size())
-
-    return prepare
-
-
-def _faiss_pq(faiss: Any, dim: int) -> Any:
-    """2 bits a dimension, as 8 for every four."""
-    return faiss.IndexPQ(dim, dim // 4, 8, faiss.METRIC_INNER_PRODUCT)
-
-
-def _faiss_sq4(faiss: Any, dim: int) -> Any:
-    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_4bit, faiss.METRIC_INNER_PRODUCT)
-
-
-BINARY = (_store("binary", signs=True), Compressor("faiss", faiss_binary), Compressor("usearch", usearch_binary))
-RESIDUAL = (
-    *(_store(f"residual{bits}") for bits in (2, 3, 4)),
-    Compressor("faiss-pq", _faiss(_faiss_pq)),
-    Compressor("faiss-sq4", _faiss(_faiss_sq4)),
-)
+BINARY = (_store("binary", signs=True),)
+RESIDUAL = tuple(_store(f"residual{bits}") for bits in (2, 3, 4))
 
 
 def binary_entries(heat: Heat, arena: Arena, contestants: Sequence[Compressor]) -> list[Entry]:
@@ -171,7 +130,15 @@ def _entry(
     checked: Sequence[int], true_ids: I64 | None = None,
 ) -> Entry:  # fmt: skip
     threads = arena.threads(workload)
-    row = Row(heat.table, workload, who.name, threads, "ours" if who.ours else "peer", operations=workload.operations)
+    row = Row(
+        heat.table,
+        workload,
+        who.name,
+        threads,
+        "ours" if who.ours else "peer",
+        operations=workload.operations,
+        version=who.version,
+    )
     try:
         memory.require(0.5 * arena.corpus.n_bytes)
         ready = who.prepare(arena.docs, threads)

@@ -1,5 +1,5 @@
 """What is raced: a setup that is not timed, and a search that is. Here are ours, which must pass the gate; the others
-are in `bench.peers`, those who filter in `bench.filters`."""
+are in `bench.peers`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pyengine.backends import registry
 from pyengine.types import F32, I64
 
 ISAS = ("baseline", "avx2", "avx512", "amx", "neon")
+BITS = "the specification's bits"
 
 Answer = tuple[F32, I64]  # scores [Q, K], ids [Q, K]
 Search = Callable[..., Any]  # (queries [Q, D], k, and a filter if there is one) -> what `Contestant.read` understands
@@ -38,7 +39,9 @@ class Contestant:
     """``value_bytes`` is what it must read of each stored number, ``arithmetic`` ("float32" or "int8", on ``isa`` where
     that is forced) what it multiplies in: they only set the floor with which it is compared. ``copies`` is the memory
     that its setup takes, in corpora, ``pair_bytes`` what a call takes per query and document: they only keep it from
-    being started where there is no room. ``exactness`` is what it promises, ``package`` what it is installed as."""
+    being started where there is no room. ``exactness`` is what it promises, ``package`` what it is installed as,
+    ``backend`` where ours runs. Who is ``only_named`` takes part where somebody asks for it by name. ``close`` gets the
+    search when it is over."""
 
     name: str
     prepare: Prepare
@@ -51,6 +54,9 @@ class Contestant:
     read: Callable[[Any], Answer] = first_two
     package: str = ""
     exactness: str = ""
+    backend: str = ""
+    only_named: bool = False
+    close: Callable[[Search], object] = id  # dropping it is enough
 
     @property
     def version(self) -> str:
@@ -88,9 +94,11 @@ def index(store: str, backend: str = "cpu", isa: str = "") -> Contestant:
 
         return search
 
-    name = f"pyengine-{store}" + (f"@{isa}" if isa else "")
-    small = store == "int8"
-    return Contestant(name, prepare, True, "int8", 1 if small else 4, isa, copies=1.3 if small else 1.0)
+    name = f"pyengine-{store}" + (f"@{isa}" if isa else at(backend))
+    copies, value_bytes = (1.3, 1) if store == "int8" else (1.0, 4)
+    return Contestant(
+        name, prepare, True, "int8", value_bytes, isa, copies, exactness=BITS, backend=backend, only_named=bool(isa)
+    )
 
 
 def one_off(backend: str = "cpu") -> Contestant:
@@ -100,10 +108,19 @@ def one_off(backend: str = "cpu") -> Contestant:
         require(backend)
         return lambda queries, k: pyengine.topk(queries, docs, k, metric=metric, backend=backend, num_threads=threads)
 
-    return Contestant("pyengine-topk", prepare, ours=True, arithmetic="int8")
+    name = "pyengine-topk" + at(backend)
+    return Contestant(name, prepare, ours=True, arithmetic="int8", exactness=BITS, backend=backend)
 
 
-OURS = (index("int8"), index("float32"), one_off())
+def at(backend: str) -> str:
+    """What the name of a contestant of ours has at its end: "@torch"; nothing for "cpu"."""
+    return "" if backend == "cpu" else f"@{backend}"
+
+
+BACKENDS = tuple(status.name for status in pyengine.backends())
+OURS = tuple(
+    who for backend in BACKENDS for who in (index("int8", backend), index("float32", backend), one_off(backend))
+)
 FORCED = tuple(index(store, isa=isa) for isa in ISAS for store in ("int8", "float32"))
 
 

@@ -20,17 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from bench import gpu_machine, gpu_report, tables
-from bench.command import RESULTS
+from bench import gpu_machine, gpu_report
 from bench.gpu_report import Gate, Run
 from bench.gpu_shapes import FAMILIES, GpuFamily
+from bench.measure import grouped
+from bench.measure import measure as race_heats
 from bench.race import Settings
+from bench.registry import Choice
 from bench.row import Row
+from bench.run import RESULTS
 from bench.shapes import Heat
 from pyengine import conformance
 
 BUDGET, QUICK_BUDGET = 480, 180  # seconds
 SECONDS, QUICK_SECONDS = 3.0, 0.5  # for the rounds of a workload
+OURS_AND_PEERS = Choice(backends=None)
 GATE_SHARE = 0.3  # of the budget, at most
 CASES: dict[str, Callable[[], Iterable[Any]]] = {
     "dense": conformance.cases,
@@ -113,13 +117,13 @@ def conformant(family: str, seconds: float) -> Gate:
 def measure(family: GpuFamily, heats: Sequence[Heat], settings: Settings, end: float) -> list[Row]:
     """Corpus by corpus, those that can be made before the end."""
     rows: list[Row] = []
-    for corpus, same in tables.grouped(heats):
+    for corpus, same in grouped(heats):
         needed, left = corpus.n_bytes / family.rate + settings.seconds * len(same), end - time.monotonic()
         if needed > left:
             why = f"skipped: it would take about {needed:.0f} s, and {max(0.0, left):.0f} are left"
             rows += [Row(heat.table, each, "everybody", 1, note=why) for heat in same for each in heat.workloads]
         else:
-            rows += tables.measure(same, settings)
+            rows += race_heats(same, settings, OURS_AND_PEERS)
     return rows
 
 

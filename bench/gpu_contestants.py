@@ -11,10 +11,10 @@ import numpy as np
 
 import pyengine
 from bench import contestants, sparse_contestants
-from bench.contestants import Contestant, Search, module, require
+from bench.contestants import BITS, Contestant, Search, module, require
 from bench.gpu_arena import DEVICE, on_host
-from bench.peers import _from_hits as from_hits
-from bench.sparse_peers import matrix
+from bench.peers._sparse import matrix
+from bench.peers.sentence_transformers import from_hits
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.training import TRAINERS, Score, Trainer
@@ -23,16 +23,13 @@ from pyengine.types import F32
 
 BACKEND = "triton"
 FLOAT16 = "products of float16"
-BITS = "the specification's bits"
 
 
 def ours(store: str, value_bytes: int) -> Contestant:
     """`DenseIndex` with that store; what the device needs of it is copied there by the first search."""
     built = contestants.index(store, BACKEND)
     arithmetic = "int8" if value_bytes == 1 else "float16"
-    return replace(
-        built, name=f"triton-{store}", arithmetic=arithmetic, value_bytes=value_bytes, read=on_host, exactness=BITS
-    )
+    return replace(built, name=f"triton-{store}", arithmetic=arithmetic, value_bytes=value_bytes, read=on_host)
 
 
 def ours_maxsim(codec: str, value_bytes: int) -> Contestant:

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import compress, data, gate, memory, peers
+from bench import compress, data, gate, memory
 from bench.arena import Arena
 from bench.compress import Compressed, Compressor
 from bench.contestants import first_two, require, version_of
+from bench.peers import faiss
 from bench.race import Entry, enter, refused
 from bench.row import Row
 from bench.shapes import Corpus, Heat
@@ -41,6 +42,10 @@ class Side(NamedTuple):
     @property
     def name(self) -> str:
         return self.kept.name
+
+    @property
+    def ours(self) -> bool:
+        return self.role == "ours"
 
 
 def entries(heat: Heat, arena: Arena, sides: Sequence[Side]) -> list[Entry]:
@@ -96,7 +101,7 @@ def flat(store: str, backend: str = "cpu") -> Compressor:
 
 def faiss_flat(docs: F32, threads: int) -> Compressed:
     """faiss.IndexFlatIP."""
-    return Compressed(peers.faiss_flat(docs, "dot", threads), docs.nbytes)
+    return Compressed(faiss.faiss_flat(docs, "dot", threads), docs.nbytes)
 
 
 SIDES = (

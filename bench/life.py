@@ -41,6 +41,11 @@ class Worker(NamedTuple):
     prepare: Callable[[Arena], Job]
     role: str = "peer"
     copies: float = 1.3  # memory that it takes, in corpora
+    only_named: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return self.role == "ours"
 
 
 def entries(heat: Heat, arena: Arena, workers: Sequence[Worker]) -> list[Entry]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 SCIFACT_DOCS, SCIFACT_QUERIES, SCIFACT_DIM = 5_183, 300, 384
 MILLION = 1_000_000
@@ -23,6 +25,13 @@ class Corpus(NamedTuple):
 
     def describe(self) -> str:
         return f"{self.data} {self.n_docs} x {self.dim}"
+
+
+DENSE_WORDS: dict[str, dict[str, Any]] = {
+    **{metric: {"metric": metric} for metric in ("cosine", "dot", "l2")},
+    **{data: {"data": data} for data in ("clustered", "scaled", "gaussian")},
+    "scifact": {"data": "scifact", "n_docs": SCIFACT_DOCS, "dim": SCIFACT_DIM},
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,13 @@ class Workload:
         """The words of the name, by which it can be chosen."""
         return set(self.name.split("-"))
 
+    def said(self, word: str) -> dict[str, Any] | None:
+        """The fields that a word of a name sets, None for no such word."""
+        number = numbered(word, {"n": "n_docs", "d": "dim", "q": "n_queries", "k": "k", "t": "threads"})
+        if word.startswith("keep") and word.endswith("%") and word[4:-1].isdigit():
+            return {"keep": int(word[4:-1]) / 100}
+        return number or DENSE_WORDS.get(word)
+
     @property
     def corpus(self) -> Any:
         """A `Corpus`, or what another family has in its place: hashable, with ``n_bytes`` and ``describe()``."""
@@ -73,6 +89,34 @@ class Workload:
         """For a table: "N x D, Q, k", and what is unusual."""
         searched = f", {self.n_queries:,}, {self.k:,}" if self.n_queries else ""
         return f"{self.n_docs:,} x {self.dim}{searched}" + "".join(f", {word}" for word in self.name.split("-")[4:])
+
+
+AnyWorkload = TypeVar("AnyWorkload", bound=Workload)
+
+
+def named(name: str, base: AnyWorkload) -> AnyWorkload:
+    """The workload of that name, where what the name does not say is as in ``base``: "n200k-d768-q32-k100".
+
+    Raises:
+        ValueError: for a word that such names do not have, or a number that is too small.
+    """
+    found = base
+    for word in name.split("-"):
+        fields = found.said(word)
+        if fields is None:
+            raise ValueError(f"a shape is words like those of {base.name!r}; got {word!r} in {name!r}")
+        found = replace(found, **fields)
+    if found.n_docs < 1 or found.dim < min(1, base.dim) or found.k > found.n_docs:
+        raise ValueError(f"a shape must have at least one document, one dimension and k documents; got {name!r}")
+    return found
+
+
+def numbered(word: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """The field that a word such as "n200k" sets."""
+    found = re.fullmatch(r"([a-z]+)(\d+)([km]?)", word)
+    if found is None or found[1] not in fields:
+        return None
+    return {fields[found[1]]: int(found[2]) * {"": 1, "k": 1000, "m": MILLION}[found[3]]}
 
 
 def count_of(number: int) -> str:
@@ -104,6 +148,7 @@ def heats(table: str, *workloads: Workload) -> tuple[Heat, ...]:
 
 BASE = Workload()
 LARGE = Workload(n_docs=MILLION)
+STORED = replace(LARGE, n_queries=0)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 UNTRAINED = ("pyengine-residual2", "pyengine-residual3", "pyengine-residual4", "faiss-sq4")
 FAST = ("pyengine-int8", "pyengine-topk", "faiss", "torch", "sentence-transformers", "scann")  # at a million documents
@@ -112,13 +157,18 @@ DENSE: tuple[Heat, ...] = (
     Heat("search", (replace(LARGE, n_queries=1),)),
     Heat("memory", (replace(LARGE, n_queries=1000),), racing=FAST, once=True),
     *heats("binary", replace(LARGE, n_queries=1), replace(LARGE, n_queries=32)),
-    *(Heat(table, (replace(LARGE, n_queries=0),)) for table in ("build", "save", "load")),
+    *(Heat(table, (STORED,)) for table in ("build", "save", "load")),
     *heats("search", *(replace(BASE, n_queries=count) for count in (1, 32, 1024))),
-    Heat("batches", tuple(replace(BASE, n_queries=count) for count in BATCHES), "previous"),
+    Heat(
+        "batches", tuple(replace(BASE, n_queries=q) for q in BATCHES), "previous", ("pyengine-int8", "faiss", "torch")
+    ),
     Heat("k", tuple(replace(BASE, k=k) for k in (10, 100, 1000)), "first"),
     Heat("k", tuple(replace(LARGE, n_queries=1, k=k) for k in (10, 100, 1000)), "first"),
     Heat("filters", tuple(replace(BASE, n_queries=256, keep=keep) for keep in (0, 0.5, 0.1, 0.01)), "first"),
-    *(Heat("threads", tuple(replace(BASE, n_queries=q, threads=t) for t in (2, 1)), "first") for q in (1, 32, 1024)),
+    *(
+        Heat("threads", tuple(replace(BASE, n_queries=q, threads=t) for t in (2, 1)), "first", ("pyengine-int8",))
+        for q in (1, 32, 1024)
+    ),
     Heat("residual", (replace(BASE, n_queries=64, k=10),)),
     *heats("search", replace(BASE, dim=128), replace(BASE, dim=384)),
     *heats("search", replace(BASE, metric="dot", data="scaled"), replace(BASE, metric="l2", data="scaled")),

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bench import memory
+from bench import memory, peers
 from bench.compress import Compressed, Compressor
-from bench.contestants import Contestant, Search, require
-from bench.sparse_peers import PEERS, SEISMIC, warm
+from bench.contestants import BACKENDS, BITS, Contestant, Search, at, require
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.token_arena import offered
-from bench.token_contestants import BITS
 
 
 def one_off(backend: str = "cpu") -> Contestant:
@@ -24,7 +22,8 @@ def one_off(backend: str = "cpu") -> Contestant:
         require(backend, "sparse")
         return lambda queries, k: topk(queries, docs.rows, k, backend=backend, num_threads=threads)
 
-    return Contestant("pyengine-topk", prepare, ours=True, value_bytes=LISTED, exactness=BITS)
+    name = "pyengine-topk" + at(backend)
+    return Contestant(name, prepare, ours=True, value_bytes=LISTED, exactness=BITS, backend=backend)
 
 
 def index(backend: str = "cpu") -> Contestant:
@@ -34,7 +33,8 @@ def index(backend: str = "cpu") -> Contestant:
         built = built_of(docs, "float32", backend=backend)
         return lambda queries, k: built.search(queries, k, num_threads=threads)
 
-    return Contestant("pyengine-float32", prepare, ours=True, value_bytes=LISTED, copies=1.6, exactness=BITS)
+    name = "pyengine-float32" + at(backend)
+    return Contestant(name, prepare, True, value_bytes=LISTED, copies=1.6, exactness=BITS, backend=backend)
 
 
 def built_of(docs: Documents, weights: str, originals: str = "ram", backend: str = "cpu") -> Any:
@@ -73,13 +73,18 @@ def resident(who: Contestant) -> Compressor:
         n_bytes = memory.kept(lambda: made.append(who.prepare(docs, "dot", threads)))
         return Compressed(lambda queries, k: who.read(made[0](queries, k)), n_bytes)
 
-    return Compressor(who.name, prepare)
+    return Compressor(who.name, prepare, package=who.package, only_named=who.only_named)
 
 
-OURS = (index(), one_off())
+def warm(who: Contestant, docs: Documents, threads: int) -> None:
+    """Set that peer up over a few documents, so that what it loads and compiles is there. Raises what its setup
+    raises."""
+    who.prepare(docs.part(slice(0, 100)), "dot", threads)
+
+
+OURS = tuple(who for backend in BACKENDS for who in (index(backend), one_off(backend)))
 KEPT = (
     *(keeping("float32", originals) for originals in ("ram", "disk")),
     *(keeping(weights) for weights in ("float16", "uint8")),
-    *map(resident, PEERS),
 )
-SLOW = (resident(SEISMIC),)
+RESIDENT = tuple(map(resident, peers.of("sparse_topk")))

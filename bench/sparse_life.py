@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from bench import peers
 from bench.arena import Arena
 from bench.contestants import Contestant
 from bench.life import Job, Search, Worker
-from bench.sparse_contestants import built_of
-from bench.sparse_peers import PEERS, SEISMIC, warm
+from bench.sparse_contestants import built_of, warm
 from bench.sparse_shapes import LISTED
 
 
@@ -42,12 +42,11 @@ def peer(who: Contestant) -> Worker:
     def searching(search: Any) -> Search:
         return lambda queries, k: who.read(search(queries, k))
 
-    return Worker(who.name, prepare, copies=who.copies)
+    return Worker(who.name, prepare, copies=who.copies, only_named=who.only_named)
 
 
 BUILDING = (
     Worker("pyengine-float32", build, "ours", copies=1.6),
     Worker("copy", copy, "yardstick"),
-    *map(peer, PEERS),
+    *map(peer, peers.of("sparse_topk")),
 )
-SLOW = (peer(SEISMIC),)

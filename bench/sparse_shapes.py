@@ -3,10 +3,11 @@ another, since how long one takes goes with how common its terms are."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from bench.shapes import MILLION, Heat, Workload, count_of, heats
+from bench.shapes import MILLION, Heat, Workload, count_of, heats, numbered
 
 APART = 32
 LISTED = 8  # bytes of a posting: a 4-byte id and a float32 weight, which is what the floor counts
@@ -60,6 +61,16 @@ class SparseWorkload(Workload):
         words += [f"{self.n_queries}x1" if self.apart else f"q{self.n_queries}"] * bool(self.n_queries)
         return "-".join([*words, *[f"k{self.k}"] * bool(self.n_queries)])
 
+    def said(self, word: str) -> dict[str, Any] | None:
+        if word in KINDS:
+            kind = KINDS[word]
+            return {name: getattr(kind, name) for name in ("kind", "data", "mean", "n_docs", "query_terms", "touched")}
+        if word.endswith("x1") and word[:-2].isdigit():
+            return {"n_queries": int(word[:-2]), "apart": True}
+        together = {"apart": False} if re.fullmatch(r"q\d+", word) else {}
+        number = numbered(word, {"n": "n_docs", "lq": "query_terms", "q": "n_queries", "k": "k"})
+        return number and number | together
+
     @property
     def corpus(self) -> SparseCorpus:
         return SparseCorpus(self.n_docs, self.data, self.mean)
@@ -88,6 +99,7 @@ LIGHT = SparseWorkload()
 HEAVY = replace(LIGHT, kind="heavy", query_terms=44, touched=2.65)
 TEXT = SparseWorkload(100_000, data="text", mean=60.0, query_terms=6, touched=0.24, kind="text")
 REAL = SparseWorkload(SCIFACT_DOCS, data="scifact", mean=SCIFACT_TERMS, query_terms=12, touched=2.9, kind="scifact")
+KINDS = {each.kind: each for each in (LIGHT, HEAVY, TEXT, REAL)}
 BUILT = replace(LIGHT, n_queries=0, apart=False)
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bench.compress import Compressed, Compressor, bytes_of
-from bench.contestants import Answer, Contestant, Search, Unavailable, require
+from bench.contestants import BACKENDS, BITS, Contestant, Search, Unavailable, at, require
+from bench.peers._tokens import best
 from bench.token_arena import offered
 from pyengine.ragged import Ragged
-
-BITS = "the specification's bits"
 
 
 def one_off(backend: str = "cpu") -> Contestant:
@@ -22,7 +19,8 @@ def one_off(backend: str = "cpu") -> Contestant:
         require(backend, "maxsim")
         return lambda queries, k: topk(queries, docs, k, reduce=reduce, backend=backend, num_threads=threads)
 
-    return Contestant("pyengine-topk", prepare, ours=True, arithmetic="int8", exactness=BITS)
+    name = "pyengine-topk" + at(backend)
+    return Contestant(name, prepare, ours=True, arithmetic="int8", exactness=BITS, backend=backend)
 
 
 def matrix(backend: str = "cpu") -> Contestant:
@@ -33,17 +31,18 @@ def matrix(backend: str = "cpu") -> Contestant:
         require(backend, "maxsim")
         return lambda queries, k: best(maxsim(queries, docs, reduce=reduce, backend=backend, num_threads=threads), k)
 
-    return Contestant("pyengine-maxsim", prepare, ours=True, exactness=BITS)
+    return Contestant("pyengine-maxsim" + at(backend), prepare, ours=True, exactness=BITS, backend=backend)
 
 
-def index(codec: str, value_bytes: int) -> Contestant:
+def index(codec: str, value_bytes: int, backend: str = "cpu") -> Contestant:
     """`MultiVectorIndex` with that codec beside the originals."""
 
     def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
-        built = _built(docs, codec, "ram")
+        built = _built(docs, codec, "ram", backend)
         return lambda queries, k: built.search(queries, k, num_threads=threads)
 
-    return Contestant(f"pyengine-{codec}", prepare, True, "int8", value_bytes, copies=1.3, exactness=BITS)
+    name = f"pyengine-{codec}" + at(backend)
+    return Contestant(name, prepare, True, "int8", value_bytes, copies=1.3, exactness=BITS, backend=backend)
 
 
 def codec(name: str, originals: str | None = None) -> Compressor:
@@ -57,25 +56,22 @@ def codec(name: str, originals: str | None = None) -> Compressor:
     return Compressor(f"pyengine-{name}", prepare, ours=True)
 
 
-def _built(docs: Ragged, codec: str, originals: str | None) -> Any:
+def _built(docs: Ragged, codec: str, originals: str | None, backend: str = "cpu") -> Any:
     make = offered("MultiVectorIndex")
-    require("cpu", "maxsim")
+    require(backend, "maxsim")
     try:
-        built = make(docs.dim, codec=codec, originals=originals)
+        built = make(docs.dim, codec=codec, originals=originals, backend=backend)
     except ValueError as error:
         raise Unavailable(f"this pyengine has no such codec: {error}") from None
     built.add(docs)
     return built
 
 
-def best(scores: Any, k: int) -> Answer:
-    """The k best documents of each query by its scores [Q, N], ties by smaller id."""
-    matrix = np.asarray(scores, np.float32)
-    ids = np.argsort(-matrix, axis=1, kind="stable")[:, :k].astype(np.int64)
-    return np.take_along_axis(matrix, ids, axis=1), ids
-
-
-OURS = (one_off(), index("int8", 1), index("float32", 4), matrix())
+OURS = tuple(
+    who
+    for backend in BACKENDS
+    for who in (index("int8", 1, backend), index("float32", 4, backend), one_off(backend), matrix(backend))
+)
 CODECS = (
     *(codec(name, "ram") for name in ("float32", "bfloat16")),
     *(codec(name) for name in ("int8", "residual4", "residual2", "residual1", "binary")),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.shapes import Heat, Workload, count_of, heats
+from bench.shapes import Heat, Workload, count_of, heats, numbered
 from pyengine.types import I64
 
 
@@ -33,6 +34,10 @@ class Lengths(NamedTuple):
 TEXTS, PAGES, PASSAGES, SHORT = Lengths(20, 300, 123), Lengths(700, 1302, 1001), Lengths(20, 180, 60), Lengths(2, 40, 9)
 BATCH, LONG_BATCH = Lengths(40, 180, 110), Lengths(1024, 1024, 1024)
 SCIFACT_DOCS, SCIFACT_TOKENS, ABSTRACTS = 165, 40_215, Lengths(80, 256, 244)  # of `pyengine.demo_maxsim`
+
+
+LENGTHS = (TEXTS, PAGES, PASSAGES, BATCH, LONG_BATCH, ABSTRACTS, SHORT)  # a mean that is none of theirs is every length
+REDUCTIONS = ("sum", "mean")
 
 
 class TokenCorpus(NamedTuple):
@@ -77,6 +82,18 @@ class TokenWorkload(Workload):
         words += [f"lq{self.query_tokens}"] + [f"k{self.k}"] * (self.k > 0)
         words += [self.metric] * (self.metric != "sum") + [self.data] * (self.data != "clustered")
         return "-".join(words)
+
+    def said(self, word: str) -> dict[str, Any] | None:
+        number = numbered(word, {"lq": "query_tokens", "ld": "lengths"})
+        if number and "lengths" in number:
+            mean = number["lengths"]
+            return {"lengths": next((each for each in LENGTHS if each.mean == mean), Lengths(mean, mean, mean))}
+        if word == "scifact":
+            return {"data": word, "n_docs": SCIFACT_DOCS, "lengths": ABSTRACTS}
+        letter = re.fullmatch(r"[A-Z]'?", word)
+        return number or (
+            {"letter": word} if letter else {"metric": word} if word in REDUCTIONS else super().said(word)
+        )
 
     @property
     def corpus(self) -> TokenCorpus:

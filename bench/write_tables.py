@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.machine import Machine
+from bench.registry import TABLES
 from bench.row import Row, Value
 
 SHOWN = {  # column -> heading of the printed table
@@ -29,36 +30,11 @@ SHOWN = {  # column -> heading of the printed table
     "extra_mb": "+MB",
     "bytes_per_vector": "B/vector",
 }
-TITLES = {
-    "search": "Search",
-    "memory": "Memory beyond the inputs",
-    "binary": "1 bit a dimension",
-    "residual": "A few bits a dimension, without originals; recall of the float32 truth",
-    "build": "Building an index",
-    "save": "Saving it",
-    "load": "Loading it, mapped",
-    "batches": "Batches: ratio of the time per query to that of the batch before",
-    "k": "k: ratio to the first",
-    "filters": "Filters: ratio to none",
-    "threads": "Threads: ratio to two",
-    "maxsim": "MaxSim: the best documents by late interaction",
-    "training": "MaxSim: a contrastive step, forward and backward",
-    "codecs": "MaxSim over compressed documents, without originals; recall of the float32 truth",
-    "sparse": "Sparse search: the largest inner products over a vocabulary",
-    "bm25": "Sparse search of text: BM25 impacts",
-    "postings": "What a sparse index keeps in memory, in bytes per posting; recall of the float32 truth",
-    "sparse-build": "Building a sparse index",
-    "gpu-dense": "On the GPU: exact dense search",
-    "gpu-maxsim": "On the GPU: the best documents by late interaction",
-    "gpu-training": "On the GPU: a contrastive step, forward and backward",
-    "gpu-sparse": "On the GPU: the largest inner products over a vocabulary",
-    "lexicon": "A lexicon or a dense flat scan of as many documents: latency, and bytes a document",
-}
 
 
 def by_table(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each table, in the order in which the tables are known."""
-    found = {name: [row for row in rows if row.table == name] for name in TITLES}
+    found = {name: [row for row in rows if row.table == name] for name in TABLES}
     return {name: part for name, part in found.items() if part}
 
 
@@ -122,7 +98,9 @@ def markdown(rows: Sequence[Row], machine: Machine, ceilings: str) -> str:
     """A section for each table: median milliseconds per workload and contestant, the fastest in bold; a tick marks
     answers that were the specification's to the bit."""
     legend = "Median ms. ✓: the specification's ids and scores, to the bit. x: the ratio that the heading names."
-    sections = [_section(TITLES[name], part) for name, part in by_table(rows).items() if any(r.samples for r in part)]
+    sections = [
+        _section(TABLES[name].title, part) for name, part in by_table(rows).items() if any(r.samples for r in part)
+    ]
     return "\n".join([*sections, f"{legend} {machine.where}. {ceilings}.", ""])
 
 
@@ -162,7 +140,7 @@ def save(rows: Sequence[Row], machine: Machine, ceilings: str, directory: Path, 
     with sheet.open("w", newline="") as file:
         provenance = {**dataclasses.asdict(machine), "ceilings": ceilings}
         records = [{**row.columns(), **provenance} for row in rows]
-        writer = csv.DictWriter(file, list(records[0]) if records else [])
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
         writer.writeheader()
         writer.writerows(records)
     page.write_text(markdown(rows, machine, ceilings))

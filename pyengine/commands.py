@@ -1,4 +1,4 @@
-"""The commands of ``pyengine``: info, demo, search, eval."""
+"""The commands of ``pyengine``: info, demo, search, eval, bench."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 import pyengine
+from pyengine import command_bench, command_search, evaluate
 from pyengine import command_parts as parts
-from pyengine import command_search, evaluate
 from pyengine import demo as demonstration
 from pyengine.__main__ import facts
 
@@ -64,6 +64,7 @@ def demo(
 
 
 app.command()(command_search.search)
+app.command(context_settings=command_bench.PASSED_ON, add_help_option=False)(command_bench.bench)
 
 
 @app.command("eval")

@@ -17,31 +17,30 @@ pytest.importorskip("tqdm")
 
 from bench import (
     ceilings,
-    command,
     data,
-    dense,
     gate,
     gpu_shapes,
     life,
     machine,
+    measure,
     memory,
+    peers,
+    presets,
+    registry,
+    run,
     shapes,
-    sparse_shapes,
-    tables,
     timing,
-    token_shapes,
     write_tables,
 )
 from bench.arena import Arena
 from bench.ceilings import Ceilings
-from bench.compress import BINARY, Signs
+from bench.compress import Signs
 from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off
-from bench.filters import FILTERING
-from bench.peers import PEERS, numpy_matmul
+from bench.peers.numpy import numpy_matmul
 from bench.race import Settings
+from bench.registry import OPS, Choice, Op
 from bench.row import Row
 from bench.shapes import Heat, Workload
-from bench.tables import Table
 from pyengine import exact, reference
 from pyengine.types import F32
 
@@ -55,6 +54,7 @@ EXACT = index("float32", backend="numpy")  # ours without the extension
 NUMPY = Contestant("numpy", numpy_matmul)
 CEILINGS = Ceilings(1, ((1 << 20, 2e10), (1 << 30, 1e10)), 8e9, 1e11, {"avx2": 1e12, "amx": 4e12}, "avx2")
 SETTINGS = Settings(CEILINGS, rounds=3)
+ALL = Choice(backends=None)
 SMALL = Workload(n_docs=300, dim=64, n_queries=2, k=5)
 
 
@@ -80,22 +80,23 @@ def broken(docs: F32, metric: str, threads: int) -> Search:
     raise MemoryError("17 GiB")
 
 
-def measure(heats: Sequence[Heat], racing: Sequence[Contestant], settings: Settings = SETTINGS) -> list[Row]:
+def measured(heats: Sequence[Heat], racing: Sequence[Contestant], settings: Settings = SETTINGS) -> list[Row]:
     """Searches with these contestants, and no others."""
     with pytest.MonkeyPatch.context() as patch:
-        changed = {heat.table: tables.TABLES[heat.table]._replace(contestants=tuple(racing)) for heat in heats}
-        patch.setattr(tables, "TABLES", tables.TABLES | changed)
-        return tables.measure(heats, settings)
+        for op in {registry.TABLES[heat.table].op for heat in heats}:
+            patch.setitem(OPS, op, OPS[op]._replace(contestants=tuple(racing)))
+        return measure.measure(heats, settings, ALL)
 
 
 def raced(table: str, workload: Workload, *wanted: str) -> dict[str, Row]:
     """A heat of one workload, by contestant."""
-    return {row.contestant: row for row in tables.measure([Heat(table, (workload,))], SETTINGS, wanted)}
+    choice = Choice(frozenset(wanted))
+    return {row.contestant: row for row in measure.measure([Heat(table, (workload,))], SETTINGS, choice)}
 
 
 def test_every_contestant_has_a_row_at_every_workload() -> None:
     racing = [EXACT, NUMPY, Contestant("absent", absent), Contestant("broken", broken)]
-    rows = measure(HEATS, racing)
+    rows = measured(HEATS, racing)
     assert {(row.workload, row.contestant) for row in rows} == {(each, who.name) for each in TINY for who in racing}
     for row in rows:
         columns = row.columns()
@@ -113,13 +114,13 @@ def test_every_contestant_has_a_row_at_every_workload() -> None:
 
 
 def test_a_failure_of_ours_is_a_fault() -> None:
-    (row,) = measure(HEATS[:1], [Contestant("ours", broken, ours=True)])
+    (row,) = measured(HEATS[:1], [Contestant("ours", broken, ours=True)])
     assert row.wrong
     assert row.samples is None
 
 
 def test_an_answer_of_ours_that_is_one_bit_off_is_not_timed() -> None:
-    rows = measure(HEATS[:1], [EXACT, WRONG])
+    rows = measured(HEATS[:1], [EXACT, WRONG])
     right, wrong = rows
     assert right.samples is not None
     assert wrong.samples is None
@@ -133,7 +134,7 @@ def test_an_answer_of_ours_that_is_one_bit_off_is_not_timed() -> None:
 def test_a_peer_that_would_take_too_long_is_not_called() -> None:
     slow = Contestant("slow", numpy_matmul)
     workloads = tuple(replace(TINY[0], n_queries=count) for count in (1, 40, 80))
-    (first, second, third) = measure([Heat("batches", workloads)], [slow], SETTINGS._replace(seconds=1e-9))
+    (first, second, third) = measured([Heat("batches", workloads)], [slow], SETTINGS._replace(seconds=1e-9))
     assert first.samples
     assert second.samples  # one query says little about forty
     assert third.samples is None
@@ -145,7 +146,7 @@ def test_there_must_be_room(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.require(1e9)
     with pytest.raises(Unavailable, match="needs about 2"):
         memory.require(2e9)
-    (row,) = measure([Heat("search", (replace(TINY[0], n_docs=300_000_000),))], [EXACT])
+    (row,) = measured([Heat("search", (replace(TINY[0], n_docs=300_000_000),))], [EXACT])
     assert "needs about 28.8 GB" in row.note
 
 
@@ -154,9 +155,9 @@ def test_ratios_are_of_the_time_per_query(monkeypatch: pytest.MonkeyPatch) -> No
         timing, "interleave", lambda calls, rounds, clock: {at: timing.Samples([1.0], [1.0], [0]) for at in calls}
     )
     batches = tuple(replace(TINY[0], n_queries=count) for count in (1, 2, 8))
-    rows = measure([Heat("batches", batches, "previous")], [EXACT])
+    rows = measured([Heat("batches", batches, "previous")], [EXACT])
     assert [row.ratio for row in rows] == [None, 0.5, 0.25]
-    rows = measure([Heat("batches", batches, "first")], [EXACT])
+    rows = measured([Heat("batches", batches, "first")], [EXACT])
     assert [row.ratio for row in rows] == [None, 0.5, 0.125]
     assert rows[-1].ratio_to == "q1"
 
@@ -182,7 +183,7 @@ def test_the_gate_refuses_a_wrong_shape() -> None:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", peers.of("dense_topk"), ids=lambda peer: peer.name)
 def test_peers_find_what_the_specification_finds(peer: Contestant, metric: str) -> None:
     docs, queries = data.load(shapes.Corpus(400, 32, "clustered"), 6)
     try:
@@ -193,16 +194,18 @@ def test_peers_find_what_the_specification_finds(peer: Contestant, metric: str) 
     assert gate.judge(answer, gate.Specification(docs, queries, metric), range(6), 10).recall > 0.98
 
 
-@pytest.mark.parametrize("contestant", [*OURS, one_off("numpy")], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "contestant", [each for each in OURS if each.backend == "cpu"] + [one_off("numpy")], ids=lambda each: each.name
+)
 def test_ours_are_the_specification_or_say_why_not(contestant: Contestant) -> None:
-    rows = measure(HEATS, [contestant])
+    rows = measured(HEATS, [contestant])
     assert all(row.verdict.exact if row.verdict else "built" in row.note for row in rows)
 
 
-@pytest.mark.parametrize("contestant", FILTERING, ids=lambda each: each.name)
+@pytest.mark.parametrize("contestant", OPS["dense_filter"].contestants, ids=lambda each: each.name)
 def test_filters_keep_what_they_should(contestant: Contestant) -> None:
     workloads = (SMALL, replace(SMALL, keep=0.2))
-    all_of_it, part = measure([Heat("filters", workloads, "first")], [contestant])
+    all_of_it, part = measured([Heat("filters", workloads, "first")], [contestant])
     if part.verdict is None:
         pytest.skip(part.note)
     assert part.verdict.recall == 1.0
@@ -215,14 +218,14 @@ def test_filters_keep_what_they_should(contestant: Contestant) -> None:
 def test_namesakes_in_other_tables_have_their_own_setup() -> None:
     """There is a search and a filtered search called faiss."""
     heats = (Heat("search", (SMALL,)), Heat("filters", (SMALL, replace(SMALL, keep=0.2))))
-    rows = tables.measure(heats, SETTINGS, {"faiss", "pyengine-int8"})
+    rows = measure.measure(heats, SETTINGS, Choice(frozenset({"faiss", "pyengine-int8"})))
     assert not any("Error" in row.note for row in rows)
     assert not any(row.wrong for row in rows)
 
 
 def test_binary_codes_are_judged_by_their_signs() -> None:
     rows = raced("binary", SMALL)
-    assert set(rows) == {who.name for who in BINARY}
+    assert set(rows) == {who.name for who in OPS["dense_binary"].contestants}
     for row in rows.values():
         assert not row.wrong
         assert row.samples is None or (row.verdict and row.verdict.recall == 1.0 and row.bytes_per_vector)
@@ -260,15 +263,15 @@ def test_a_saved_index_that_answers_otherwise_is_refused() -> None:
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        liar = Table((life.Worker("liar", lost, "ours"),), life.entries)
-        patch.setattr(tables, "TABLES", tables.TABLES | {"load": liar})
+        liar = Op((life.Worker("liar", lost, "ours"),), life.entries, SMALL)
+        patch.setitem(OPS, "dense_load", liar)
         (row,) = raced("load", replace(SMALL, n_queries=0)).values()
     assert row.wrong
     assert row.samples is None
 
 
 def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) -> None:
-    rows = measure(HEATS, [EXACT, NUMPY, Contestant("absent", absent)])
+    rows = measured(HEATS, [EXACT, NUMPY, Contestant("absent", absent)])
     sheet, page = write_tables.save(rows, machine.here(), CEILINGS.describe(), tmp_path, "dense-quick")
     with sheet.open() as file:
         records = list(csv.DictReader(file))
@@ -325,7 +328,7 @@ def test_unknown_data_is_named() -> None:
 
 def test_missing_real_data_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "SCIFACT", tmp_path)
-    rows = measure([Heat("search", (replace(TINY[0], data="scifact"),))], [EXACT])
+    rows = measured([Heat("search", (replace(TINY[0], data="scifact"),))], [EXACT])
     assert len(rows) == 1
     assert "doc_dense_f32.npy" in rows[0].note
 
@@ -355,32 +358,33 @@ def test_memory_of_a_call() -> None:
 
 
 def test_only_names_tables_workloads_and_contestants() -> None:
-    heats, wanted = command.select(["search", "faiss", "q1", "d128-q32"], shapes.DENSE)
+    heats, wanted = run.select(["search", "faiss", "q1", "d128-q32"], shapes.DENSE)
     assert [each.name for heat in heats for each in heat.workloads] == [
         "n1m-d768-q1-k100",
         "n200k-d768-q1-k100",
         "n200k-d128-q32-k100",
     ]
     assert wanted == {"faiss"}
-    assert [who.name for who in tables.racing(heats[0], wanted)] == ["faiss"]
-    forced = tables.racing(heats[0], {"pyengine-int8@avx2"})
+    assert [who.name for who in registry.racing(heats[0], Choice(frozenset(wanted)))] == ["faiss"]
+    forced = registry.racing(heats[0], Choice(frozenset({"pyengine-int8@avx2"})))
     assert [who.name for who in forced] == ["pyengine-int8@avx2"]
-    assert command.select([], shapes.DENSE) == (list(shapes.DENSE), set())
-    (batches,), _ = command.select(["batches", "q64"], shapes.DENSE)
+    assert run.select([], shapes.DENSE) == (list(shapes.DENSE), set())
+    (batches,), _ = run.select(["batches", "q64"], shapes.DENSE)
     assert len(batches.workloads) == len(shapes.BATCHES)  # they are compared with one another
-    with pytest.raises(SystemExit, match="'nobody'"):
-        command.select(["nobody"], shapes.DENSE)
+    with pytest.raises(ValueError, match="'nobody'"):
+        run.select(["nobody"], shapes.DENSE)
 
 
-def test_every_table_has_a_heat_and_a_title() -> None:
+def test_every_table_has_heats_and_every_operation_a_table() -> None:
     gpu = gpu_shapes.FAMILIES.values()
     for heats in (
-        shapes.DENSE + token_shapes.MAXSIM + sparse_shapes.SPARSE + sum((family.heats for family in gpu), ()),
-        shapes.QUICK + token_shapes.QUICK + sparse_shapes.QUICK + sum((family.quick for family in gpu), ()),
+        presets.PRESETS["paper"] + sum((family.heats for family in gpu), ()),
+        presets.PRESETS["quick"] + sum((family.quick for family in gpu), ()),
     ):
-        assert {heat.table for heat in heats} == set(tables.TABLES) == set(write_tables.TITLES)
+        assert {heat.table for heat in heats} == set(registry.TABLES)
         assert all(len({each.corpus for each in heat.workloads}) == 1 for heat in heats)
-        assert all(tables.racing(heat) for heat in heats)
+        assert all(registry.racing(heat, ALL) for heat in heats)
+    assert {table.op for table in registry.TABLES.values()} == set(OPS)
 
 
 def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,13 +413,64 @@ def test_a_floor_is_that_of_the_threads_of_the_workload() -> None:
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    family = dense.FAMILY._replace(quick=HEATS)
-    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setitem(presets.PRESETS, "quick", HEATS)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: CEILINGS)
-    monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(EXACT, NUMPY)))
-    options = command.parse(family, ["--quick", "--save", "--rounds", "2", "--only", EXACT.name, "numpy"])
-    assert command.run(family, options) == 0
+    monkeypatch.setitem(OPS, "dense_topk", OPS["dense_topk"]._replace(contestants=(EXACT, NUMPY)))
+    assert run.run(run.parse(["--save", "--rounds", "2", "--only", EXACT.name, "numpy"])) == 0
     assert TINY[0].name in capsys.readouterr().out
-    assert len(list(tmp_path.glob("*-dense-quick-part.*"))) == 2
-    monkeypatch.setitem(tables.TABLES, "search", tables.SEARCHES._replace(contestants=(WRONG,)))
-    assert command.run(family, command.parse(family, ["--quick", "--rounds", "2", "--only", "wrong"])) == 1
+    assert len(list(tmp_path.glob("*-quick-part.*"))) == 2
+    monkeypatch.setitem(OPS, "dense_topk", OPS["dense_topk"]._replace(contestants=(WRONG,)))
+    assert run.run(run.parse(["--rounds", "2", "--only", "wrong"])) == 1
+
+
+def test_a_shape_has_a_name_and_a_name_a_shape() -> None:
+    for heat in presets.PRESETS["paper"]:
+        base = OPS[registry.TABLES[heat.table].op].base
+        assert [shapes.named(each.name, base) for each in heat.workloads] == list(heat.workloads)
+    (heat,) = run.parse(["--op", "sparse_topk", "--shapes", "heavy-n2k-8x1-k5"]).heats
+    assert heat.workloads[0].name == "heavy-n2k-lq44-8x1-k5"
+
+
+def test_backends_and_peers_are_chosen_by_name() -> None:
+    def names(*words: str) -> set[str]:
+        options = run.parse(["--op", "dense_topk", "--shapes", "n300-d8-q2-k5", *words])
+        return {who.name for who in registry.racing(options.heats[0], options.choice)}
+
+    assert names("--peers", "none") == {"pyengine-int8", "pyengine-float32", "pyengine-topk"}
+    assert names("--peers", "numpy", "--backends", "torch") == {
+        *(f"pyengine-{each}@torch" for each in ("int8", "float32", "topk")),
+        "numpy",
+    }
+    assert names("--backends", "all") > names() > names("--peers", "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "fast"], "--preset: nothing is called 'fast'; there are quick, readme"),
+        (["--op", "dense"], "--op: nothing is called 'dense'; there are dense_topk"),
+        (["--peers", "google"], "--peers: nothing is called 'google'; there are"),
+        (["--backends", "tpu"], "--backends: nothing is called 'tpu'; there are"),
+        (["--only", "nobody"], "--only: nothing is called 'nobody'; there are"),
+        (["--op", "dense_topk", "--shapes", "n5-x3"], "got 'x3' in 'n5-x3'"),
+        (["--op", "dense_topk", "--shapes", "n5-k6"], "k documents; got 'n5-k6'"),
+        (["--op", "maxsim", "--shapes", "n0-k0"], "at least one document"),
+        (["--op", "sparse_topk", "--shapes", "d768"], "got 'd768'"),
+        (["--shapes", "n200k"], "--shapes goes with one --op"),
+        (["--preset", "dense", "--op", "maxsim"], "the preset 'dense' has nothing of maxsim"),
+        (["--threads", "0"], "must be at least 1"),
+    ],
+)
+def test_what_is_not_known_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run.parse(words)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_setup_is_closed_when_it_is_over() -> None:
+    closed: list[Search] = []
+    who = Contestant("numpy", numpy_matmul, close=closed.append)
+    measured(HEATS[:1], [EXACT, who])
+    assert len(closed) == 1

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
-from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, race, tables, write_tables
+from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, measure, race, registry
 from bench.contestants import Contestant, index
 from bench.gate import Verdict
 from bench.gpu_machine import Gpu, GpuCeilings
@@ -51,7 +51,7 @@ def test_the_issue_s_rows_are_there() -> None:
     assert len(set(asked)) == len(asked)
     for family in FAMILIES.values():
         assert family.quick
-        assert all(heat.table in tables.TABLES and heat.table in write_tables.TITLES for heat in family.heats)
+        assert all(heat.table in registry.TABLES for heat in family.heats)
         assert set(gpu.CASES) == set(FAMILIES)
 
 
@@ -197,10 +197,10 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def raced(heat: Heat, keep: Callable[[Any], bool], ours: tuple[Any, ...] = ()) -> dict[str, Row]:
     """By contestant: those of the table that are to be kept, and others in the place of ours."""
     with pytest.MonkeyPatch.context() as patch:
-        table = tables.TABLES[heat.table]
-        racing = (*ours, *(who for who in table.contestants if keep(who)))
-        patch.setitem(tables.TABLES, heat.table, table._replace(contestants=racing))
-        return {row.contestant: row for row in tables.measure([heat], SETTINGS)}
+        op = registry.op_of(heat)
+        racing = (*ours, *(who for who in op.contestants if keep(who)))
+        patch.setitem(registry.OPS, registry.TABLES[heat.table].op, op._replace(contestants=racing))
+        return {row.contestant: row for row in measure.measure([heat], SETTINGS, registry.Choice(backends=None))}
 
 
 def plain(who: Any) -> bool:

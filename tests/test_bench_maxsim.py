@@ -12,14 +12,16 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import ceilings, command, data, gate, maxsim, shapes, tables, token_peers, token_shapes, training
+from bench import ceilings, data, gate, measure, peers, presets, registry, run, token_shapes, training
 from bench.ceilings import Ceilings
 from bench.contestants import Contestant, Search, Unavailable
+from bench.peers import _tokens, fast_plaid
+from bench.peers._tokens import best
 from bench.race import Settings
+from bench.registry import OPS, Choice
 from bench.row import Row
 from bench.shapes import Heat
-from bench.token_contestants import best, matrix, one_off
-from bench.token_peers import PEERS
+from bench.token_contestants import matrix, one_off
 from bench.token_shapes import Lengths, TokenWorkload
 from pyengine import reference_maxsim
 from pyengine.ragged import Ragged
@@ -28,6 +30,7 @@ TINY = TokenWorkload(n_docs=40, dim=24, n_queries=3, k=5, lengths=Lengths(1, 9, 
 CEILINGS = Ceilings(1, ((1 << 20, 2e10), (1 << 30, 1e10)), 8e9, 1e11, {"avx2": 1e12, "amx": 4e12}, "avx2")
 SETTINGS = Settings(CEILINGS, rounds=3)
 EXACT = one_off("numpy")
+ALL = Choice(backends=None)
 
 
 def nudged(docs: Ragged, reduce: str, threads: int) -> Search:
@@ -41,11 +44,12 @@ def nudged(docs: Ragged, reduce: str, threads: int) -> Search:
     return search
 
 
-def measure(table: str, workload: TokenWorkload, *racing: Any) -> dict[str, Row]:
+def measured(table: str, workload: TokenWorkload, *racing: Any) -> dict[str, Row]:
     """Rows of one workload with these contestants and no others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tables.TABLES, table, tables.TABLES[table]._replace(contestants=racing))
-        return {row.contestant: row for row in tables.measure([Heat(table, (workload,))], SETTINGS)}
+        op = registry.TABLES[table].op
+        patch.setitem(OPS, op, OPS[op]._replace(contestants=racing))
+        return {row.contestant: row for row in measure.measure([Heat(table, (workload,))], SETTINGS, ALL)}
 
 
 def test_lengths_have_the_mean_and_the_ends() -> None:
@@ -80,15 +84,15 @@ def test_bytes_and_operations_are_of_all_tokens() -> None:
     n_tokens = int(TINY.lengths.of(40).sum())
     assert TINY.n_values == n_tokens * 24
     assert TINY.operations == 2 * n_tokens * 24 * 6 * 3
-    row = measure("maxsim", TINY, EXACT)[EXACT.name]
+    row = measured("maxsim", TINY, EXACT)[EXACT.name]
     assert (row.n_bytes, row.operations) == (4 * n_tokens * 24, TINY.operations)
     assert "T-n40-ld4-d24-q3-lq6-k5" in row.columns().values()
     assert row.version
 
 
 def test_ours_are_the_specification_and_what_is_not_is_not_timed() -> None:
-    rows = measure("maxsim", TINY, EXACT, matrix("numpy"), Contestant("wrong", nudged, ours=True))
-    for name in (EXACT.name, "pyengine-maxsim"):
+    rows = measured("maxsim", TINY, EXACT, matrix("numpy"), Contestant("wrong", nudged, ours=True))
+    for name in (EXACT.name, "pyengine-maxsim@numpy"):
         assert rows[name].samples
         assert rows[name].verdict == gate.Verdict(True, 1.0, "")
     assert rows["wrong"].wrong
@@ -108,10 +112,10 @@ def test_the_specification_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("fits", [1 << 30, 0], ids=["at once", "in parts"])
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", peers.of("maxsim"), ids=lambda peer: peer.name)
 def test_peers_find_what_the_specification_finds(peer: Contestant, fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_peers, "FITS", fits)
-    monkeypatch.setattr(token_peers, "DOCS", 16)
+    monkeypatch.setattr(_tokens, "FITS", fits)
+    monkeypatch.setattr(_tokens, "DOCS", 16)
     docs, queries = data.load_tokens(replace(TINY, dim=32, lengths=Lengths(8, 20, 12)).corpus, 3)
     try:
         search = peer.prepare(docs, "sum", 1)
@@ -123,9 +127,9 @@ def test_peers_find_what_the_specification_finds(peer: Contestant, fits: int, mo
 
 def test_a_wheel_for_another_torch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    monkeypatch.setattr(token_peers, "version_of", lambda package: "1.7.0.190")
+    monkeypatch.setattr(fast_plaid, "version_of", lambda package: "1.7.0.190")
     with pytest.raises(Unavailable, match="built for torch 190"):
-        token_peers.fast_plaid(Ragged.of([np.ones((2, 4))]), "sum", 1)
+        fast_plaid.fast_plaid(Ragged.of([np.ones((2, 4))]), "sum", 1)
 
 
 def test_ties_go_to_the_smaller_id() -> None:
@@ -140,7 +144,7 @@ TORCH = training.TRAINERS[1]
 
 def test_a_step_is_judged_by_its_scores_and_gradients() -> None:
     pytest.importorskip("torch")
-    (row,) = measure("training", STEP, TORCH).values()
+    (row,) = measured("training", STEP, TORCH).values()
     assert row.samples
     assert row.verdict
     assert row.verdict.reason == "" or "bits" in row.verdict.reason  # its scores are float32, its gradients are right
@@ -154,7 +158,7 @@ def test_a_step_is_judged_by_its_scores_and_gradients() -> None:
 
 @pytest.mark.parametrize("trainer", training.TRAINERS, ids=lambda each: each.name)
 def test_everybody_takes_the_same_step(trainer: training.Trainer) -> None:
-    (row,) = measure("training", STEP, trainer).values()
+    (row,) = measured("training", STEP, trainer).values()
     if row.verdict is None:
         pytest.skip(row.note)
     assert not row.wrong
@@ -165,28 +169,29 @@ def test_what_is_not_there_yet_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> 
     import pyengine
 
     monkeypatch.delattr(pyengine, "MultiVectorIndex", raising=False)
-    rows = measure("codecs", TINY, *tables.TABLES["codecs"].contestants)
+    rows = measured("codecs", TINY, *OPS["maxsim_codecs"].contestants)
     assert {row.note for row in rows.values()} == {"this pyengine has no MultiVectorIndex"}
     assert not any(row.wrong for row in rows.values())
 
 
 def test_the_letters_choose_rows() -> None:
-    heats, wanted = command.select(["A", "D'", "E"], maxsim.FAMILY.heats)
+    heats, wanted = run.select(["A", "D'", "E"], presets.PRESETS["maxsim"])
     assert [each.letter for heat in heats for each in heat.workloads] == ["A", "D'", "E", "E"]  # type: ignore[attr-defined]
     assert wanted == set()
-    with pytest.raises(SystemExit, match="'faiss'"):
-        command.select(["faiss"], maxsim.FAMILY.heats)
-    with pytest.raises(SystemExit, match="'colbert-ai'"):
-        command.select(["colbert-ai"], shapes.DENSE)
+    with pytest.raises(ValueError, match="'faiss'"):
+        run.select(["faiss"], presets.PRESETS["maxsim"])
+    with pytest.raises(ValueError, match="'colbert-ai'"):
+        run.select(["colbert-ai"], presets.PRESETS["dense"])
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: CEILINGS)
-    monkeypatch.setitem(tables.TABLES, "maxsim", tables.TABLES["maxsim"]._replace(contestants=(EXACT, PEERS[5])))
-    options = command.parse(maxsim.FAMILY, ["--quick", "--save", "--rounds", "2"])
-    assert command.run(maxsim.FAMILY, options) == 0
+    (numpy,) = (each for each in peers.of("maxsim") if each.name == "numpy")
+    monkeypatch.setitem(OPS, "maxsim", OPS["maxsim"]._replace(contestants=(EXACT, numpy)))
+    options = run.parse(["--op", "maxsim", "--backends", "numpy", "--save", "--rounds", "2"])
+    assert run.run(options) == 0
     printed = capsys.readouterr().out
     assert all(f"{letter}-n60" in printed for letter in "ABCE")
-    (page,) = tmp_path.glob("*-maxsim-quick.md")
+    (page,) = tmp_path.glob("*-quick-part.md")
     assert "| A 60 x 9 x 128, 1 x 32, 5 |" in page.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,26 @@ pytest.importorskip("tqdm")
 
 from bench import (
     ceilings,
-    command,
     gate,
     lexicon,
-    sparse,
+    measure,
+    peers,
+    presets,
+    registry,
+    run,
     sparse_arena,
     sparse_contestants,
     sparse_data,
     sparse_life,
-    sparse_peers,
     sparse_shapes,
     sparse_text,
-    tables,
 )
 from bench.ceilings import Ceilings
 from bench.contestants import Contestant, Search, Unavailable
 from bench.life import Worker
+from bench.peers import _sparse
 from bench.race import Settings
+from bench.registry import OPS, Choice
 from bench.row import Row
 from bench.shapes import Heat
 from bench.sparse_data import SPLADE, TEXT
@@ -47,6 +49,7 @@ TINY_TEXT = replace(sparse_shapes.TEXT, n_docs=300, n_queries=3, k=5)
 CEILINGS = Ceilings(1, ((1 << 20, 2e10), (1 << 30, 1e10)), 8e9, 1e11, {"avx2": 1e12, "amx": 4e12}, "avx2")
 SETTINGS = Settings(CEILINGS, rounds=3)
 EXACT = sparse_contestants.one_off("numpy")
+ALL = Choice(backends=None)
 
 
 def nudged(docs: Documents, metric: str, threads: int) -> Search:
@@ -60,11 +63,12 @@ def nudged(docs: Documents, metric: str, threads: int) -> Search:
     return search
 
 
-def measure(table: str, workload: SparseWorkload, *racing: Any) -> dict[str, Row]:
+def measured(table: str, workload: SparseWorkload, *racing: Any) -> dict[str, Row]:
     """Rows of one workload with these contestants and no others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tables.TABLES, table, tables.TABLES[table]._replace(contestants=racing))
-        return {row.contestant: row for row in tables.measure([Heat(table, (workload,))], SETTINGS)}
+        op = registry.TABLES[table].op
+        patch.setitem(OPS, op, OPS[op]._replace(contestants=racing))
+        return {row.contestant: row for row in measure.measure([Heat(table, (workload,))], SETTINGS, ALL)}
 
 
 def with_index() -> None:
@@ -144,7 +148,7 @@ def test_the_specification_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("workload", [TINY, BATCH], ids=["one by one", "at once"])
 def test_ours_are_the_specification_and_what_is_not_is_not_timed(workload: SparseWorkload) -> None:
-    rows = measure("sparse", workload, EXACT, Contestant("wrong", nudged, ours=True))
+    rows = measured("sparse", workload, EXACT, Contestant("wrong", nudged, ours=True))
     assert rows[EXACT.name].samples
     assert rows[EXACT.name].verdict == gate.Verdict(True, 1.0, "")
     assert rows["wrong"].wrong
@@ -157,7 +161,7 @@ def test_bytes_and_operations_are_of_the_lists_of_the_queries() -> None:
     frequency = np.bincount(docs.rows.indices, minlength=docs.rows.n_terms)
     terms = sparse_arena.queries(TINY.corpus, docs, 3, TINY.asking).indices
     for workload, read in ((TINY, terms), (BATCH, np.unique(terms))):
-        row = measure("sparse", workload, EXACT)[EXACT.name]
+        row = measured("sparse", workload, EXACT)[EXACT.name]
         assert row.n_bytes == 8 * frequency[read].sum()
         assert row.operations == 2 * frequency[terms].sum()
         assert row.floor
@@ -172,11 +176,7 @@ def test_kinds_of_queries_share_a_corpus() -> None:
         assert arena.truth(light) is not arena.truth(heavy)
 
 
-def peers() -> Sequence[Contestant]:
-    return (*sparse_peers.PEERS, sparse_peers.SEISMIC, *sparse_peers.TEXT_PEERS)
-
-
-@pytest.mark.parametrize("peer", peers(), ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", peers.of("sparse_topk") + peers.of("bm25"), ids=lambda peer: peer.name)
 def test_peers_find_what_the_specification_finds(peer: Contestant) -> None:
     corpus = TINY_TEXT.corpus._replace(n_docs=1_000)
     docs = sparse_arena.documents(corpus)
@@ -186,13 +186,13 @@ def test_peers_find_what_the_specification_finds(peer: Contestant) -> None:
     except Unavailable as reason:
         pytest.skip(str(reason))
     verdict = gate.judge(peer.read(search(queries, 10)), gate.SparseSpecification(docs.rows, queries), range(3), 10)
-    assert verdict.recall > (0.95 if peer.exactness == sparse_peers.FLOAT32 else 0.5)
+    assert verdict.recall > (0.95 if peer.exactness == _sparse.FLOAT32 else 0.5)
 
 
 def test_bytes_are_by_posting() -> None:
     with_index()
     kept = [sparse_contestants.keeping(weights, backend="numpy") for weights in ("float32", "uint8")]
-    rows = measure("postings", BATCH, *kept, sparse_contestants.keeping("float32", "disk", "numpy"))
+    rows = measured("postings", BATCH, *kept, sparse_contestants.keeping("float32", "disk", "numpy"))
     for row in rows.values():
         assert row.verdict
         assert row.verdict.exact
@@ -205,7 +205,7 @@ def test_bytes_are_by_posting() -> None:
 def test_indexes_are_built_and_judged() -> None:
     with_index()
     ours = Worker("ours", lambda arena: sparse_life.build(arena, backend="numpy"), "ours")
-    rows = measure("sparse-build", replace(sparse_shapes.BUILT, n_docs=300), ours, *sparse_life.BUILDING[1:3])
+    rows = measured("sparse-build", replace(sparse_shapes.BUILT, n_docs=300), ours, *sparse_life.BUILDING[1:3])
     assert rows["ours"].verdict == gate.Verdict(True, 1.0, "")
     assert rows["copy"].samples
     assert rows["ours"].ratio_to == "copy"
@@ -218,7 +218,7 @@ def test_a_lexicon_is_raced_with_a_dense_scan() -> None:
         lexicon.Side(lexicon.flat("float32", "numpy")),
         lexicon.SIDES[-1],
     )
-    rows = measure("lexicon", TINY, *sides)
+    rows = measured("lexicon", TINY, *sides)
     assert all(row.verdict == gate.Verdict(True, 1.0, "") for row in rows.values() if row.role == "ours")
     assert (rows["dense-float32"].bytes_per_vector or 0) >= 4 * lexicon.DIM
     if rows["faiss-flat"].samples:
@@ -229,27 +229,26 @@ def test_what_is_not_there_yet_is_not_raced(monkeypatch: pytest.MonkeyPatch) -> 
     import pyengine
 
     monkeypatch.delattr(pyengine, "SparseIndex", raising=False)
-    rows = measure("postings", BATCH, sparse_contestants.keeping("float32"))
+    rows = measured("postings", BATCH, sparse_contestants.keeping("float32"))
     assert {row.note for row in rows.values()} == {"this pyengine has no SparseIndex"}
     assert not any(row.wrong for row in rows.values())
 
 
 def test_words_choose_rows() -> None:
-    heats, wanted = command.select(["heavy", "sindi"], sparse.FAMILY.heats)
+    heats, wanted = run.select(["heavy", "sindi"], presets.PRESETS["sparse"])
     assert {each.kind for heat in heats for each in heat.workloads} == {"heavy"}  # type: ignore[attr-defined]
     assert wanted == {"sindi"}
-    with pytest.raises(SystemExit, match="light-n1m-lq29-q256-k10"):
-        command.select(["faiss"], sparse.FAMILY.heats)
+    with pytest.raises(ValueError, match="light-n1m-lq29-q256-k10"):
+        run.select(["faiss"], presets.PRESETS["sparse"])
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: CEILINGS)
-    for table in ("sparse", "bm25"):
-        monkeypatch.setitem(tables.TABLES, table, tables.TABLES[table]._replace(contestants=(EXACT,)))
-    options = command.parse(sparse.FAMILY, ["--quick", "--save", "--rounds", "2", "--only", "sparse", "bm25"])
-    assert command.run(sparse.FAMILY, options) == 0
+    for op in ("sparse_topk", "bm25"):
+        monkeypatch.setitem(OPS, op, OPS[op]._replace(contestants=(EXACT,)))
+    assert run.run(run.parse(["--save", "--rounds", "2", "--backends", "numpy", "--only", "sparse", "bm25"])) == 0
     printed = capsys.readouterr().out
     assert all(f"{kind}-n2k" in printed for kind in ("light", "heavy", "text"))
-    (page,) = tmp_path.glob("*-sparse-quick-part.md")
+    (page,) = tmp_path.glob("*-quick-part.md")
     assert "| light: 2,000 x 120, 4 one by one, 10 |" in page.read_text()

@@ -1,0 +1,33 @@
+"""Named lists of heats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.shapes import BASE, DENSE, LARGE, Heat, heats
+from bench.shapes import QUICK as DENSE_QUICK
+from bench.sparse_shapes import APART, HEAVY, LIGHT, SPARSE, together
+from bench.sparse_shapes import QUICK as SPARSE_QUICK
+from bench.token_shapes import MAXSIM, REAL, B, C, E
+from bench.token_shapes import QUICK as MAXSIM_QUICK
+
+README: tuple[Heat, ...] = (
+    *heats("search", replace(LARGE, n_queries=1)),
+    *heats("search", replace(BASE, n_queries=1)),
+    *heats("search", *(replace(BASE, k=k) for k in (10, 100, 1000)), replace(BASE, n_queries=1024)),
+    *heats("maxsim", C, B, E[0], REAL),
+    *heats("sparse", LIGHT, together(LIGHT), HEAVY, together(HEAVY), replace(LIGHT, k=1000)),
+    Heat("postings", (together(LIGHT, APART),)),
+)
+"""What the tables of the README show."""
+
+PRESETS: dict[str, tuple[Heat, ...]] = {
+    "quick": DENSE_QUICK + MAXSIM_QUICK + SPARSE_QUICK,
+    "readme": README,
+    "paper": DENSE + MAXSIM + SPARSE,
+    "dense": DENSE,
+    "maxsim": MAXSIM,
+    "sparse": SPARSE,
+}
+SECONDS = {"quick": 0.2, "readme": 3.0}
+"""For the rounds of a workload, where it is not 10."""

@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench.dense`. Nothing here reports a speed for an answer that is not the specification's."""
+"""Benchmarks: `python -m bench.run`. Nothing here reports a speed for an answer that is not the specification's."""

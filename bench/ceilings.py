@@ -38,7 +38,8 @@ class Limits(Protocol):
 class Ceilings:
     """Rates per second, with as many threads as the contestants have. ``reads`` has (bytes, bytes per second) for
     working sets of rising size, in huge pages; ``small_page_read`` is the last of them in 4 KiB pages. ``int8_ops``
-    is by instruction set, and empty where nothing here can measure it."""
+    is by instruction set, and empty where nothing here can measure it; products of float32 and bf16 are those of the
+    libraries at hand, which choose their instructions themselves."""
 
     threads: int
     reads: tuple[tuple[int, float], ...]
@@ -46,6 +47,8 @@ class Ceilings:
     float32_ops: float
     int8_ops: dict[str, float]
     isa: str  # the instruction set that is used unless another is forced
+    copies: tuple[tuple[int, float], ...] = ()  # (bytes, bytes read and written per second)
+    bf16_ops: float | None = None  # None where torch is not here, or does not multiply it
 
     def floor(self, n_bytes: float, n_ops: float, arithmetic: str, isa: str = "") -> float | None:
         """The least seconds in which the bytes can be read and the operations done: the larger of the two. For
@@ -53,7 +56,8 @@ class Ceilings:
         reading = n_bytes / self.read_rate(n_bytes)
         if arithmetic == "none":
             return reading
-        rate = self.int8_ops.get(isa or self.isa) if arithmetic == "int8" else self.float32_ops
+        rates = {"int8": self.int8_ops.get(isa or self.isa), "bf16": self.bf16_ops}
+        rate = rates.get(arithmetic, self.float32_ops)
         return None if rate is None else max(reading, n_ops / rate)
 
     def read_rate(self, n_bytes: float) -> float:
@@ -63,9 +67,12 @@ class Ceilings:
     def describe(self) -> str:
         reads = ", ".join(f"{rate / 1e9:.1f} GB/s of {size >> 20} MiB" for size, rate in self.reads)
         int8 = ", ".join(f"{isa} {rate / 1e9:,.0f}" for isa, rate in self.int8_ops.items()) or "not measured"
+        copies = ", ".join(f"{rate / 1e9:.1f} of {size >> 20} MiB" for size, rate in self.copies) or "not measured"
+        bf16 = "not measured" if self.bf16_ops is None else f"{self.bf16_ops / 1e9:,.0f}"
         return (
-            f"{self.threads} thread(s): reads {reads} ({self.small_page_read / 1e9:.1f} in 4 KiB pages), "
-            f"float32 GEMM {self.float32_ops / 1e9:.0f} Gop/s, int8 products in Gop/s: {int8}"
+            f"{self.threads} thread(s): copies in GB/s read and written: {copies}; "
+            f"reads {reads} ({self.small_page_read / 1e9:.1f} in 4 KiB pages), "
+            f"float32 GEMM {self.float32_ops / 1e9:.0f} Gop/s, bf16 {bf16}, int8 products in Gop/s: {int8}"
         )
 
 
@@ -75,7 +82,9 @@ def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
     small = _read_bandwidth(threads, sizes[-1], huge=False)
     kernels = exact.native()
     isa = "" if kernels is None else str(kernels.isa())
-    return Ceilings(threads, reads, small, _float32_rate(threads), _int8_rates(threads), isa)
+    copies = tuple((size, _copy_bandwidth(threads, size)) for size in sizes)
+    float32, bf16 = _float32_rate(threads), _bf16_rate(threads)
+    return Ceilings(threads, reads, small, float32, _int8_rates(threads), isa, copies, bf16)
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -97,6 +106,14 @@ def _read_bandwidth(threads: int, n_bytes: int, huge: bool) -> float:
         best = numbers.nbytes / _fastest(lambda: list(pool.map(np.max, slices)))  # the ufunc releases the GIL
     kernels = exact.native()
     return best if kernels is None else max(best, float(kernels.read_bandwidth(n_bytes, threads)))
+
+
+def _copy_bandwidth(threads: int, n_bytes: int) -> float:
+    """Bytes read and written per second, where both halves of the working set together have that size."""
+    source, target = np.split(_paged(n_bytes, huge=True), 2)
+    pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
+    with ThreadPoolExecutor(threads) as pool:
+        return n_bytes / _fastest(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)))
 
 
 def _paged(n_bytes: int, huge: bool) -> NDArray[np.int32]:
@@ -123,6 +140,17 @@ def _float32_rate(threads: int) -> float:
     except Unavailable:
         pass
     return 2 * GEMM_SIDE**3 / seconds
+
+
+def _bf16_rate(threads: int) -> float | None:
+    """bf16 operations per second of torch's matrix product."""
+    try:
+        torch = module("torch")
+        torch.set_num_threads(threads)
+        tensor = torch.rand(GEMM_SIDE, GEMM_SIDE).to(torch.bfloat16)
+        return 2 * GEMM_SIDE**3 / float(_fastest(lambda: tensor @ tensor))
+    except (Unavailable, RuntimeError):
+        return None
 
 
 def _int8_rates(threads: int) -> dict[str, float]:

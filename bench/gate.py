@@ -22,11 +22,13 @@ MANY_VECTORS = 1 << 19  # where the specification takes seconds per query
 
 class Verdict(NamedTuple):
     """``exact``: ids and the bits of the scores are the specification's on every checked query. ``recall``: the
-    share of its ids that were found. ``reason``: where it first differs, "" when it does not."""
+    share of its ids that were found. ``reason``: where it first differs, "" when it does not. ``ranks``: the share of
+    the checked queries with its ids in its order, whatever the scores' bits."""
 
     exact: bool
     recall: float
     reason: str
+    ranks: float = 1.0
 
 
 class Rows(Protocol):
@@ -120,8 +122,11 @@ def judge(answer: Answer, truth: Truth, queries: Sequence[int], k: int) -> Verdi
     scores, ids = answer
     expected = (len(scores), k)
     if scores.shape != expected or ids.shape != expected:
-        return Verdict(False, 0.0, f"shapes {scores.shape} and {ids.shape} where {expected} was asked for")
+        return Verdict(
+            False, 0.0, ranks=0.0, reason=f"shapes {scores.shape} and {ids.shape} where {expected} was asked for"
+        )
     reason, found = "", 0
+    ranked = sum(np.array_equal(ids[query], truth.row(query, k)[1]) for query in queries)
     for query in queries:
         true_scores, true_ids = truth.row(query, k)
         found += (np.isin(ids[query], true_ids) | (_bits(scores[query]) == _bits(true_scores)[-1])).sum()
@@ -132,7 +137,7 @@ def judge(answer: Answer, truth: Truth, queries: Sequence[int], k: int) -> Verdi
                 f"query {query}, place {at}: id {ids[query, at]} with {scores[query, at]!r}, "
                 f"where the specification has id {true_ids[at]} with {true_scores[at]!r}"
             )
-    return Verdict(not reason, found / (len(queries) * k), reason)
+    return Verdict(not reason, found / (len(queries) * k), reason, ranked / len(queries))
 
 
 def recall(ids: I64, true_ids: I64) -> float:

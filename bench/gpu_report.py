@@ -65,7 +65,7 @@ def _work(row: Row) -> dict[str, Any]:
         "operations": row.operations,
         "floor_ms": floor,
         "target": TARGETS.get(row.workload, ""),
-        "all_ms": [round(seconds * 1e3, 6) for seconds in row.samples.wall] if row.samples else [],
+        "all_ms": row.all_ms(),
     }
 
 

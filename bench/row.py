@@ -12,7 +12,7 @@ from bench.timing import Samples
 Value = str | int | float | bool | None
 SPEEDS = (
     "rounds", "p20_ms", "p50_ms", "p80_ms", "cpu_ms", "ms_per_query", "vs_best_peer", "ratio", "gb_per_s", "gop_per_s",
-    "of_ceiling",
+    "of_ceiling", "joules",
 )  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class Row:
     n_bytes: int = 0  # that must be read (and written, where that is the work)
     operations: int = 0
     floor: float | None = None  # seconds, by the ceilings of the machine
+    bound: str = ""  # what that floor is of: "memory" or "compute"
     extra_bytes: int | None = None
     bytes_per_vector: float | None = None
     version: str = ""
@@ -46,6 +47,10 @@ class Row:
         """Whether this is a reason not to believe in the rest: an answer of ours that is not right, or none."""
         refused = self.verdict is not None and not self.verdict.exact and self.role == "ours"
         return self.failed or refused
+
+    def all_ms(self) -> list[float]:
+        """Of every round that it took part in."""
+        return [round(seconds * 1e3, 6) for seconds in self.samples.wall] if self.samples else []
 
     def columns(self) -> dict[str, Value]:
         """Every figure by name, None where there is none."""
@@ -60,8 +65,13 @@ class Row:
             "exactness": self.exactness,
             "exact": None if self.verdict is None else self.verdict.exact,
             "recall": None if self.verdict is None else round(self.verdict.recall, 4),
+            "same_ranks": None if self.verdict is None else round(self.verdict.ranks, 4),
             **self._speeds(),
             "ratio_to": self.ratio_to or None,
+            "n_bytes": self.n_bytes or None,
+            "operations": self.operations or None,
+            "floor_ms": _scaled(self.floor, 1e3),
+            "bound": self.bound or None,
             "extra_mb": _scaled(self.extra_bytes, 1e-6),
             "bytes_per_vector": _scaled(self.bytes_per_vector, 1),
             "note": self.note,
@@ -83,6 +93,7 @@ class Row:
             "gb_per_s": _scaled(self.n_bytes or None, 1e-9 / p50),
             "gop_per_s": _scaled(self.operations or None, 1e-9 / p50),
             "of_ceiling": _scaled(self.floor, 1 / p50),
+            "joules": _scaled(self.samples.joules(), 1),
         }
 
 

@@ -1,7 +1,7 @@
 """`python -m bench.run`: exact searches, checked, then raced against their peers and the machine's own ceilings.
 
     python -m bench.run                                        does everything work? (the preset "quick": a minute)
-    python -m bench.run --preset readme                        the tables of README.md, in less than ten minutes
+    python -m bench.run --preset readme                        the tables of README.md, written there
     python -m bench.run --preset paper --save                  everything; also dense, maxsim, sparse
     python -m bench.run --op dense_topk --shapes n200k-d768-q32-k100 --backends all --peers faiss torch
     python -m bench.run --op maxsim --preset quick --only A    a part of a preset
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import ceilings, machine, measure, presets, registry, shapes, write_tables
+from bench import ceilings, machine, measure, presets, readme, registry, shapes, write_tables
 from bench.contestants import BACKENDS
 from bench.race import Settings
 from bench.registry import OPS, TABLES, Choice
@@ -28,7 +28,7 @@ from bench.row import Row
 from bench.shapes import Heat
 
 WIDTH = 180  # columns that the widest table needs
-RESULTS = Path(__file__).parent / "results"
+RESULTS = readme.RESULTS
 SECONDS = 10.0
 
 
@@ -56,6 +56,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--threads and --rounds must be at least 1")
     if options.seconds is not None and not options.seconds > 0:
         parser.error("--seconds must be more than 0")
+    options.save = options.save or options.preset == "readme"
     try:
         options.heats, options.choice = chosen(options)
     except ValueError as error:
@@ -132,11 +133,12 @@ def run(options: argparse.Namespace) -> int:
     console, where = Console(width=max(WIDTH, Console().width), highlight=False), machine.here()
     console.print(where.describe())
     settings = _settings(options)
-    described = "; ".join(each.describe() for each in (settings.ceilings, *settings.others))
-    console.print(described)
+    limits = (settings.ceilings, *settings.others)
+    for each in limits:
+        console.print(each.describe())
 
     def save(rows: list[Row]) -> list[Path]:
-        return write_tables.save(rows, where, described, RESULTS, _label(options)) if options.save else []
+        return write_tables.save(rows, where, limits, RESULTS, _label(options)) if options.save else []
 
     rows = measure.measure(options.heats, settings, options.choice, save)
     for name, part in write_tables.by_table(rows).items():
@@ -145,9 +147,13 @@ def run(options: argparse.Namespace) -> int:
             console.print(write_tables.table(part, title))
     for line in write_tables.remarks(rows):
         console.print(line, markup=False)
-    for path in save(rows):
+    written = save(rows)
+    for path in written:
         console.print(f"wrote {path}")
-    return 1 if any(row.wrong for row in rows) else 0
+    wrong = any(row.wrong for row in rows)
+    if written and not wrong and _label(options) == "readme":
+        return readme.main([written[0].name])
+    return int(wrong)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -8,6 +8,7 @@ from functools import partial
 
 from bench import gate
 from bench.arena import Arena
+from bench.ceilings import Limits
 from bench.contestants import Answer, Contestant
 from bench.race import Entry, enter, refused
 from bench.row import Row
@@ -54,7 +55,7 @@ def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
     n_values, operations = arena.work(workload)
     n_bytes = round(n_values * who.value_bytes)
     threads = arena.threads(workload)
-    ceilings = arena.settings.ceilings_of(threads)
+    floor, bound = _floor(arena.settings.ceilings_of(threads), n_bytes, operations, who)
     return Row(
         heat.table,
         workload,
@@ -63,7 +64,16 @@ def _row(heat: Heat, workload: Workload, arena: Arena, who: Contestant) -> Row:
         "ours" if who.ours else "peer",
         n_bytes=n_bytes,
         operations=operations,
-        floor=None if ceilings is None else ceilings.floor(n_bytes, operations, who.arithmetic, who.isa),
+        floor=floor,
+        bound=bound,
         version=who.version,
         exactness=who.exactness,
     )
+
+
+def _floor(ceilings: Limits | None, n_bytes: int, operations: int, who: Contestant) -> tuple[float | None, str]:
+    """The least seconds of a call on this machine, and what takes them."""
+    floor = None if ceilings is None else ceilings.floor(n_bytes, operations, who.arithmetic, who.isa)
+    if ceilings is None or floor is None:
+        return None, ""
+    return floor, "memory" if floor == ceilings.floor(n_bytes, 0, "none") else "compute"

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from bench import energy
+
 MIN_ROUNDS, MAX_ROUNDS = 3, 31
 Key = TypeVar("Key", bound=Hashable)
 
@@ -19,21 +21,31 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass
 class Samples:
     """Seconds per call, in the order of the rounds: by the clock on the wall, and of all this process's threads.
-    ``rounds`` says which rounds those were; ``failure`` why it stopped before the last of them."""
+    ``rounds`` says which rounds those were; ``failure`` why it stopped before the last of them. ``energy`` is joules of
+    the whole processor, where they can be read."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     failure: str = ""
+    energy: list[float] = field(default_factory=list)
 
     def call(self, work: Callable[[], object], number: int = 0) -> object:
         """Time one call, as part of that round; returns its result."""
+        spent = energy.joules()
         cpu, wall = time.process_time(), time.perf_counter()
         result = work()
         self.wall.append(time.perf_counter() - wall)
         self.cpu.append(time.process_time() - cpu)
         self.rounds.append(number)
+        if spent is not None:
+            self.energy.append((energy.joules() or 0.0) - spent)
         return result
+
+    def joules(self) -> float | None:
+        """The median of a call; None where it cannot be read. A counter that began again in a call is left out."""
+        sound = [each for each in self.energy if each >= 0]
+        return float(np.median(sound)) if sound else None
 
     def percentile(self, percent: float) -> float:
         """Of the wall time, in seconds."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -27,6 +29,8 @@ SHOWN = {  # column -> heading of the printed table
     "gb_per_s": "GB/s",
     "gop_per_s": "Gop/s",
     "of_ceiling": "ceiling",
+    "bound": "bound",
+    "joules": "J",
     "extra_mb": "+MB",
     "bytes_per_vector": "B/vector",
 }
@@ -132,8 +136,10 @@ def _markdown_cell(row: Row | None, fastest: Row | None) -> str:
     return (f"**{text}**" if row is fastest else text) + tick + (f" ({', '.join(facts)})" if facts else "")
 
 
-def save(rows: Sequence[Row], machine: Machine, ceilings: str, directory: Path, label: str = "dense") -> list[Path]:
-    """Write <date>-<machine>-<label>.csv and .md; returns their paths."""
+def save(rows: Sequence[Row], machine: Machine, limits: Sequence[Any], directory: Path, label: str) -> list[Path]:
+    """Write <date>-<machine>-<label>.csv, .md, and .json, which has every round and the ceilings as numbers; returns
+    their paths. ``limits`` are the `bench.ceilings.Ceilings` of each number of threads."""
+    ceilings = "; ".join(each.describe() for each in limits)
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{machine.date}-{machine.slug}-{label}"
     sheet, page = directory / f"{stem}.csv", directory / f"{stem}.md"
@@ -144,4 +150,11 @@ def save(rows: Sequence[Row], machine: Machine, ceilings: str, directory: Path, 
         writer.writeheader()
         writer.writerows(records)
     page.write_text(markdown(rows, machine, ceilings))
-    return [sheet, page]
+    everything = {
+        "machine": dataclasses.asdict(machine),
+        "ceilings": [dataclasses.asdict(each) for each in limits],
+        "rows": [{**row.columns(), "all_ms": row.all_ms()} for row in rows],
+    }
+    path = directory / f"{stem}.json"
+    path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    return [sheet, page, path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ pytest.importorskip("tqdm")
 from bench import (
     ceilings,
     data,
+    energy,
     gate,
     gpu_shapes,
     life,
@@ -124,7 +126,7 @@ def test_an_answer_of_ours_that_is_one_bit_off_is_not_timed() -> None:
     right, wrong = rows
     assert right.samples is not None
     assert wrong.samples is None
-    assert wrong.verdict == (False, 1.0, wrong.note)
+    assert wrong.verdict == (False, 1.0, wrong.note, 1.0)
     assert wrong.wrong
     assert "query 4, place 6" in wrong.note
     assert wrong.columns()["p50_ms"] is None
@@ -272,7 +274,7 @@ def test_a_saved_index_that_answers_otherwise_is_refused() -> None:
 
 def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) -> None:
     rows = measured(HEATS, [EXACT, NUMPY, Contestant("absent", absent)])
-    sheet, page = write_tables.save(rows, machine.here(), CEILINGS.describe(), tmp_path, "dense-quick")
+    sheet, page, everything = write_tables.save(rows, machine.here(), [CEILINGS], tmp_path, "dense-quick")
     with sheet.open() as file:
         records = list(csv.DictReader(file))
     assert len(records) == 9
@@ -280,6 +282,13 @@ def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) 
     assert sheet.name.endswith("-dense-quick.csv")
     assert all(record["cpu"] and record["versions"] and record["ceilings"] for record in records)
     assert {record["workload"] for record in records} == {each.name for each in TINY}
+    found = json.loads(everything.read_text())
+    assert len(found["rows"]) == 9
+    assert [len(row["all_ms"]) for row in found["rows"]] == [3 * bool(row["rounds"]) for row in found["rows"]]
+    assert found["ceilings"][0]["int8_ops"]["amx"] == 4e12
+    exact = next(row for row in found["rows"] if row["contestant"] == EXACT.name)
+    assert (exact["same_ranks"], exact["bound"]) == (1.0, "memory")
+    assert exact["floor_ms"] == round(exact["n_bytes"] / 2e10 * 1e3, 4)
     assert page.read_text().count("✓") >= len(TINY) + 1  # each of ours, and the legend
 
 
@@ -339,6 +348,9 @@ def test_ceilings_are_rates() -> None:
         patch.setattr(ceilings, "GEMM_SIDE", 256)
         found = ceilings.measure(threads=1, sizes=(1 << 20, 1 << 21))
     assert [size for size, _ in found.reads] == [1 << 20, 1 << 21]
+    assert [size for size, _ in found.copies] == [1 << 20, 1 << 21]
+    assert all(rate > 1e8 for _, rate in found.copies)
+    assert found.bf16_ops is None or found.bf16_ops > 1e8
     assert min(found.small_page_read, found.float32_ops, *(rate for _, rate in found.reads)) > 1e8
     assert bool(found.int8_ops) == (exact.native() is not None)
     assert found.isa in found.int8_ops or not found.int8_ops
@@ -419,7 +431,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     monkeypatch.setitem(OPS, "dense_topk", OPS["dense_topk"]._replace(contestants=(EXACT, NUMPY)))
     assert run.run(run.parse(["--save", "--rounds", "2", "--only", EXACT.name, "numpy"])) == 0
     assert TINY[0].name in capsys.readouterr().out
-    assert len(list(tmp_path.glob("*-quick-part.*"))) == 2
+    assert len(list(tmp_path.glob("*-quick-part.*"))) == 3
     monkeypatch.setitem(OPS, "dense_topk", OPS["dense_topk"]._replace(contestants=(WRONG,)))
     assert run.run(run.parse(["--rounds", "2", "--only", "wrong"])) == 1
 
@@ -474,3 +486,17 @@ def test_a_setup_is_closed_when_it_is_over() -> None:
     who = Contestant("numpy", numpy_matmul, close=closed.append)
     measured(HEATS[:1], [EXACT, who])
     assert len(closed) == 1
+
+
+def test_energy_is_read_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    assert energy.joules() is None
+    assert timing.interleave({"a": lambda: None}, {"a": 3})["a"].joules() is None
+    counter = tmp_path / "more" / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0")
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "more")
+    spend = lambda: counter.write_text(str(int(counter.read_text()) + 2_500_000))  # noqa: E731
+    assert timing.interleave({"a": spend}, {"a": 3})["a"].joules() == 2.5
+    assert timing.Samples(energy=[-9.0, 1.0]).joules() == 1.0  # the counter began again
+    assert timing.Samples(energy=[-9.0]).joules() is None

@@ -212,7 +212,7 @@ def test_dense_contestants() -> None:
     tiny = replace(gpu_shapes.WIDE, n_docs=3_000, dim=32, n_queries=6, k=5)
     ours = replace(index("float16"), name="ours", read=gpu_arena.on_host)
     rows = raced(Heat("gpu-dense", (tiny,)), plain, (ours,))
-    assert rows["ours"].verdict == (True, 1.0, "")
+    assert rows["ours"].verdict == Verdict(True, 1.0, "")
     for name in ("torch-float16", "torch-float32"):
         found = rows[name].verdict
         assert found is not None, rows[name].note
@@ -256,7 +256,7 @@ def test_maxsim_contestants() -> None:
 def test_training_contestants() -> None:
     tiny = replace(gpu_shapes.STEPS[0], n_docs=4, dim=16, n_queries=4, lengths=SHORT, query_tokens=4)
     rows = raced(Heat("gpu-training", (tiny,)), lambda who: True)
-    assert rows["pyengine-torch"].verdict == (True, 1.0, "")
+    assert rows["pyengine-torch"].verdict == Verdict(True, 1.0, "")
     assert rows["torch-einsum"].samples
 
 

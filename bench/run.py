@@ -5,6 +5,7 @@
     python -m bench.run --preset paper --save                  everything; also dense, maxsim, sparse
     python -m bench.run --op dense_topk --shapes n200k-d768-q32-k100 --backends all --peers faiss torch
     python -m bench.run --op maxsim --preset quick --only A    a part of a preset
+    python -m bench.run --op maxsim --preset maxsim --base HEAD~3    ours now against ours then
 
 Run it from the root of the repository, or as ``pyengine bench``. First every answer is compared with the specification;
 one of ours that is not equal to it to the bit is not timed, and the command then exits with 1. bench/NOTES.md says
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import ceilings, machine, measure, presets, readme, registry, shapes, write_tables
+from bench import base, ceilings, machine, measure, presets, readme, registry, shapes, write_tables
 from bench.contestants import BACKENDS
 from bench.race import Settings
 from bench.registry import OPS, TABLES, Choice
@@ -33,7 +34,9 @@ SECONDS = 10.0
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description="Exact searches, checked and raced.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run", description="Exact searches, checked and raced.", allow_abbrev=False
+    )
     add = parser.add_argument
     add("--preset", help=f"a list of workloads: {', '.join(presets.PRESETS)} (default: quick)")
     add("--op", nargs="+", default=[], metavar="NAME", help="operations: dense_topk, maxsim, sparse_topk, ...")
@@ -50,13 +53,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of every contestant (default: 1)")
     add("--seconds", type=float, help=f"for the rounds of a workload (default: {SECONDS:g}; some presets: less)")
     add("--rounds", type=int, help="of each contestant, however long they take")
+    add("--base", metavar="REV", help="compare ours with those of an earlier commit, which is built in a worktree")
     add("--save", action="store_true", help="write CSV and Markdown under bench/results, after every workload")
     options = parser.parse_args(arguments)
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--threads and --rounds must be at least 1")
     if options.seconds is not None and not options.seconds > 0:
         parser.error("--seconds must be more than 0")
-    options.save = options.save or options.preset == "readme"
+    if options.base and options.save:
+        parser.error("--save does not go with --base, which prints its verdicts")
+    options.save = options.save or (options.preset == "readme" and not options.base)
     try:
         options.heats, options.choice = chosen(options)
     except ValueError as error:
@@ -174,10 +180,25 @@ def _label(options: argparse.Namespace) -> str:
     return "-".join([name, *[f"t{options.threads}"] * (options.threads != 1), *["part"] * part])
 
 
+def against(options: argparse.Namespace, words: list[str]) -> int:
+    """With ``--base``: a verdict for each of ours at each workload; 1 if one of ours is wrong now."""
+    seconds = options.seconds or presets.SECONDS.get(options.preset or "quick", SECONDS)
+    lines = list(base.compare(options.base, [*words, "--peers", "none"], seconds, options.rounds))
+    Console(width=max(WIDTH, Console().width), highlight=False).print(base.table(lines, options.base))
+    return int(any(line.wrong for line in lines))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(words)
     machine.rerun_fairly(options.threads)
-    return run(options)
+    if not options.base:
+        return run(options)
+    try:
+        return against(options, words)
+    except (ValueError, RuntimeError) as error:
+        print(f"bench.run: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

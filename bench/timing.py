@@ -55,9 +55,13 @@ class Samples:
         return float(np.median(self.cpu))
 
     def times(self, other: Samples) -> float:
-        """How many times as long as ``other`` this takes: the median ratio over the rounds that both took part in."""
+        """How many times as long as ``other`` this takes: the median ratio."""
+        return float(np.median(self.ratios(other)))
+
+    def ratios(self, other: Samples) -> list[float]:
+        """Of the time of this to that of ``other``, in each of the rounds that both took part in."""
         theirs = dict(zip(other.rounds, other.wall))
-        return float(np.median([wall / theirs[at] for at, wall in zip(self.rounds, self.wall) if at in theirs]))
+        return [wall / theirs[at] for at, wall in zip(self.rounds, self.wall) if at in theirs]
 
 
 def interleave(

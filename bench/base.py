@@ -1,0 +1,244 @@
+"""``--base REV``: this checkout against an earlier commit, which is checked out into a throw-away worktree and built there.
+
+Each side is a process of its own (`bench.side`) with the same benchmark, this one, and another pyengine. Both make the same
+calls in the same rounds, each round beginning with another of them. The verdict is on the ratio of their times within a
+round: its median, and between which bounds 95 % of the medians lie of rounds drawn again with replacement (the bootstrap).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from bench import timing
+from bench.timing import Samples
+from bench.write_tables import short
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("csrc", "CMakeLists.txt", "setup.py")  # of the extension
+MIN_ROUNDS = 11
+DRAWS, CONFIDENCE, SEED = 4000, 0.95, 0
+
+
+class Difference(NamedTuple):
+    """How many times as long as now the base takes: the median over rounds, and its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """ "faster by 1.08 [1.05, 1.11]", "slower by ..", or "no difference shown"."""
+        if self.low > 1:
+            return f"faster by {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        if self.high < 1:
+            return f"slower by {1 / self.ratio:.2f} [{1 / self.high:.2f}, {1 / self.low:.2f}]"
+        return f"no difference shown: {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def difference(ratios: Sequence[float]) -> Difference:
+    """Of the base's time to that of now, round by round."""
+    found = np.asarray(ratios, np.float64)
+    drawn = np.random.default_rng(SEED).choice(found, (DRAWS, len(found)))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Difference(float(np.median(found)), float(low), float(high))
+
+
+class Line(NamedTuple):
+    """A contestant at a workload: milliseconds, the difference, and why there is none; ``wrong`` is a fault of now."""
+
+    workload: str
+    contestant: str
+    now_ms: float | None = None
+    base_ms: float | None = None
+    found: Difference | None = None
+    note: str = ""
+    wrong: bool = False
+
+
+def compare(revision: str, words: Sequence[str], seconds: float, rounds: int | None) -> Iterator[Line]:
+    """A line for each of ours at each workload that ``words`` name.
+
+    Raises:
+        ValueError: git knows no such commit.
+        RuntimeError: it cannot be built, or cannot run this benchmark.
+    """
+    without = _without_base(words)
+    with checked_out(revision) as tree, _started(ROOT, without, "this checkout") as now:
+        with _started(tree, without, revision) as base:
+            for at in range(now.n_heats):
+                yield from _heat(now.ask(enter=at), base.ask(enter=at), now, base, seconds, rounds)
+
+
+def _without_base(words: Sequence[str]) -> list[str]:
+    """The words of a command without ``--base REV`` or ``--base=REV``."""
+    before = ("", *words)
+    return [word for last, word in zip(before, words) if last != "--base" and word.partition("=")[0] != "--base"]
+
+
+def _heat(
+    ours: dict[str, Any], theirs: dict[str, Any], now: Process, base: Process, seconds: float, rounds: int | None
+) -> Iterator[Line]:
+    """Of the heat that both have entered."""
+    there = {(each["workload"], each["contestant"]): (at, each) for at, each in enumerate(theirs["entries"])}
+    pairs = {}
+    for at, each in enumerate(ours["entries"]):
+        key = each["workload"], each["contestant"]
+        other_at, other = there.get(key, (0, {"ready": False, "note": theirs.get("error", "the base has none")}))
+        if each["ready"] and other["ready"]:
+            pairs[key] = at, other_at, max(each["seconds"], other["seconds"])
+        else:
+            note = each["note"] if not each["ready"] else f"base: {other['note']}"
+            yield Line(*key, note=note, wrong=each["wrong"])
+    calls = {(key, 0): (lambda at=at: now.call(at)) for key, (at, _, _) in pairs.items()}
+    calls |= {(key, 1): (lambda at=at: base.call(at)) for key, (_, at, _) in pairs.items()}
+    share = seconds / max(1, len(calls))
+    counts = {(key, side): rounds or max(MIN_ROUNDS, timing.rounds_within(share, pairs[key][2])) for key, side in calls}
+    samples = timing.interleave(calls, counts, Told)
+    for key in pairs:
+        yield _line(key, samples[key, 0], samples[key, 1])
+
+
+def _line(key: tuple[str, str], now: Samples, base: Samples) -> Line:
+    if now.failure or base.failure:
+        return Line(*key, note=now.failure or f"base: {base.failure}", wrong=bool(now.failure))
+    medians = (each.percentile(50) * 1e3 for each in (now, base))
+    return Line(*key, *medians, difference(base.ratios(now)))
+
+
+def table(lines: Sequence[Line], revision: str) -> Table:
+    """The verdicts, to be printed."""
+    made = Table(
+        "workload", "contestant", "now ms", f"{revision} ms", "now is", title="Now and then, in the same rounds"
+    )
+    for line in lines:
+        figures = ("" if each is None else short(each) for each in (line.now_ms, line.base_ms))
+        told = line.found.verdict if line.found else ("WRONG: " if line.wrong else "not compared: ") + line.note
+        made.add_row(line.workload, line.contestant, *figures, told)
+    return made
+
+
+class Told(Samples):
+    """Samples of calls that say themselves how long they took: they are made in another process."""
+
+    def call(self, work: Any, number: int = 0) -> object:
+        self.wall.append(work())
+        self.cpu.append(0.0)
+        self.rounds.append(number)
+        return None
+
+
+class Process:
+    """`bench.side`, running."""
+
+    def __init__(self, running: subprocess.Popen[str], errors: Path, name: str) -> None:
+        self._running, self._errors, self._name = running, errors, name
+        self.n_heats = int(self._reply()["heats"])
+
+    def ask(self, **request: int) -> dict[str, Any]:
+        assert self._running.stdin is not None
+        self._running.stdin.write(json.dumps(request) + "\n")
+        self._running.stdin.flush()
+        return self._reply()
+
+    def call(self, at: int) -> float:
+        """Seconds of a call of that entry."""
+        found = self.ask(call=at)
+        if "error" in found:
+            raise RuntimeError(found["error"])
+        return float(found["seconds"])
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._running.stdout is not None
+        line = self._running.stdout.readline()
+        if not line:
+            raise RuntimeError(f"--base: {self._name} cannot run this benchmark: {_last(self._errors.read_text())}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextmanager
+def _started(tree: Path, words: Sequence[str], name: str) -> Iterator[Process]:
+    with tempfile.TemporaryDirectory(prefix="pyengine-side-") as folder:
+        errors = Path(folder) / "stderr"
+        with errors.open("w") as file:
+            command = [sys.executable, "-m", "bench.side", *words]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+            running = subprocess.Popen(command, cwd=tree, text=True, **pipes)  # type: ignore[call-overload]
+        try:
+            yield Process(running, errors, name)
+        finally:
+            running.kill()
+            running.communicate()
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """That commit in a folder of its own, with this benchmark, and built. It is gone afterwards."""
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if found.returncode:
+        raise ValueError(f"--base must be a commit of this repository; git finds none for {revision!r}")
+    with tempfile.TemporaryDirectory(prefix="pyengine-base-") as folder:
+        tree, commit = Path(folder).resolve() / "tree", found.stdout.strip()
+        made = _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
+        if made.returncode:
+            raise RuntimeError(f"--base: git cannot check out {revision}: {_last(made.stderr)}")
+        try:
+            shutil.rmtree(tree / "bench", ignore_errors=True)
+            shutil.copytree(ROOT / "bench", tree / "bench", ignore=shutil.ignore_patterns("__pycache__", "results"))
+            _provide_extension(tree, commit, revision)
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _provide_extension(tree: Path, commit: str, revision: str) -> None:
+    """A copy of ours where its sources are the same: the compiler and its options then are, too. Else it is built."""
+    if _git("diff", "--quiet", commit, "--", *SOURCES).returncode == 0:
+        for extension in (ROOT / "pyengine").glob("_native*.so"):
+            shutil.copy(extension, tree / "pyengine")
+        return
+    build(tree, revision)
+
+
+def build(tree: Path, revision: str) -> None:
+    """The extension of that tree, in place, by CMake.
+
+    Raises:
+        RuntimeError: it does not build.
+    """
+    pybind11 = [sys.executable, "-m", "pybind11", "--cmakedir"]
+    configure = ["cmake", "-S", ".", "-B", "build/base", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={tree / 'pyengine'}", f"-DPython_EXECUTABLE={sys.executable}"]
+    try:
+        found = subprocess.run(pybind11, cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
+        for command in ([*configure, f"-Dpybind11_DIR={found}"], ["cmake", "--build", "build/base"]):
+            subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise RuntimeError("--base builds an extension, and needs cmake: pip install cmake ninja pybind11") from None
+    except subprocess.CalledProcessError as error:
+        why = _last(error.stderr or error.stdout)
+        raise RuntimeError(f"--base: the extension of {revision} does not build: {why}") from None
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeError("--base needs git, which is not installed") from None
+
+
+def _last(text: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing")

@@ -1,0 +1,78 @@
+"""``bench.run --base``: two commits side by side, and a verdict that knows noise."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("tqdm")
+
+from bench import base, machine, run
+
+TINY = ["--op", "dense_topk", "--shapes", "n300-d8-q2-k5", "--backends", "numpy", "--peers", "none", "--base", "HEAD"]
+
+
+def in_git() -> None:
+    if not (base.ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+
+
+def test_a_verdict_knows_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.lognormal(0, 0.02, 31)
+    assert base.difference(1.08 * noise).verdict.startswith("faster by 1.0")
+    assert base.difference(noise / 1.08).verdict.startswith("slower by 1.0")
+    assert base.difference(noise).verdict.startswith("no difference shown: 1.00 [0.9")
+    wide = base.difference(1.08 * rng.lognormal(0, 1, 31))
+    assert wide.low < 1 < wide.high
+    assert base.difference([2.0] * 11) == (2.0, 2.0, 2.0)
+    assert base.difference([0.5] * 11).verdict == "slower by 2.00 [2.00, 2.00]"
+
+
+def test_this_commit_is_compared_with_itself() -> None:
+    in_git()
+    lines = list(base.compare("HEAD", TINY, 0.1, 3))
+    assert [line.contestant for line in lines] == [f"pyengine-{each}@numpy" for each in ("int8", "float32", "topk")]
+    for line in lines:
+        assert line.workload == "n300-d8-q2-k5"
+        if line.found is None:
+            assert line.note, line
+            continue
+        assert 0 < line.found.low <= line.found.ratio <= line.found.high
+        assert line.now_ms
+    assert any(line.found for line in lines)
+    listed = subprocess.run(["git", "worktree", "list"], cwd=base.ROOT, capture_output=True, text=True, check=True)
+    assert "pyengine-base-" not in listed.stdout
+
+
+def test_an_unknown_commit_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    in_git()
+    monkeypatch.setattr(machine, "rerun_fairly", lambda threads: None)
+    assert run.main([*TINY[:-1], "nowhere"]) == 2
+    told = capsys.readouterr().err
+    assert told == "bench.run: --base must be a commit of this repository; git finds none for 'nowhere'\n"
+
+
+def test_what_does_not_build_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="^--base") as error:
+        base.build(tmp_path, "HEAD~9")
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_run_says_why() -> None:
+    with (
+        pytest.raises(RuntimeError, match="--base: old cannot run this benchmark: .*nothing is called 'x'"),
+        base._started(base.ROOT, ["--op", "x"], "old"),
+    ):
+        pass
+
+
+def test_base_does_not_save(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.parse([*TINY, "--save"])
+    assert "--save does not go with --base" in capsys.readouterr().err
+    assert base._without_base(["--op", "a", "--base", "b", "--base=c", "d"]) == ["--op", "a", "d"]

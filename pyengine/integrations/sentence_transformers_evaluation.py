@@ -44,7 +44,7 @@ def compute_all_metrics(
     k = max(max(getattr(self, cut)) for cut in CUTS)
     best = dict.fromkeys(metrics, (np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)))
     ranks = self.get_corpus_id_ranks().numpy()
-    for start, rows in _chunks(self, corpus_model or model, corpus_embeddings):
+    for start, rows in _chunks(self, model if corpus_model is None else corpus_model, corpus_embeddings):
         order = np.argsort(ranks[start : start + len(rows)])  # so that the smaller of equal rows is the smaller id
         rows = rows.take(order) if isinstance(rows, SparseRows) else rows[order]
         for name, metric in metrics.items():
@@ -82,15 +82,15 @@ def mine_hard_negatives(*arguments: Any, **named: Any) -> Any:
 @contextmanager
 def _exact_faiss() -> Iterator[None]:
     """Within the block ``import faiss`` gives a module with our `IndexFlatIP` alone."""
-    before, module = sys.modules.get("faiss"), ModuleType("faiss")
-    module.__spec__, module.IndexFlatIP = ModuleSpec("faiss", None), exact_faiss.IndexFlatIP  # type: ignore[attr-defined]
+    before = {name: sys.modules[name] for name in ("faiss",) if name in sys.modules}
+    module: Any = ModuleType("faiss")
+    module.__spec__, module.IndexFlatIP = ModuleSpec("faiss", None), exact_faiss.IndexFlatIP
     sys.modules["faiss"] = module
     try:
         yield
     finally:
         del sys.modules["faiss"]
-        if before is not None:
-            sys.modules["faiss"] = before
+        sys.modules.update(before)
 
 
 def _metric(function: Any) -> str | None:

@@ -6,7 +6,8 @@
     store.add_texts(["Cats purr.", "It rains."], [{"year": 2025}, {"year": 2026}])
     store.as_retriever(search_kwargs={"k": 5, "filter": lambda doc: doc.metadata["year"] > 2025, "hybrid": True})
 
-Read against langchain-core 1.7.2, beside whose `InMemoryVectorStore` it is tested. The differences are in `DIFFERENCES`.
+Read against langchain-core 1.7.2, beside whose `InMemoryVectorStore` it is tested. The differences are in
+`DIFFERENCES`.
 """
 
 from __future__ import annotations
@@ -116,12 +117,9 @@ class PyengineVectorStore(VectorStore):
         """`similarity_search_with_score`."""
         return self._search(await self.embedding.aembed_query(query), query, k, filter, hybrid)
 
-    def _search(
-        self, vector: Any, query: str, k: int, filter: Filter, hybrid: bool
-    ) -> list[tuple[Document, float]]:  # fmt: skip
-        if hybrid:
-            return _scored(self.documents.both(vector, query, k, filter))
-        return _scored(self.documents.nearest(vector, k, filter))
+    def _search(self, vector: Any, query: str, k: int, filter: Filter, hybrid: bool) -> list[tuple[Document, float]]:
+        found = self.documents.both(vector, query, k, filter) if hybrid else self.documents.nearest(vector, k, filter)
+        return _scored(found)
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter = None, **_: Any

@@ -15,10 +15,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from pyengine import checks
+from pyengine.dense import topk
 from pyengine.fuse import fuse
 from pyengine.index import DenseIndex
 from pyengine.integrations.documents_words import NOTHING, Words
-from pyengine.types import F32, F64, I64, TopK
+from pyengine.types import F32, F64, Bool, TopK
 
 R = TypeVar("R")  # the record of a document
 T = TypeVar("T")
@@ -206,53 +207,54 @@ class Documents(Generic[R]):
         nearest, with balance * similarity. Similarities are the engine's scores, and ties go to the nearer."""
         return self._steady(lambda: self._hits(self._spread(vector, k, pool, balance, self._kept(keep), recent)))
 
-    def _spread(
-        self, vector: Any, k: int, pool: int | None, balance: float, kept: list[int] | None, recent: bool
-    ) -> TopK:
+    def _spread(self, vector: Any, k: int, pool: int | None, balance: float, kept: Bool | None, recent: bool) -> TopK:
         found = self._by_vector(vector, len(self) if pool is None else pool, kept)
         ids = found.ids[found.ids >= 0]
         similar = balance * found.scores[found.ids >= 0].astype(np.float64)
         value, redundant, free = similar, np.full(len(ids), -np.inf), np.ones(len(ids), bool)
         chosen: list[int] = []
         scores: list[float] = []
+        vectors = self._dense.vectors(ids) if self._dense else np.empty((0, 1), np.float32)
         while len(chosen) < min(k, len(ids)):
             best = int(np.argmax(np.where(free, value, -np.inf)))
             free[best] = False
             chosen.append(best)
             scores.append(value[best])
-            overlap = self._similarities(ids[best], ids)
+            overlap = similarities(vectors, best, self.metric)
             redundant = overlap if recent else np.maximum(redundant, overlap)
             value = similar - (1 - balance) * redundant
         return TopK(np.array([scores]), ids[None, chosen], found.certified)
 
-    def _similarities(self, number: int, ids: I64) -> F64:
-        """float64 [n]: the scores of these documents for the vector of one of them."""
-        assert self._dense is not None  # it has found them
-        found = self._dense.search(self._dense.vectors([number]), len(ids), allow=ids)
-        scores = np.empty(len(ids))
-        scores[np.argsort(ids)] = found.scores[0][np.argsort(found.ids[0])]
-        return scores
-
-    def _by_vector(self, vector: Any, k: int, kept: list[int] | None) -> TopK:
+    def _by_vector(self, vector: Any, k: int, kept: Bool | None) -> TopK:
         if not self._dense or k < 1:
             return NOTHING
-        allow = None if kept is None else [number for number in kept if self._entries[number].has_vector]
-        return self._dense.search(checks.host_array(vector, "query")[None], min(k, len(self._dense)), allow=allow)
+        if kept is not None and len(self._dense) < len(kept):  # which has one row for each vector, in the same order
+            kept = kept[[entry.has_vector for entry in self._entries.values()]]
+        return self._dense.search(checks.host_array(vector, "query")[None], min(k, len(self._dense)), mask=kept)
 
-    def _by_words(self, text: str, k: int, kept: list[int] | None) -> TopK:
+    def _by_words(self, text: str, k: int, kept: Bool | None) -> TopK:
         if k < 1 or not self._entries:
             return NOTHING
         with self._lock:
             lexicon = self._words.lexicon(self._entries, lambda number: self.text(self._entries[number].record))
         return lexicon.search(text, k, kept)
 
-    def _kept(self, keep: Keep[R] | None) -> list[int] | None:
-        """The numbers of the documents that may be returned; None for all."""
+    def _kept(self, keep: Keep[R] | None) -> Bool | None:
+        """bool [N]: which documents, in the order of writing, may be returned; None for all."""
         if keep is None:
             return None
-        return [number for number, entry in list(self._entries.items()) if keep(entry.record)]
+        entries = self._entries.copy()
+        return np.fromiter((keep(entry.record) for entry in entries.values()), bool, len(entries))
 
     def _hits(self, found: TopK) -> list[Hit]:
         entries = self._entries
         pairs = zip(found.ids[0].tolist(), found.scores[0].tolist())
         return [Hit(*entries[number][:2], score) for number, score in pairs if number in entries]  # -1 is a pad
+
+
+def similarities(vectors: F32, of: int, metric: str) -> F64:
+    """float64 [n]: the scores of all vectors [n, D] for one of them."""
+    found = topk(vectors[of : of + 1], vectors, len(vectors), metric=metric)
+    scores = np.empty(len(vectors))
+    scores[found.ids[0]] = found.scores[0]
+    return scores

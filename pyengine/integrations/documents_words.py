@@ -11,7 +11,7 @@ import numpy as np
 from pyengine.bm25 import BM25
 from pyengine.sparse_index import SparseIndex
 from pyengine.text import Analyzer
-from pyengine.types import TopK
+from pyengine.types import Bool, TopK
 
 ABOVE_ZERO = float(np.finfo(np.float32).smallest_subnormal)  # the score of a document that shares a word with the query
 NOTHING = TopK(np.empty((1, 0), np.float32), np.empty((1, 0), np.int64), np.ones(1, bool))
@@ -24,12 +24,12 @@ class Lexicon(NamedTuple):
     model: BM25
     postings: SparseIndex
 
-    def search(self, text: str, k: int, kept: list[int] | None) -> TopK:
-        """The k best of those kept that share a word with the text."""
+    def search(self, text: str, k: int, kept: Bool | None) -> TopK:
+        """The k best of those kept, bool [N], that share a word with the text."""
         query = self.model.queries([self.analyze(text)])
         if not query.nnz:  # nor has a store without words any
             return NOTHING
-        return self.postings.search(query, min(k, len(self.postings)), allow=kept, threshold=ABOVE_ZERO)
+        return self.postings.search(query, min(k, len(self.postings)), mask=kept, threshold=ABOVE_ZERO)
 
 
 class Words:

@@ -77,12 +77,14 @@ class PyengineDocumentStore(MetadataQueries):
     def to_dict(self) -> dict[str, Any]:
         """The settings, without the documents."""
         names = ("embedding_similarity_function", "language", "return_embedding")
-        return default_to_dict(self, **{name: getattr(self, name) for name in names})  # type: ignore[no-any-return]
+        settings: dict[str, Any] = default_to_dict(self, **{name: getattr(self, name) for name in names})
+        return settings
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PyengineDocumentStore:
         """An empty store of these settings."""
-        return default_from_dict(cls, data)  # type: ignore[no-any-return]
+        store: PyengineDocumentStore = default_from_dict(cls, data)
+        return store
 
     def save_to_disk(self, path: str | os.PathLike[str]) -> None:
         """Write the store to a folder: whatever stops it, the folder holds the old store or the new one, whole. The
@@ -141,8 +143,8 @@ class PyengineDocumentStore(MetadataQueries):
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Copies of the documents that fit the filters, in the order of writing."""
-        hits = [Hit(name, record, None) for name, record in self.documents.all(_keep(filters))]
-        return self._copies(hits, self.return_embedding)
+        found = [(name, record, None) for name, record in self.documents.all(_keep(filters))]
+        return self._copies(found, self.return_embedding)
 
     def embedding_retrieval(
         self,
@@ -172,11 +174,11 @@ class PyengineDocumentStore(MetadataQueries):
         """Copies of the ``top_k`` best by both rankings, fused by reciprocal ranks, which make the scores."""
         return self._copies(self.documents.both(query_embedding, query, top_k, _keep(filters)), False)
 
-    def _copies(self, hits: Sequence[Hit], with_embedding: bool) -> list[Document]:
-        vectors = self.documents.vectors([hit.name for hit in hits]) if with_embedding else [None] * len(hits)
+    def _copies(self, found: Sequence[tuple[str, Document, float | None]], with_embedding: bool) -> list[Document]:
+        vectors = self.documents.vectors([name for name, _, _ in found]) if with_embedding else [None] * len(found)
         return [
-            replace(hit.record, score=hit.score, meta=dict(hit.record.meta), embedding=vector)
-            for hit, vector in zip(hits, vectors)
+            replace(record, score=score, meta=dict(record.meta), embedding=vector)
+            for (_, record, score), vector in zip(found, vectors)
         ]
 
     def _matching(self, filters: Mapping[str, Any] | None) -> list[Document]:

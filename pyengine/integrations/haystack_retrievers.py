@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyengine.integrations.haystack import LIBRARY as LIBRARY
+from pyengine.integrations.haystack import LIBRARY as LIBRARY  # first of all, for its sentence where there is none
 from pyengine.integrations.haystack import PyengineDocumentStore
 from pyengine.integrations.haystack_metadata import in_thread
 
@@ -34,9 +34,9 @@ class PyengineEmbeddingRetriever:
         return _to_dict(self, "filters", "top_k", "scale_score", "return_embedding")
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> PyengineEmbeddingRetriever:
+    def from_dict(cls, data: dict[str, Any]) -> Any:
         """A retriever of these settings, of an empty store."""
-        return _from_dict(cls, data)  # type: ignore[no-any-return]
+        return _from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -79,9 +79,9 @@ class PyengineHybridRetriever:
         return _to_dict(self, "filters", "top_k")
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> PyengineHybridRetriever:
+    def from_dict(cls, data: dict[str, Any]) -> Any:
         """A retriever of these settings, of an empty store."""
-        return _from_dict(cls, data)  # type: ignore[no-any-return]
+        return _from_dict(cls, data)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -111,10 +111,11 @@ def _positive(top_k: int) -> int:
     return top_k
 
 
-def _to_dict(retriever: Any, *names: str) -> Any:
-    settings = {name: getattr(retriever, name) for name in names}
+def _to_dict(retriever: Any, *names: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {name: getattr(retriever, name) for name in names}
     store, policy = retriever.document_store, retriever.filter_policy.value
-    return default_to_dict(retriever, document_store=store, filter_policy=policy, **settings)
+    settings = default_to_dict(retriever, document_store=store, filter_policy=policy, **settings)
+    return settings
 
 
 def _from_dict(cls: type, data: dict[str, Any]) -> Any:

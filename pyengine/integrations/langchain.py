@@ -75,7 +75,7 @@ class PyengineVectorStore(VectorStore):
         if ids and len(ids) != len(documents):
             raise ValueError(f"ids must have one entry for each of the {len(documents)} documents; got {len(ids)}")
         given = ids or [each.id for each in documents]
-        names = [str(uuid.uuid4()) if name is None else name for name in given]
+        names = [name or str(uuid.uuid4()) for name in given]
         self.documents.put(names, [_copy(each, name) for each, name in zip(documents, names)], vectors)
         return names
 
@@ -162,13 +162,16 @@ class PyengineVectorStore(VectorStore):
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         _by_cosine(kwargs)
-        return super()._similarity_search_with_relevance_scores(query, k, **kwargs)  # type: ignore[no-any-return]
+        found: list[tuple[Document, float]] = super()._similarity_search_with_relevance_scores(query, k, **kwargs)
+        return found
 
     async def _asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         _by_cosine(kwargs)
-        return await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)  # type: ignore[no-any-return]
+        found: list[tuple[Document, float]]
+        found = await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)
+        return found
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (cosine + 1) / 2

@@ -74,8 +74,15 @@ def _line(name: str, record: Any) -> bytes:
         raise TypeError(f"documents must be JSON to be saved; {name!r} is not ({error})") from None
 
 
+def _count(saved: Saved, name: str) -> int:
+    value = saved.facts.get(name)
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError(f"{saved.manifest} must give {name} as an integer of 0 or more; got {value!r}")
+    return value
+
+
 def _read(saved: Saved, decode: Callable[[Any], R]) -> tuple[list[str], list[R], list[F32 | None]]:
-    count, size, n_rows, dim = (saved.facts[each] for each in ("documents", "bytes", "with_vector", "dim"))
+    count, size, n_rows, dim = (_count(saved, each) for each in ("documents", "bytes", "with_vector", "dim"))
 
     def array(name: str, dtype: Any, *shape: int) -> np.ndarray:
         return saved.array(name, np.dtype(dtype), shape, mapped=False, verify=True)

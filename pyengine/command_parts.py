@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 import pyengine
-from pyengine import checks, evaluate
+from pyengine import checks
+from pyengine.integrations import runs
 from pyengine.types import F32, TopK
 
 OUTPUTS = (".npz", ".run", ".trec")
@@ -86,4 +87,4 @@ def write(path: Path, result: TopK, doc_ids: list[str], query_ids: list[str], me
     if path.suffix == ".npz":
         np.savez(path, **result._asdict())
     else:
-        evaluate.write_trec(path, result, doc_ids, query_ids, metric)
+        runs.write(path, runs.of(result, doc_ids, query_ids, metric))

@@ -1,4 +1,4 @@
-"""Retrieval quality: collections in the BEIR layout, metrics by ir_measures, and TREC runs.
+"""Retrieval quality: collections in the BEIR layout, and metrics by ir_measures.
 
 A BEIR folder holds ``corpus.jsonl`` or ``corpus.jsonl.gz``, ``queries.jsonl`` and ``qrels/<split>.tsv`` (Thakur et
 al., arXiv 2104.08663).
@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyengine.reference import rank_score
-from pyengine.types import TopK
+import numpy as np
 
-Qrels = dict[str, dict[str, int]]
-"""The judgements: by query id, then by document id; above 0 is relevant."""
+from pyengine.integrations import runs
+from pyengine.integrations.runs import Qrels as Qrels
+from pyengine.types import TopK
 
 
 class Document(NamedTuple):
@@ -96,24 +96,8 @@ def metrics(result: TopK, doc_ids: Sequence[str], query_ids: Sequence[str], qrel
     require()
     from ir_measures import RR, R, calc_aggregate, nDCG
 
-    # Minus the place stands for the score: trec_eval breaks ties of its own accord, and for l2 smaller is better.
-    run = {
-        query: {doc_ids[row]: -float(place) for place, row in enumerate(rows) if row >= 0}
-        for query, rows in zip(query_ids, result.ids)
-    }
+    places = np.arange(result.ids.shape[1], dtype=np.float32)  # which say all that counts, whatever the metric
+    run = runs.of(result._replace(scores=np.broadcast_to(-places, result.ids.shape)), doc_ids, query_ids)
     measures = {"nDCG@10": nDCG @ 10, "Recall@100": R @ 100, "MRR@10": RR @ 10}
     values = calc_aggregate(measures.values(), qrels, run)
     return {name: float(values[measure]) for name, measure in measures.items()}
-
-
-def write_trec(path: Path, result: TopK, doc_ids: Sequence[str], query_ids: Sequence[str], metric: str) -> None:
-    """Write ``query Q0 document place score pyengine`` a line. Larger is better there, so ``l2`` is written negated;
-    nine digits keep every float32 apart. ValueError for an id that holds white space."""
-    for name in (*doc_ids, *query_ids):
-        if len(name.split()) != 1:
-            raise ValueError(f"ids in a TREC run must be words without white space; got {name!r}")
-    with path.open("w", encoding="utf-8") as file:
-        for query, scores, rows in zip(query_ids, rank_score(result.scores, metric), result.ids):
-            for place, (score, row) in enumerate(zip(scores, rows), 1):
-                if row >= 0:
-                    file.write(f"{query} Q0 {doc_ids[row]} {place} {score:.9g} pyengine\n")

@@ -46,7 +46,9 @@ def specified(metric: str, queries: Any, rows: Any) -> Any:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("queries", [QUERIES, QUERIES[:1], QUERIES.astype(np.float64), np.asfortranarray(QUERIES), None])
+@pytest.mark.parametrize(
+    "queries", [QUERIES, QUERIES[:1], QUERIES.astype(np.float64), np.asfortranarray(QUERIES), None]
+)
 def test_the_same_neighbours(metric: str, queries: Any) -> None:
     ours, theirs = pair(metric, n_neighbors=7)
     got, want = ours.kneighbors(queries), theirs.kneighbors(queries)
@@ -176,14 +178,26 @@ def test_the_librarys_checks_of_estimators(kind: Any) -> None:
     assert not_passed <= {"check_array_api_input"}  # skipped where SCIPY_ARRAY_API is not set
 
 
-def test_the_librarys_own_tests() -> None:
+def test_the_librarys_own_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of what both classes do; not those of the library's classifiers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = "sklearn/neighbors/tests"
-    rounded = "float64 points are rounded to float32, and the library's distances to them are not 0"
+    names = (
+        "unsupervised_kneighbors unsupervised_inputs not_fitted_error_gets_raised unsupervised_radius_neighbors "
+        "radius_neighbors_boundary_handling radius_neighbors_returns_array_of_objects query_equidistant_kth_nn "
+        "radius_neighbors_sort_results kneighbors_graph kneighbors_graph_sparse radius_neighbors_graph "
+        "radius_neighbors_graph_sparse nearest_neighbors_validate_params callable_metric metric_params_interface "
+        "non_euclidean_kneighbors k_and_radius_neighbors_train_is_not_query k_and_radius_neighbors_X_None "
+        "k_and_radius_neighbors_duplicates include_self_neighbors_graph same_knn_parallel "
+        "same_radius_neighbors_parallel radius_neighbors_parallel_array_radius auto_algorithm "
+        "pipeline_with_nearest_neighbors_transformer radius_neighbors_brute_backend nan_euclidean_support"
+    )
     different = {
-        f"{folder}/test_neighbors.py::test_unsupervised_inputs": rounded,
+        f"{folder}/test_neighbors.py::test_unsupervised_inputs": "the library finds 1e-9, not 0, for equal points",
         f"{folder}/test_neighbors.py::test_k_and_radius_neighbors_duplicates": "ties go to the smaller index",
         f"{folder}/test_neighbors.py::test_auto_algorithm[X3-euclidean-None-kd_tree]": "there is no tree",
         f"{folder}/test_neighbors_pipeline.py::test_isomap": "agreement to 6 decimals needs float64",
     }
-    files = [f"{folder}/test_{name}.py" for name in ("neighbors", "graph", "neighbors_pipeline")]
-    published.run(Path(sklearn.__file__).parents[1], files, "sklearn_exact", different)
+    tests = [f"{folder}/test_neighbors.py::test_{name}" for name in names.split()]
+    others = [f"{folder}/test_{name}.py" for name in ("graph", "neighbors_pipeline")]
+    published.run(Path(sklearn.__file__).parents[1], [*tests, *others], "sklearn_exact", different)

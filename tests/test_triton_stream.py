@@ -71,9 +71,9 @@ def test_what_else_a_search_is_given() -> None:
     mask, bias = generator.random((2, 203)) < 0.3, generator.standard_normal(203)
     mask[1, :130] = False  # nothing of the first two parts
     filters = FilterArguments(exclude=[[1, 190], [3]], threshold=-0.5)
-    given = {"mask": mask, "bias": bias, "dims": 9, "filters": filters}
-    check(dense.prepare(rows(6, 2, 16), Documents(rows(7, 203, 16)), 9, metric="dot", **given))
-    shared = dense.prepare(rows(6, 2, 16), Documents(rows(7, 203, 16)), 9, metric="cosine", mask=mask[0])
+    docs = Documents(rows(7, 203, 16))
+    check(dense.prepare(rows(6, 2, 16), docs, 9, metric="dot", mask=mask, bias=bias, dims=9, filters=filters))
+    shared = dense.prepare(rows(6, 2, 16), docs, 9, metric="cosine", mask=mask[0])
     check(shared)
     check(replace(shared, queries=shared.queries[:0]))
     check(dense.prepare(rows(6, 2, 16), Documents(rows(7, 0, 16)), 9, metric="cosine"))

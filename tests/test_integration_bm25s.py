@@ -17,7 +17,7 @@ WORDS = [f"word{number}" for number in range(50)]
 DOCS = [RNG.choice(WORDS, RNG.integers(1, 12)).tolist() for _ in range(70)]
 QUERIES = [["word1"], ["word3", "word3", "word7"], ["unknown", "word4"], ["unknown"], RNG.choice(WORDS, 9).tolist()]
 METHODS = ["lucene", "robertson", "atire", "bm25l", "bm25+"]
-QUIET = {"show_progress": False}
+QUIET: dict[str, Any] = {"show_progress": False}
 
 
 def pair(corpus: Any = DOCS, **settings: Any) -> tuple[Any, Any]:

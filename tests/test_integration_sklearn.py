@@ -31,9 +31,10 @@ CLASSES = [face.NearestNeighbors, face.KNeighborsTransformer]
 
 def pair(metric: str, rows: Any = X, **arguments: Any) -> tuple[Any, Any]:
     """Ours and theirs, fitted."""
-    return tuple(  # type: ignore[return-value]
+    ours, theirs = (
         each.NearestNeighbors(metric=metric, algorithm="brute", **arguments).fit(rows) for each in (face, neighbors)
     )
+    return ours, theirs
 
 
 def specified(metric: str, queries: Any, rows: Any) -> Any:

@@ -7,9 +7,9 @@
     retriever.index(bm25s.tokenize(texts))
     documents, scores = retriever.retrieve(bm25s.tokenize(["a question"]), k=10)
 
-Tokens, weights and files are the library's, so that `load` takes what it saved, and it what `save` wrote. The weights are
-packed at the first `retrieve`, in memory, with ``mmap=True`` too. Read against bm25s 0.3.16. (`pyengine.BM25` needs no
-bm25s, and has weights of its own.)
+Tokens, weights and files are the library's, so that `load` takes what it saved, and it what `save` wrote. The weights
+are packed at the first `retrieve`, in memory, with ``mmap=True`` too. Read against bm25s 0.3.16. (`pyengine.BM25` needs
+no bm25s, and has weights of its own.)
 """
 
 from __future__ import annotations

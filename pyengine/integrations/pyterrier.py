@@ -106,8 +106,8 @@ class DenseRetriever(_Retriever):
 
 
 class BM25Retriever(_Retriever):
-    """BM25 (`pyengine.BM25`, of which ``settings`` are the parameters) over documents, dictionaries with docno and text.
-    Those without a word of the query are left out. ``analyze`` makes a list of terms of a text; None is
+    """BM25 (`pyengine.BM25`, of which ``settings`` are the parameters) over documents, dictionaries with docno and
+    text. Those without a word of the query are left out. ``analyze`` makes a list of terms of a text; None is
     `pyengine.Analyzer`, English with stems (needs PyStemmer)."""
 
     def __init__(

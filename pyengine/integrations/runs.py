@@ -7,9 +7,9 @@
     ranx.evaluate(qrels, runs.to_ranx(run), "ndcg@10")  # after: import ranx
     ir_measures.calc_aggregate([nDCG @ 10], qrels, runs.scored_docs(run))
 
-Evaluators put documents of equal scores in orders of their own (trec_eval by name, the largest first). So the scores of a
-run fall strictly: one that equals the one before it, in float32, which is what trec_eval reads, is the next float32 below.
-Read against ranx 0.3.21 and ir_measures 0.4.3.
+Evaluators put documents of equal scores in orders of their own (trec_eval by name, the largest first). So the scores of
+a run fall strictly: one that equals the one before it is made the next float32 below, float32 being what trec_eval
+reads. Read against ranx 0.3.21 and ir_measures 0.4.3.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def _falling(scores: F32) -> F32:
     lowest = _number(np.array(np.finfo(np.float32).min)) + places[::-1]  # room for those that follow
     steps = np.maximum(steps, lowest)
     magnitudes = np.abs(steps).astype(np.uint32).view(np.float32)
-    return np.where(steps < 0, -magnitudes, magnitudes)
+    falling: F32 = np.where(steps < 0, -magnitudes, magnitudes)
+    return falling
 
 
 def _number(values: Any) -> I64:

@@ -49,7 +49,7 @@ class _Engine:
         if not known or issparse(X) or isinstance(X, OTHERS):
             return super()._fit(X, y)  # type: ignore[misc]
         rows = validate_data(self, X, dtype=np.float32, order="C")
-        self.effective_metric_, self.effective_metric_params_ = metric, {}
+        self.effective_metric_, self.effective_metric_params_ = metric, dict[str, Any]()
         self._fit_X, self._fit_method, self._tree = rows, "brute", None
         self._index = DenseIndex(rows.shape[1], metric=METRICS[metric])
         self._index.add(rows)
@@ -114,9 +114,11 @@ class _Engine:
         """Scores that everything within these radii reaches, and little more: rounded, and one step away."""
         with np.errstate(over="ignore"):
             if self.effective_metric_ == "cosine":
-                return np.nextafter((1.0 - radii).astype(np.float32), np.float32(-np.inf))
+                bounds: F32 = np.nextafter((1.0 - radii).astype(np.float32), np.float32(-np.inf))
+                return bounds
             squares = radii if self.effective_metric_ == "sqeuclidean" else radii * np.abs(radii)
-            return np.nextafter(squares.astype(np.float32), np.float32(np.inf))
+            bounds = np.nextafter(squares.astype(np.float32), np.float32(np.inf))
+            return bounds
 
 
 class NearestNeighbors(_Engine, neighbors.NearestNeighbors):  # type: ignore[misc, unused-ignore]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("beir")
-import torch  # noqa: E402
-from beir.retrieval.evaluation import EvaluateRetrieval  # noqa: E402
-from beir.retrieval.search.dense import DenseRetrievalExactSearch  # noqa: E402
+import torch
+from beir.retrieval.evaluation import EvaluateRetrieval
+from beir.retrieval.search.dense import DenseRetrievalExactSearch
 
-from pyengine import reference  # noqa: E402
-from pyengine.integrations.beir import METRICS, ExactSearch  # noqa: E402
+from pyengine import reference
+from pyengine.integrations.beir import METRICS, ExactSearch
 
 RNG = np.random.default_rng(8)
 DOCS = {f"d{n}": {"title": f"t{n}", "text": "x" * int(RNG.integers(1, 40))} for n in range(90)}

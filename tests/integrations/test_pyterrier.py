@@ -31,13 +31,17 @@ def tokens_of(texts: list[str]) -> list[Any]:
     return [np.random.default_rng(len(text)).standard_normal((len(text), 4)).astype(np.float32) for text in texts]
 
 
-def dense(metric: str = "dot", **settings: Any) -> DenseRetriever:
+def dense(metric: str = "dot", **settings: Any) -> Any:
     index = pe.DenseIndex(6, metric=metric)
     index.add(VECTORS)
     return DenseRetriever(index, NAMES, **settings)
 
 
-def late(encode: Any = tokens_of) -> MaxSimScorer:
+def by_words(**settings: Any) -> Any:
+    return BM25Retriever(TEXTS, str.split, **settings)
+
+
+def late(encode: Any = tokens_of) -> Any:
     index = pe.MultiVectorIndex(4)
     index.add(TOKENS)
     return MaxSimScorer(index, NAMES, encode)
@@ -61,7 +65,7 @@ def test_vectors(metric: str) -> None:
 
 
 def test_words() -> None:
-    retriever = BM25Retriever(TEXTS, str.split, k1=1.2)
+    retriever = by_words(k1=1.2)
     found = retriever.transform(QUERIES)
     model = pe.BM25.fit([each["text"].split() for each in TEXTS], k1=1.2)
     want = pe.sparse_topk(model.queries([text.split() for text in QUERIES["query"]]), model.docs, 40)
@@ -74,7 +78,7 @@ def test_words() -> None:
 
 
 def test_late_interaction() -> None:
-    frame = BM25Retriever(TEXTS, str.split)(QUERIES).sample(frac=1.0, random_state=3).reset_index(drop=True)
+    frame = by_words()(QUERIES).sample(frac=1.0, random_state=3).reset_index(drop=True)
     found = late()(frame)
     assert found["docno"].tolist() == frame["docno"].tolist()
     for _, row in found.iterrows():
@@ -88,24 +92,24 @@ def test_late_interaction() -> None:
 
 
 def test_pipelines_and_cutoffs() -> None:
-    pipeline = BM25Retriever(TEXTS, str.split) % 5 >> late()
+    pipeline = by_words() % 5 >> late()
     found = pipeline(QUERIES)
     assert set(found.groupby("qid").size()) == {5}
     compiled = (dense(encode=vectors_of) % 3).compile()
     assert isinstance(compiled, DenseRetriever)
     assert compiled.num_results == 3
     assert compiled(QUERIES)["docno"].tolist() == (dense(encode=vectors_of) % 3)(QUERIES)["docno"].tolist()
-    both = 0.5 * dense(encode=vectors_of) + BM25Retriever(TEXTS, str.split)
+    both = 0.5 * dense(encode=vectors_of) + by_words()
     assert len(both(QUERIES)) == 120
 
 
 @pytest.mark.parametrize(
     ("made", "inputs"),
     [
-        (lambda: dense(), [["qid", "query_vec"]]),
+        (dense, [["qid", "query_vec"]]),
         (lambda: dense(encode=vectors_of), [["qid", "query_vec"], ["qid", "query"]]),
-        (lambda: BM25Retriever(TEXTS, str.split), [["qid", "query"]]),
-        (lambda: late(), [["qid", "docno", "query_embs"], ["qid", "docno", "query"]]),
+        (by_words, [["qid", "query"]]),
+        (late, [["qid", "docno", "query_embs"], ["qid", "docno", "query"]]),
     ],
 )
 def test_inspection_and_empty_frames(made: Any, inputs: list[list[str]]) -> None:

@@ -26,6 +26,9 @@ from pyengine.types import Alignment, Ranges, TermContributions, TopK
 if TYPE_CHECKING:
     from pyengine import torch as torch
     from pyengine.integrations.faiss import from_faiss, to_faiss  # noqa: F401
+    from pyengine.integrations.pylate import patch as patch_pylate
+    from pyengine.integrations.pylate import patched as patched_pylate
+    from pyengine.integrations.pylate import unpatch as unpatch_pylate
     from pyengine.integrations.sentence_transformers import patch as patch_sentence_transformers  # noqa: F401
     from pyengine.integrations.sentence_transformers import patched as patched_sentence_transformers  # noqa: F401
     from pyengine.integrations.sentence_transformers import unpatch as unpatch_sentence_transformers  # noqa: F401
@@ -74,7 +77,7 @@ _LATER = {
     "to_faiss": ("pyengine.integrations.faiss", "to_faiss"),
     **{
         f"{verb}_{library}": (f"pyengine.integrations.{library}", verb)
-        for library in ("sentence_transformers",)
+        for library in ("colpali_engine", "pylate", "sentence_transformers")
         for verb in ("patch", "unpatch", "patched")
     },
 }

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.integrations.plugins import without_models as without_models
 from tests.integrations.published import published, run
 
 import pyengine as pe

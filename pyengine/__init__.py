@@ -25,10 +25,13 @@ from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:
     from pyengine import torch as torch
+    from pyengine.integrations.colpali_engine import patch as patch_colpali_engine  # noqa: F401
+    from pyengine.integrations.colpali_engine import patched as patched_colpali_engine  # noqa: F401
+    from pyengine.integrations.colpali_engine import unpatch as unpatch_colpali_engine  # noqa: F401
     from pyengine.integrations.faiss import from_faiss, to_faiss  # noqa: F401
-    from pyengine.integrations.pylate import patch as patch_pylate
-    from pyengine.integrations.pylate import patched as patched_pylate
-    from pyengine.integrations.pylate import unpatch as unpatch_pylate
+    from pyengine.integrations.pylate import patch as patch_pylate  # noqa: F401
+    from pyengine.integrations.pylate import patched as patched_pylate  # noqa: F401
+    from pyengine.integrations.pylate import unpatch as unpatch_pylate  # noqa: F401
     from pyengine.integrations.sentence_transformers import patch as patch_sentence_transformers  # noqa: F401
     from pyengine.integrations.sentence_transformers import patched as patched_sentence_transformers  # noqa: F401
     from pyengine.integrations.sentence_transformers import unpatch as unpatch_sentence_transformers  # noqa: F401

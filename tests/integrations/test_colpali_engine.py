@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.integrations.published import published, run
 
 import pyengine as pe
+from tests.integrations.published import published, run
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("colpali_engine")

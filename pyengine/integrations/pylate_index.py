@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pyengine import checks
 from pyengine.integrations import parts
 from pyengine.integrations.pylate import LIBRARY as LIBRARY
 from pyengine.loading import load
@@ -35,8 +37,8 @@ DIFFERENCES = (
 
 
 class MaxSim(Base):
-    """Documents by ids, text or numbers, in ``index_folder``/``index_name``, where every change is saved; what is there
-    already is opened, or with ``override`` replaced by nothing.
+    """Documents by ids, text or numbers, in ``index_folder``/``index_name``; what is there already is opened, or with
+    ``override`` replaced by nothing. Every change is saved, which writes the whole index: add many documents at once.
 
     ``codec`` is that of `pyengine.MultiVectorIndex`: "int8" scores by the embeddings as they are given, "residual2"
     by what it keeps of them, in a fourteenth of the memory.
@@ -68,13 +70,13 @@ class MaxSim(Base):
         self, documents_ids: str | Sequence[int | str], documents_embeddings: Any, batch_size: int = 2000
     ) -> MaxSim:
         """Add documents, arrays or tensors [L, D]; all or none. ``batch_size`` is ignored."""
-        ids = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
+        ids = _ids(documents_ids)
         docs = parts.sets_of(documents_embeddings, "documents_embeddings", self.index.dim)
         if len(ids) != len(docs):
             raise ValueError(f"documents_ids must be one for each document; got {len(ids)} for {len(docs)}")
-        known = next((each for i, each in enumerate(ids) if each in self._numbers or each in ids[:i]), None)
-        if known is not None:
-            raise ValueError(f"documents_ids must be new, each once; got {known!r}")
+        taken = [each for each, count in Counter(ids).items() if count > 1 or each in self._numbers]
+        if taken:
+            raise ValueError(f"documents_ids must be new, each once; got {taken[0]!r}")
         first = max(self._names, default=-1) + 1
         numbers = range(first, first + len(ids))
         self.index.add(docs, np.arange(first, first + len(ids)))
@@ -85,7 +87,7 @@ class MaxSim(Base):
 
     def remove_documents(self, documents_ids: str | Sequence[int | str]) -> MaxSim:
         """Remove documents; all or none."""
-        ids = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
+        ids = _ids(documents_ids)
         self.index.remove(self._numbers_of(ids))
         for each in ids:
             self._numbers.pop(each, None)
@@ -103,10 +105,10 @@ class MaxSim(Base):
         queries = parts.sets_of(queries_embeddings, "queries_embeddings", self.index.dim)
         if subset is None:
             found = self.index.search(queries, k)
-        elif all(isinstance(each, (int, str)) for each in subset):
-            found = self.index.search(queries, k, allow=self._known(subset))
-        else:
+        elif any(isinstance(each, (list, tuple, set, np.ndarray)) for each in subset):
             found = self.index.rerank(queries, [self._known(each) for each in subset], k)
+        else:
+            found = self.index.search(queries, k, allow=self._known(subset))
         return self._results(found)
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[int | str]]) -> list[list[F32]]:
@@ -138,11 +140,16 @@ class MaxSim(Base):
 
     def _load(self) -> None:
         index = load(self.folder / "index")
-        self._names = dict(json.loads((self.folder / "names.json").read_text(encoding="utf-8")))
+        names = dict(json.loads((self.folder / "names.json").read_text(encoding="utf-8")))
         wanted, there = (
             (type(each).__name__, each.dim, each.codec) if isinstance(each, MultiVectorIndex) else type(each).__name__
             for each in (self.index, index)
         )
         if wanted != there:
             raise ValueError(f"index_folder must hold an index like {wanted}; got {there}")
-        self.index = index
+        self.index, self._names = index, {number: names[number] for number in index.ids.tolist()}
+
+
+def _ids(given: str | Sequence[int | str]) -> list[int | str]:
+    each = [given] if isinstance(given, str) else given
+    return [name if isinstance(name, str) else checks.integer(name, "documents_ids") for name in each]

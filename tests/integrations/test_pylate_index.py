@@ -76,7 +76,8 @@ def test_embeddings_come_back(index: MaxSim) -> None:
 def test_removed_and_added_again(index: MaxSim) -> None:
     assert index.remove_documents(IDS[:39]) is index
     assert index(QUERIES, 5) == best(5, [39])
-    index.add_documents(IDS[:39], DOCS[:39])
+    index.add_documents(np.arange(39)[:1], DOCS[:1])  # IDS[0] is the number 0
+    index.add_documents(IDS[1:39], DOCS[1:39])
     assert len(index) == 40
     assert index(QUERIES, 40) == best(40)
     index.remove_documents(IDS)
@@ -95,6 +96,8 @@ def test_what_is_refused_changes_nothing(index: MaxSim) -> None:
             index.add_documents(ids, docs)
     with pytest.raises(ValueError, match="documents_ids must be in the index; got 'no such'"):
         index.remove_documents([IDS[0], "no such"])
+    with pytest.raises(TypeError, match="documents_ids must be an integer"):
+        index.add_documents([2.5], DOCS[:1])
     assert index(QUERIES, 40) == best(40)
 
 

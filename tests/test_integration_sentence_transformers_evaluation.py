@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from pyengine.integrations import sentence_transformers as face
 
 torch = pytest.importorskip("torch")
-datasets = pytest.importorskip("datasets")
 library = pytest.importorskip("sentence_transformers")
 evaluation = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
 Original = evaluation.InformationRetrievalEvaluator
@@ -139,7 +139,7 @@ def test_the_patched_class(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_hard_negatives(use_faiss: bool, similarity: str, options: dict[str, Any]) -> None:
-    model = Model(table("random"), similarity)
+    datasets, model = pytest.importorskip("datasets"), Model(table("random"), similarity)
     texts = {"anchor": [f"t{i}" for i in range(30)], "positive": [f"t{i}" for i in range(40, 70)]}
     call: dict[str, Any] = {
         "dataset": datasets.Dataset.from_dict(texts),
@@ -161,8 +161,7 @@ def test_hard_negatives(use_faiss: bool, similarity: str, options: dict[str, Any
 
 
 def test_faiss_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+    datasets = pytest.importorskip("datasets")
     monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
     texts = datasets.Dataset.from_dict({"a": ["t0", "t1"], "b": ["t2", "t3"]})
     call = {"dataset": texts, "model": Model(table("random")), "verbose": False, "use_faiss": True, "num_negatives": 1}

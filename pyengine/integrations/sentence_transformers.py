@@ -28,7 +28,7 @@ from pyengine.integrations.sentence_transformers_maxsim import (
     mean_maxsim,
     mean_maxsim_pairwise,
 )
-from pyengine.integrations.sentence_transformers_parts import LIBRARY, REPLACED, own
+from pyengine.integrations.sentence_transformers_parts import REPLACED, own
 from pyengine.integrations.sentence_transformers_search import (
     Hits,
     community_detection,
@@ -46,7 +46,6 @@ from pyengine.integrations.sentence_transformers_similarity import (
 )
 
 __all__ = [
-    "LIBRARY",
     "Hits",
     "colbert_kd_scores",
     "colbert_scores",
@@ -69,6 +68,7 @@ __all__ = [
     "semantic_search_pyengine",
     "unpatch",
 ]
+LIBRARY = "sentence-transformers"
 DIFFERENCES = (
     "ties go to the smaller id",
     "scores are those of float64, rounded to float32 once, and do not depend on chunk sizes, which are ignored",

@@ -24,7 +24,6 @@ from pyengine.integrations import sentence_transformers_parts as parts
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32, I64
 
-LIBRARY = parts.LIBRARY
 EVALUATION = parts.library("sentence_transformer.evaluation.information_retrieval")
 Base: Any = EVALUATION.InformationRetrievalEvaluator
 SIMILARITIES = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}  # the names of a model's
@@ -57,7 +56,7 @@ def compute_all_metrics(
     return _reported(self, hits)
 
 
-class InformationRetrievalEvaluator(Base):  # type: ignore[misc]
+class InformationRetrievalEvaluator(Base):
     """The library's, with its arguments and metrics, and exact: it keeps the best documents of each query, and never
     holds the scores of all."""
 

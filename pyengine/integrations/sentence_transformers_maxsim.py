@@ -28,7 +28,6 @@ from pyengine.multi_vector import MultiVectorIndex
 from pyengine.ragged import Ragged
 from pyengine.types import F32, I64
 
-LIBRARY = parts.LIBRARY
 EMPTY = -1e9  # of a document without tokens
 BLOCK = 1 << 22  # numbers of documents in lists, or with padding, that are put together at a time: 16 MiB
 

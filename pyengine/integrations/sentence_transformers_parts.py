@@ -17,7 +17,6 @@ from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import TopK
 
-LIBRARY = "sentence-transformers"
 METRICS = {  # the names of the library's score functions
     "cos_sim": "cosine",
     "pytorch_cos_sim": "cosine",
@@ -36,10 +35,10 @@ def library(module: str) -> Any:
     try:
         return import_module(f"sentence_transformers.{module}")
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("sentence_transformers."):
+        if error.name != "sentence_transformers":
             raise
         raise ImportError(
-            f"this needs sentence-transformers, which is not installed ({error}): run 'pip install {LIBRARY}'"
+            "this needs sentence-transformers, which is not installed: run 'pip install sentence-transformers'"
         ) from error
 
 

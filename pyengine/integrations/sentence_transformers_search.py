@@ -15,7 +15,6 @@ from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import I64, TopK
 
-LIBRARY = parts.LIBRARY
 Hits: TypeAlias = list[list[dict[str, int | float]]]
 
 

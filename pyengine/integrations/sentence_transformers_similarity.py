@@ -20,8 +20,6 @@ from pyengine.sparse import sparse_topk
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32
 
-LIBRARY = parts.LIBRARY
-
 
 def cos_sim(a: Any, b: Any) -> Any:
     """Tensor float32 [n, m]: the cosine of every row of ``a`` with every row of ``b``, 0 where one has no length.

@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyengine import checks
-from pyengine.integrations import sentence_transformers_parts as parts
 from pyengine.ragged import Ragged
 from pyengine.types import F32, I64
-
-LIBRARY = parts.LIBRARY
 
 
 class Side(NamedTuple):

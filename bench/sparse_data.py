@@ -59,11 +59,11 @@ SPLADE, TEXT = Law(30_522, 120.0, 25.0, -1.7), Law(60_000, 60.0, 10.0, -1.1)
 
 def shares(rates: NDArray[np.floating], spread: float = SPREAD) -> F64:
     """The share of the documents that hold each term: the mean over nine lengths of documents."""
-    found: F64 = np.mean([-np.expm1(-length * rates) for length in _lengths(QUANTILES, spread)], axis=0)
+    found: F64 = np.mean([-np.expm1(-length * rates) for length in lengths_of(QUANTILES, spread)], axis=0)
     return found
 
 
-def _lengths(normal: F64, spread: float) -> F64:
+def lengths_of(normal: F64, spread: float) -> F64:
     """Log-normal, 1 on average."""
     found: F64 = np.exp(spread * normal - spread**2 / 2)
     return found
@@ -87,7 +87,7 @@ def documents(n_docs: int, law: Law) -> tuple[SparseRows, I32]:
 def _part(first: int, count: int, table: NDArray[np.uint16], rate: float, spread: float) -> tuple[I64, I32, I32]:
     """How many terms each of these documents has, which, and how often."""
     random = np.random.default_rng([SEED, 3, first])
-    drawn = random.poisson(_lengths(random.standard_normal(PART), spread) * rate)[:count]
+    drawn = random.poisson(lengths_of(random.standard_normal(PART), spread) * rate)[:count]
     rows = np.repeat(np.arange(count, dtype=np.uint32), drawn)
     keys = (rows << 16) | table[random.integers(0, CELLS, len(rows), dtype=np.uint32)]
     keys.sort()

@@ -80,7 +80,7 @@ def fit(docs: F32, queries: F32) -> Clustered:
     if not (np.any(docs, axis=1).all() and np.any(queries, axis=1).all()):
         raise ValueError("docs and queries must have no rows of zeros")
     real, dim, count = statistics(docs, queries), docs.shape[1], min(len(docs), SAMPLE)
-    decay = _bisect(lambda value: -_dimensions(dim, value), -real.dimensions, 0.0, 3.0, 60)
+    decay = bisect(lambda value: -_dimensions(dim, value), -real.dimensions, 0.0, 3.0, 60)
 
     def law(spread: float, asking: float = 0.5) -> Clustered:
         return Clustered(dim, _common(real.mean, spread), decay, spread, asking, real.length, real.sigma)
@@ -89,14 +89,14 @@ def fit(docs: F32, queries: F32) -> Clustered:
         made = documents(law(spread), count)
         return -float(pyengine.topk(made, made, NEIGHBOUR + 1).scores[:, NEIGHBOUR].mean())
 
-    spread = _bisect(neighbour, -real.neighbour, 0.05, 8.0, ROUNDS)
+    spread = bisect(neighbour, -real.neighbour, 0.05, 8.0, ROUNDS)
     made = documents(law(spread), count)
 
     def nearest(asking: float) -> float:
         asked = questions(law(spread, asking), made, min(len(queries), SAMPLE))
         return -float(pyengine.topk(asked, made, 1).scores[:, 0].mean())
 
-    return law(spread, _bisect(nearest, -real.nearest, 0.0, 8.0, ROUNDS))
+    return law(spread, bisect(nearest, -real.nearest, 0.0, 8.0, ROUNDS))
 
 
 def documents(law: Clustered, count: int) -> F32:
@@ -134,7 +134,7 @@ def _dimensions(dim: int, decay: float) -> float:
     return float(energy.sum() ** 2 / (energy**2).sum())
 
 
-def _bisect(rising: Callable[[float], float], target: float, low: float, high: float, rounds: int) -> float:
+def bisect(rising: Callable[[float], float], target: float, low: float, high: float, rounds: int) -> float:
     """Where a function that rises reaches the target, between the two."""
     for _ in range(rounds):
         middle = (low + high) / 2

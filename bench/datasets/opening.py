@@ -45,7 +45,8 @@ def opened(source: Source) -> Collection:
     if source.data in BUNDLED:
         return BUNDLED[source.data]()
     if name.startswith(LIKE) and name[len(LIKE) :] in BUNDLED:
-        return made_up.like(BUNDLED[name[len(LIKE) :]](), _size(size))
+        count = _size(size)  # before the time that reading takes
+        return made_up.like(BUNDLED[name[len(LIKE) :]](), count)
     if path.is_dir():
         return beir.read_folder(path, source.split, source.encoder, source.model, source.metric)
     if not path.is_file():

@@ -1,8 +1,8 @@
 """Made-up sparse rows with the statistics of real ones: a `sparse_data.Law`, which says how they are made, fitted.
 
 The shares of documents that hold the terms give the rates at which these are drawn; the logarithms of the rates are a
-line in log(rank + shift), by least squares over ranks that are spread evenly on a logarithmic scale. What lengths vary
-by beyond the counting of terms is the spread. Weights w are taken as log(1 + x), x log-normal.
+line in log(rank + shift), by least squares over ranks that are spread evenly on a logarithmic scale. The spread of
+lengths is such that the number of distinct terms varies as it does. Weights w are taken as log(1 + x), x log-normal.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from bench import sparse_data
+from bench.datasets.clustered import bisect
 from bench.sparse_data import Law
 from pyengine.sparse_rows import SparseRows
-from pyengine.types import F64
+from pyengine.types import F64, I64
 
 SHIFTS = np.geomspace(0.3, 1000, 60)
 RANKS = 200  # at which the line is compared
@@ -38,14 +39,15 @@ def fit(docs: SparseRows, queries: SparseRows) -> tuple[Law, Asking]:
     if docs.values.min() <= 0:
         raise ValueError(f"docs must have positive weights; got {docs.values.min()}")
     share = frequency / len(docs)
-    shift, exponent = _line(-np.log1p(-np.minimum(share, 1 - 0.5 / len(docs))))
+    rates = -np.log1p(-np.minimum(share, 1 - 0.5 / len(docs)))
+    shift, exponent = _line(rates)
     x = np.log(np.expm1(docs.values.astype(np.float64)))
     law = Law(
         len(frequency),
         float(share.sum()),
         shift,
         exponent,
-        _spread(docs.lengths),
+        _spread(docs.lengths, rates),
         float(np.exp(np.median(x))),
         float(x.std()),
     )
@@ -72,8 +74,12 @@ def _line(rates: F64) -> tuple[float, float]:
     return min(fits)[1:]
 
 
-def _spread(lengths: np.ndarray) -> float:
-    """Of the logarithm, less what a Poisson count of that mean varies by anyhow."""
-    mean = lengths.mean()
-    beyond = max(0.0, lengths.var() / mean**2 - 1 / mean)
-    return float(np.sqrt(np.log1p(beyond)))
+def _spread(n_terms: I64, rates: F64) -> float:
+    """That makes the number of distinct terms vary as these do, [N], where terms are drawn at these rates."""
+
+    def variation(spread: float) -> float:
+        held = [-np.expm1(-length * rates) for length in sparse_data.lengths_of(sparse_data.QUANTILES, spread)]
+        counts, drawn = [each.sum() for each in held], np.mean([(each * (1 - each)).sum() for each in held])
+        return float((np.var(counts) + drawn) / np.mean(counts) ** 2)
+
+    return bisect(variation, float(n_terms.var() / n_terms.mean() ** 2), 0.0, 2.0, 30)

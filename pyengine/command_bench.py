@@ -1,4 +1,5 @@
-"""``pyengine bench``, the installed face of ``python -m bench.run``, which lies beside the package in a checkout."""
+"""``pyengine bench`` and ``pyengine ablate``, the installed faces of ``python -m bench.run`` and ``bench.ablate``,
+which lie beside the package in a checkout."""
 
 from __future__ import annotations
 
@@ -32,3 +33,8 @@ def run(module: str, arguments: list[str]) -> int:
 def bench(context: typer.Context) -> None:
     """Check and race searches against their peers and the machine's ceilings (--help: the options of bench.run)."""
     raise typer.Exit(run("run", context.args))
+
+
+def ablate(context: typer.Context) -> None:
+    """Measure a grid of indexes on your data, or published claims (--help: the options of bench.ablate)."""
+    raise typer.Exit(run("ablate", context.args))

@@ -324,6 +324,20 @@ def test_a_bad_grid_is_a_sentence(tmp_path: Path, text: str, said: str, capsys: 
     assert not (tmp_path / "out").exists()
 
 
+def test_the_installed_face_passes_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("typer")
+    from pyengine import command_bench
+
+    command = [sys.executable, "-m", "pyengine.cli", "ablate", "--grid", "nowhere.toml"]
+    root = str(Path(__file__).parent.parent)
+    ended = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert "claims, scifact; nowhere.toml is missing" in ended.stderr
+    monkeypatch.setattr(command_bench, "ROOT", tmp_path)
+    with pytest.raises(ImportError, match=r"run python -m bench\.ablate, or install it from there"):
+        command_bench.run("ablate", [])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

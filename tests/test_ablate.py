@@ -531,6 +531,8 @@ def test_a_missing_form_is_a_sentence() -> None:
         ("1 - cell / against", {"at_least": 0.3}, 2.0, 4.0, "holds"),
         ("cell - against", {"at_least": 0.5}, 4.0, 4.0, "does not hold"),
         ("1 / cell", {"at_least": 3.7}, 0.25, 0.0, "holds"),
+        ("cell", {"at_least": 0.9}, 0.8, 0.0, "does not hold"),
+        ("cell", {"at_least": 0.9}, 0.9, 0.0, "holds"),
         ("cell / against", {"at_most": 0.5}, 1.0, 0.0, "not measured"),
         ("cell / against", {"at_most": 0.5}, None, 1.0, "not measured"),
     ],
@@ -542,6 +544,12 @@ def test_verdicts(figure: str, bounds: dict[str, Any], cell: float | None, again
         {"cell": "b", "recall": against, "reason": ""},
     ]
     assert claims.judge([claim], rows)[0].word == word
+
+
+@pytest.mark.parametrize(("figure", "word"), [(0.4, "holds"), (0.7, "weaker"), (1.2, "does not hold")])
+def test_a_ratio_of_one_is_nothing_gained(figure: float, word: str) -> None:
+    claim = Claim("n", "says", "source", "a", "b1_cpu_ratio", "cell", at_most=0.5)
+    assert claims.judge([claim], [{"cell": "a", "b1_cpu_ratio": figure, "reason": ""}])[0].word == word
 
 
 def test_every_setting_is_a_column() -> None:

@@ -31,16 +31,18 @@ def comparable(rows: F32, metric: str) -> F32:
 def rescored(docs: F32, metric: str, queries: F32, ids: I64, k: int) -> TopK:
     """The k best among candidates int64 [Q, C], -1 where there are no more, by float32 sums over ``docs``, which are
     `comparable`: larger is better, and of ``l2`` the distance is negated."""
-    asked, rows = comparable(queries, metric), docs[np.maximum(ids, 0)]  # [Q, C, D]
-    if metric == "l2":
-        rows -= asked[:, None]
-        scores = -np.einsum("qcd,qcd->qc", rows, rows)
-    else:
-        scores = np.einsum("qcd,qd->qc", rows, asked)
+    scores = np.empty(ids.shape, np.float32)
+    for query, candidates, found in zip(comparable(queries, metric), np.maximum(ids, 0), scores):
+        rows = docs[candidates]  # [C, D]: those of one query stay in a cache
+        if metric == "l2":
+            rows -= query
+            np.negative(np.einsum("cd,cd->c", rows, rows), out=found)
+        else:
+            np.matmul(rows, query, out=found)
     scores[ids < 0] = -np.inf
     order = np.lexsort((ids, -scores), axis=1)[:, :k]
-    found = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
-    return TopK(_padded(found[0], k, -np.inf), _padded(found[1], k, -1), np.zeros(len(ids), bool))
+    best, places = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+    return TopK(_padded(best, k, -np.inf), _padded(places, k, -1), np.zeros(len(ids), bool))
 
 
 def _padded(rows: NDArray[Any], k: int, pad: float) -> NDArray[Any]:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
-FIGURES: dict[str, tuple[Callable[[float, float], float], float]] = {  # -> of (cell, against); where nothing is gained
+FIGURES: dict[str, tuple[Callable[[float, float], float], float | None]] = {  # -> of (cell, against); nothing gained
     "against / cell": (lambda cell, against: against / cell, 1.0),
     "cell / against": (lambda cell, against: cell / against, 1.0),
     "1 - cell / against": (lambda cell, against: 1 - cell / against, 0.0),
     "cell - against": (lambda cell, against: cell - against, 0.0),
-    "cell": (lambda cell, _: cell, 0.0),
+    "cell": (lambda cell, _: cell, None),
     "1 / cell": (lambda cell, _: 1 / cell, 1.0),
 }
+UNCHANGED = {"_ratio": 1.0, "_change": 0.0}  # measures by the ends of their names
 KEYS = ("name", "says", "source", "cell", "against", "measure", "figure", "at_least", "at_most", "note")
 
 
@@ -88,8 +89,12 @@ def _verdict(claim: Claim, rows: Mapping[str, Row]) -> Verdict:
     return Verdict(claim, _word(claim, figure, nothing), figure)
 
 
-def _word(claim: Claim, figure: float, nothing: float) -> str:
-    if claim.at_least is not None:
-        return "holds" if figure >= claim.at_least else "weaker" if figure > nothing else "does not hold"
-    assert claim.at_most is not None
-    return "holds" if figure <= claim.at_most else "weaker" if figure < nothing else "does not hold"
+def _word(claim: Claim, figure: float, nothing: float | None) -> str:
+    if nothing is None:  # a figure of one cell: what its measure is where nothing is gained
+        nothing = next((value for ending, value in UNCHANGED.items() if claim.measure.endswith(ending)), None)
+    sign = 1 if claim.at_most is None else -1
+    bound = claim.at_least if claim.at_most is None else claim.at_most
+    assert bound is not None
+    if sign * figure >= sign * bound:
+        return "holds"
+    return "weaker" if nothing is not None and sign * figure > sign * nothing else "does not hold"

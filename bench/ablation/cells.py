@@ -17,7 +17,7 @@ STORES = {
     "hybrid": tuple(stores.STORES),
 }
 PLAIN = ("float32", "float16", "bfloat16")  # stores that keep no codes
-STAGES = {  # candidates -> the settings that they take; all but those of "none" are re-ranked where ``depth`` is not 0
+STAGES = {  # candidates -> the settings that they take; with a ``depth`` above 0 they are scored again
     "none": (),
     "ivf": ("lists", "probes"),
     "hnsw": ("links", "ef"),

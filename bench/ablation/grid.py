@@ -31,6 +31,7 @@ import sys
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from string import ascii_letters, digits
 from typing import Any
 
 from bench.ablation import cells
@@ -41,6 +42,7 @@ GRIDS = Path(__file__).parent / "grids"
 KEYS = ("title", "baseline", "seconds", "seed", "settings", "cells", "claims")
 SEED = 20261122
 SECONDS = 1.0
+NAME = frozenset(ascii_letters + digits + "._-")  # a name is part of the name of a file
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _tables(given: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]
 def _cells(settings: dict[str, Any], table: dict[str, Any], where: str) -> list[Cell]:
     """The product of the lists of one table."""
     name = table.get("name")
-    if not isinstance(name, str) or not name or set(name) - set(NAME):
+    if not isinstance(name, str) or not name or set(name) - NAME:
         raise ValueError(f"{where}: name must be a word of letters, digits, '.', '_' and '-'; got {name!r}")
     where = f"{where} {name!r}"
     own = {key: value for key, value in table.items() if key != "name"}
@@ -140,9 +142,6 @@ def _cells(settings: dict[str, Any], table: dict[str, Any], where: str) -> list[
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     return found
-
-
-NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
 def _taken(settings: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyengine
 from bench import compress, contestants
 from bench.ablation import approximate
-from bench.ablation.cells import Cell
+from bench.ablation.cells import PLAIN, Cell
 from bench.contestants import Unavailable
 from bench.datasets.collection import Collection, Rows
 from pyengine.types import F32, I64, TopK
@@ -93,9 +93,6 @@ def _projected(cell: Cell, docs: F32, metric: str, folder: Path) -> Built:
 
     stage = Built(propose, first.memory + basis.nbytes, partial(_save_both, first.save, {"basis": basis}))
     return _cascade(cell, stage, again, kept)
-
-
-PLAIN = ("float32", "float16", "bfloat16")
 
 
 def _faiss(cell: Cell, docs: F32, metric: str) -> Built:

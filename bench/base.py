@@ -1,8 +1,9 @@
-"""``--base REV``: this checkout against an earlier commit, which is checked out into a throw-away worktree and built there.
+"""``--base REV``: this checkout against an earlier commit, which is built in a throw-away worktree.
 
-Each side is a process of its own (`bench.side`) with the same benchmark, this one, and another pyengine. Both make the same
-calls in the same rounds, each round beginning with another of them. The verdict is on the ratio of their times within a
-round: its median, and between which bounds 95 % of the medians lie of rounds drawn again with replacement (the bootstrap).
+Each side is a process of its own (`bench.side`) with the same benchmark, this one, and another pyengine. Both make the
+same calls in the same rounds, each round beginning with another of them. The verdict is on the ratio of their times
+within a round: its median, and the bounds that hold 95 % of the medians of rounds drawn again, with replacement (the
+bootstrap).
 """
 
 from __future__ import annotations
@@ -75,10 +76,13 @@ def compare(revision: str, words: Sequence[str], seconds: float, rounds: int | N
         RuntimeError: it cannot be built, or cannot run this benchmark.
     """
     without = _without_base(words)
-    with checked_out(revision) as tree, _started(ROOT, without, "this checkout") as now:
-        with _started(tree, without, revision) as base:
-            for at in range(now.n_heats):
-                yield from _heat(now.ask(enter=at), base.ask(enter=at), now, base, seconds, rounds)
+    with (
+        checked_out(revision) as tree,
+        _started(ROOT, without, "this checkout") as now,
+        _started(tree, without, revision) as base,
+    ):
+        for at in range(now.n_heats):
+            yield from _heat(now.ask(enter=at), base.ask(enter=at), now, base, seconds, rounds)
 
 
 def _without_base(words: Sequence[str]) -> list[str]:

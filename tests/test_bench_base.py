@@ -58,14 +58,14 @@ def test_an_unknown_commit_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_what_does_not_build_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="^--base") as error:
+    with pytest.raises(RuntimeError, match=r"^--base") as error:
         base.build(tmp_path, "HEAD~9")
     assert "\n" not in str(error.value)
 
 
 def test_what_cannot_run_says_why() -> None:
     with (
-        pytest.raises(RuntimeError, match="--base: old cannot run this benchmark: .*nothing is called 'x'"),
+        pytest.raises(RuntimeError, match=r"^--base: old cannot run this benchmark: .*nothing is called 'x'"),
         base._started(base.ROOT, ["--op", "x"], "old"),
     ):
         pass

@@ -117,8 +117,7 @@ def _heat(
 def _line(key: tuple[str, str], now: Samples, base: Samples) -> Line:
     if now.failure or base.failure:
         return Line(*key, note=now.failure or f"base: {base.failure}", wrong=bool(now.failure))
-    medians = (each.percentile(50) * 1e3 for each in (now, base))
-    return Line(*key, *medians, difference(base.ratios(now)))
+    return Line(*key, now.percentile(50) * 1e3, base.percentile(50) * 1e3, difference(base.ratios(now)))
 
 
 def table(lines: Sequence[Line], revision: str) -> Table:

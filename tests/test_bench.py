@@ -38,7 +38,7 @@ from bench import (
 from bench.arena import Arena
 from bench.ceilings import Ceilings
 from bench.compress import Signs
-from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off
+from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off, version_of
 from bench.peers.numpy import numpy_matmul
 from bench.race import Settings
 from bench.registry import OPS, Choice, Op
@@ -509,6 +509,17 @@ def test_what_is_not_known_is_named(words: list[str], message: str, capsys: pyte
         run.parse(words)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_peer_says_what_it_is() -> None:
+    found = [(op, who) for op in OPS for who in peers.of(op)]
+    assert {op for each in peers._all() for op in each} <= set(OPS)
+    assert len({(op, who.name) for op, who in found}) == len(found) > 20
+    for _, who in found:
+        assert not who.ours
+        assert who.package
+        assert getattr(who, "exactness", "codes")
+        assert bool(who.version) == bool(version_of(who.package))
 
 
 def test_a_setup_is_closed_when_it_is_over() -> None:

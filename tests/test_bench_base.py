@@ -14,6 +14,7 @@ pytest.importorskip("tqdm")
 from bench import base, machine, run
 
 TINY = ["--op", "dense_topk", "--shapes", "n300-d8-q2-k5", "--backends", "numpy", "--peers", "none", "--base", "HEAD"]
+NOTHING = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's empty tree
 
 
 def in_git() -> None:
@@ -56,6 +57,20 @@ def test_an_unknown_commit_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert run.main([*TINY[:-1], "nowhere"]) == 2
     told = capsys.readouterr().err
     assert told == "bench.run: --base must be a commit of this repository; git finds none for 'nowhere'\n"
+
+
+def test_an_extension_of_other_sources_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_git()
+    (tmp_path / "pyengine").mkdir()
+    built: list[str] = []
+    monkeypatch.setattr(base, "build", lambda tree, revision: built.append(revision))
+    base._provide_extension(tmp_path, NOTHING, "old")
+    assert built == ["old"]
+    monkeypatch.setattr(base, "SOURCES", ("no such file",))
+    base._provide_extension(tmp_path, NOTHING, "same")
+    assert built == ["old"]
+    ours = {each.name for each in (base.ROOT / "pyengine").glob("_native*.so")}
+    assert {each.name for each in (tmp_path / "pyengine").iterdir()} == ours
 
 
 def test_what_does_not_build_is_a_sentence(tmp_path: Path) -> None:

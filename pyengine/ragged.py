@@ -70,7 +70,10 @@ class Ragged:
             raise TypeError(f"mask must be bool, True for a token; got dtype {real.dtype}")
         if real.shape != (n_rows, length):
             raise ValueError(f"mask must have shape ({n_rows}, {length}), one per token; got {real.shape}")
-        return cls(checks.vectors(flat[real.ravel()], name), np.concatenate([[0], np.cumsum(real.sum(axis=1))]))
+        return cls(
+            checks.vectors(np.take(flat, np.flatnonzero(real), axis=0), name),
+            np.concatenate([[0], np.cumsum(real.sum(axis=1))]),
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -20,7 +20,10 @@ class Side(NamedTuple):
 
     def part(self, chosen: slice) -> Ragged:
         if self.mask is None:
-            return Ragged.of(self.rows[chosen], self.name, first=chosen.start)
+            rows = self.rows[chosen]
+            if all(map(checks.is_torch, rows)) and len({(row.dtype, *row.shape[1:]) for row in rows}) == 1:
+                return Ragged(_joined(rows), np.cumsum([0, *map(len, rows)]))  # faster than one by one
+            return Ragged.of(rows, self.name, first=chosen.start)
         return Ragged.padded(self.rows[chosen], self.mask[chosen] != 0, self.name)
 
     def lengths(self) -> I64:
@@ -64,8 +67,21 @@ def side(embeddings: Any, mask: Any, name: str) -> Side:
     if embeddings.ndim != 3:
         raise ValueError(f"{name} must be [n, L, D], a list of [L, D], or [L, D]; got shape {tuple(embeddings.shape)}")
     if mask is None:
-        return Side(name, embeddings, checks.host_array((embeddings != 0).any(-1), name))
+        return Side(name, embeddings, _not_zero(checks.host_array(embeddings, name)))
     return Side(name, embeddings, _numbers(mask, name, tuple(embeddings.shape[:2])))
+
+
+def _not_zero(rows: np.ndarray) -> np.ndarray:
+    """bool [n, L]: which rows of [n, L, D] are not zeros. Almost always the first number tells."""
+    real = (rows[..., :1] != 0).any(-1)
+    real[~real] = (rows[~real] != 0).any(-1)
+    return np.asarray(real)
+
+
+def _joined(rows: Any) -> Any:
+    import torch
+
+    return torch.cat(rows)
 
 
 def _numbers(mask: Any, name: str, shape: tuple[int, int]) -> np.ndarray:

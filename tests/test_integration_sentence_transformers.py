@@ -15,7 +15,7 @@ library = pytest.importorskip("sentence_transformers").util
 RNG = np.random.default_rng(5)
 DOCS = torch.from_numpy(RNG.standard_normal((300, 24)).astype(np.float32))
 QUERIES = torch.from_numpy(RNG.standard_normal((7, 24)).astype(np.float32))
-PATCHED = ("semantic_search", "cos_sim", "pairwise_dot_score", "maxsim", "mean_maxsim_pairwise", "mine_hard_negatives")
+PATCHED = ("semantic_search", "community_detection", "maxsim", "mean_maxsim_pairwise", "mine_hard_negatives")
 FUNCTIONS = [library.cos_sim, library.dot_score, library.euclidean_sim]
 
 

@@ -75,10 +75,9 @@ DIFFERENCES = (
     "an embedding with NaN or inf is a ValueError that names it",
     "Manhattan distance, AnglE and XTR are the library's own",
 )
-_PATCHED = {  # the module that has a function, and its double
+_PATCHED = {  # the module that has a function, and its double: not of `cos_sim` and its kin, which take longer
     "util": (
-        semantic_search, paraphrase_mining_embeddings, community_detection, cos_sim, dot_score, euclidean_sim,
-        pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim, maxsim, maxsim_pairwise, mean_maxsim,
+        semantic_search, paraphrase_mining_embeddings, community_detection, maxsim, maxsim_pairwise, mean_maxsim,
         mean_maxsim_pairwise,
     ),
     "multi_vector_encoder.scoring": (colbert_scores, colbert_kd_scores, colbert_scores_pairwise),
@@ -96,10 +95,11 @@ def __getattr__(name: str) -> Any:
 
 
 def patch() -> None:
-    """Put these functions in the place of the library's wherever its modules hold them, and the search of
-    `InformationRetrievalEvaluator` into its class. Twice is once.
+    """Put the searches, MaxSim and the scorers in the place of the library's wherever its modules hold them, and the
+    search of `InformationRetrievalEvaluator` into its class. Twice is once.
 
-    What holds a function already keeps it: a model the similarity that was set before, a loss its scorer.
+    What holds a function already keeps it: a model the similarity that was set before, a loss its scorer. Matrices
+    (`cos_sim` and its kin) stay the library's, whose float32 products take less time.
     """
     if REPLACED:
         return

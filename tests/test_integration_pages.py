@@ -77,7 +77,8 @@ def test_the_examples_run(page: Path, tmp_path: Path) -> None:
     program = tmp_path / f"{page.stem}_page.py"
     program.write_text("\n".join(lines), encoding="utf-8")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
+    variables = {**os.environ, "PYTHONPATH": path, **offline}
     done = subprocess.run(
         [sys.executable, program], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=280, check=False
     )

@@ -56,10 +56,10 @@ def told(documents: Documents[Record], found: pe.TopK, rows: Sequence[int] | Non
 @pytest.mark.parametrize("k", [1, 7, 500])
 def test_the_nearest_are_those_of_the_engine(metric: str, vectors: float, k: int) -> None:
     documents = made(200, 1, metric, vectors)
-    every = documents.vectors([name for name, _ in documents.all()])
+    every: list[Any] = list(documents.vectors([name for name, _ in documents.all()]))
     for keep in (None, even):
         rows = [row for row, each in enumerate(every) if each is not None and (keep is None or row % 2 == 0)]
-        matrix = np.stack([every[row] for row in rows])  # type: ignore[arg-type]
+        matrix = np.stack([every[row] for row in rows])
         for query in np.random.default_rng(2).standard_normal((5, D)):
             want = pe.topk(query[None], matrix, k, metric=metric)
             assert pairs(documents.nearest(query, k, keep)) == told(documents, want, rows)

@@ -152,7 +152,9 @@ def test_words_and_hybrid() -> None:
     dense = store.embedding_retrieval(QUERIES[0], top_k=100)
     words = store.bm25_retrieval("Numbers 78 and 79?", top_k=100)
     rankings = [
-        pe.TopK(np.float32([[e.score for e in each]]), np.array([[int(e.id) for e in each]]), np.ones(1, bool))
+        pe.TopK(
+            np.array([[e.score for e in each]], np.float32), np.array([[int(e.id) for e in each]]), np.ones(1, bool)
+        )
         for each in (dense, words)
     ]
     fused = pe.fuse(rankings, 9)

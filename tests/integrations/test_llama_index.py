@@ -120,7 +120,7 @@ def test_words_and_hybrid(stores: Any) -> None:
     hybrid = ask(VectorStoreQueryMode.HYBRID, sparse_top_k=4, hybrid_top_k=8)
     number = {each.node_id: place for place, each in enumerate(NODES)}
     rankings = [
-        pe.TopK(np.float32([each.similarities]), np.array([[number[i] for i in each.ids]]), np.ones(1, bool))
+        pe.TopK(np.array([each.similarities], np.float32), np.array([[number[i] for i in each.ids]]), np.ones(1, bool))
         for each in (dense, words)
     ]
     want = pe.fuse(rankings, 8)

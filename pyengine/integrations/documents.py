@@ -85,7 +85,8 @@ class Documents(Generic[R]):
 
     def put(self, names: Sequence[str], records: Sequence[R], vectors: Any) -> None:
         """Write documents, in the place of those that have these names; of a name that comes twice, the last. Of the
-        vectors, an array [n, D] or a list of n, some may be None. ValueError or TypeError for vectors that do not fit, and nothing is written."""
+        vectors, an array [n, D] or a list of n, some may be None. ValueError or TypeError for what does not fit, and
+        nothing is written."""
         last = sorted({name: place for place, name in enumerate(names)}.values())
         rows = [place for place in last if vectors[place] is not None]
         with self._changing():

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from pyengine.integrations.documents import Documents
 
-LIBRARY = "haystack-ai"
 T = TypeVar("T")
 KINDS = ((bool, "boolean"), (int, "int"), (float, "float"))  # what is none of them is a keyword
 

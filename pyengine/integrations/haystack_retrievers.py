@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyengine.integrations.haystack import LIBRARY as LIBRARY  # first of all, for its sentence where there is none
-from pyengine.integrations.haystack import PyengineDocumentStore
+from pyengine.integrations.haystack import PyengineDocumentStore  # first: it says what to install
 from pyengine.integrations.haystack_metadata import in_thread
 
 from haystack import Document, component, default_from_dict, default_to_dict  # isort: skip

@@ -18,15 +18,11 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.dense import topk
-from pyengine.integrations import runs
+from pyengine.integrations import parts, runs
 from pyengine.types import TopK
 
-try:
-    from beir.retrieval.search import BaseSearch
-except ModuleNotFoundError as error:
-    raise ImportError("this needs beir, which is not installed: run 'pip install beir'") from error
-
 LIBRARY = "beir"
+BaseSearch = parts.library("beir.retrieval.search", LIBRARY).BaseSearch
 DIFFERENCES = (
     "one query is enough (the library's exact search raises IndexError)",
     "an embedding with NaN or inf is a ValueError, not a score of -1",
@@ -38,7 +34,7 @@ DIFFERENCES = (
 METRICS = {"cos_sim": "cosine", "dot": "dot"}  # BEIR's names
 
 
-class ExactSearch(BaseSearch):  # type: ignore[misc, unused-ignore]
+class ExactSearch(BaseSearch):  # type: ignore[misc]
     """`DenseRetrievalExactSearch`, with its arguments. ``corpus_chunk_size`` documents are encoded and searched at a
     time; no matrix of scores is made, whatever it is."""
 

@@ -20,18 +20,15 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
+from pyengine.integrations import parts
 from pyengine.sparse import sparse_topk
 from pyengine.sparse_index import SparseIndex
 from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32
 
-try:
-    import bm25s
-    from bm25s.tokenization import Tokenized, convert_tokenized_to_string_list
-except ModuleNotFoundError as error:
-    raise ImportError("this needs bm25s, which is not installed: run 'pip install bm25s'") from error
-
 LIBRARY = "bm25s"
+bm25s = parts.library("bm25s", LIBRARY)
+tokenization = parts.library("bm25s.tokenization", LIBRARY)
 DIFFERENCES = (
     "ties go to the smaller document number, so that documents without a word of the query fill up in their order",
     "scores are float32, summed in float64 from the library's weights, rounded to float32",
@@ -41,7 +38,7 @@ DIFFERENCES = (
 )
 
 
-class BM25(bm25s.BM25):  # type: ignore[misc, unused-ignore]
+class BM25(bm25s.BM25):  # type: ignore[misc]
     """`bm25s.BM25`: index, retrieve, get_scores, save, load."""
 
     _packed: tuple[Any, SparseIndex] | None = None  # the library's scores, and what they were packed to
@@ -111,7 +108,7 @@ class BM25(bm25s.BM25):  # type: ignore[misc, unused-ignore]
     def _asked(self, query_tokens: Any) -> SparseRows:
         """How often each query has each known term."""
         if isinstance(query_tokens, tuple) and len(query_tokens) == 2 and isinstance(query_tokens[1], Mapping):
-            query_tokens = convert_tokenized_to_string_list(Tokenized(*query_tokens))
+            query_tokens = tokenization.convert_tokenized_to_string_list(tokenization.Tokenized(*query_tokens))
         n_terms = max(1, len(self.scores["indptr"]) - 1)
         rows = []
         for query in query_tokens:

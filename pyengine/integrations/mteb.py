@@ -22,7 +22,7 @@ from pyengine import checks
 from pyengine.bm25 import BM25
 from pyengine.dense import topk
 from pyengine.index import DenseIndex
-from pyengine.integrations import runs
+from pyengine.integrations import parts, runs
 from pyengine.multi_vector import MultiVectorIndex
 from pyengine.sparse_index import SparseIndex
 from pyengine.text import Analyzer
@@ -150,12 +150,10 @@ class BM25Search(_Search):
     """
 
     def __init__(self, analyze: Callable[[str], list[str]] | None = None, **settings: Any) -> None:
-        from mteb.models import ModelMeta
-
         self.analyze = Analyzer() if analyze is None else analyze
         self.settings = settings
         meta = {"name": "pyengine/bm25", "revision": "1", "modalities": ["text"]}
-        self.mteb_model_meta = ModelMeta.create_empty(meta)
+        self.mteb_model_meta = parts.library("mteb.models", LIBRARY).ModelMeta.create_empty(meta)
 
     def _index(self, loader: Any, task: dict[str, Any], encode_kwargs: Any) -> None:
         self.model = BM25.fit(self._asked(loader, task, encode_kwargs), **self.settings)
@@ -190,19 +188,18 @@ class LateInteractionSearch(_Search):
         return self.tokens.search(asked, k, allow=allow)
 
     def _tokens(self, loader: Any, kind: str, task: dict[str, Any], encode_kwargs: Any) -> list[F32]:
-        from mteb.types import PromptType
-
-        made = self.encode(loader, **task, prompt_type=PromptType(kind), **encode_kwargs)
+        made = self.encode(loader, **task, prompt_type=_prompt_type(kind), **encode_kwargs)
         return [checks.vectors(each, "the model's embeddings") for each in made]
 
 
 def _loader(rows: Any, kind: str, task_metadata: Any, encode_kwargs: Any, num_proc: int | None) -> Any:
-    from mteb._create_dataloaders import create_dataloader
-    from mteb.types import PromptType
+    made = parts.library("mteb._create_dataloaders", LIBRARY).create_dataloader
+    options = {"task_metadata": task_metadata, "prompt_type": _prompt_type(kind), "num_proc": num_proc}
+    return made(rows, **options, **encode_kwargs)
 
-    return create_dataloader(
-        rows, task_metadata=task_metadata, prompt_type=PromptType(kind), num_proc=num_proc, **encode_kwargs
-    )
+
+def _prompt_type(kind: str) -> Any:
+    return parts.library("mteb.types", LIBRARY).PromptType(kind)
 
 
 def _candidates(query_ids: Sequence[str], top_ranked: TopRanked, names: Sequence[str]) -> list[I64]:

@@ -20,6 +20,7 @@ import numpy as np
 from pyengine import checks
 from pyengine.bm25 import BM25
 from pyengine.index import DenseIndex
+from pyengine.integrations import parts
 from pyengine.multi_vector import MultiVectorIndex
 from pyengine.reference import rank_score
 from pyengine.sparse_index import SparseIndex
@@ -27,13 +28,9 @@ from pyengine.text import Analyzer
 from pyengine.text_search import ABOVE_ZERO
 from pyengine.types import TopK
 
-try:
-    import pandas as pd
-    import pyterrier as pt
-except ModuleNotFoundError as error:
-    raise ImportError("this needs PyTerrier, which is not installed: run 'pip install python-terrier'") from error
-
 LIBRARY = "pyterrier"
+pt = parts.library("pyterrier", LIBRARY)
+pd = parts.library("pandas", LIBRARY)
 DIFFERENCES = (
     "ties go to the smaller id of the index (MaxSimScorer: as add_ranks has them, to the row that comes first)",
     "BM25Retriever is `pyengine.BM25` over words of its own analyzer, not Terrier's",
@@ -42,7 +39,7 @@ OF_A_RESULT = ("docno", "score", "rank")
 Encoder = Callable[[list[str]], Any]
 
 
-class _Retriever(pt.Transformer):  # type: ignore[misc, unused-ignore]
+class _Retriever(pt.Transformer):  # type: ignore[misc]
     """From a frame of queries to the best documents of each, from rank 0 on."""
 
     num_results: int
@@ -133,7 +130,7 @@ class BM25Retriever(_Retriever):
         return self.index.search(asked, k, threshold=ABOVE_ZERO)
 
 
-class MaxSimScorer(pt.Transformer):  # type: ignore[misc, unused-ignore]
+class MaxSimScorer(pt.Transformer):  # type: ignore[misc]
     """Late interaction scores for the documents (docno) that a frame lists, which are in a `pyengine.MultiVectorIndex`
     with the ids 0 .. N-1 and the names ``docnos`` [N].
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
+from pyengine.integrations import parts
 from pyengine.reference import rank_score
 from pyengine.types import F32, I64, TopK
 
@@ -97,20 +98,13 @@ def read_qrels(path: Path) -> Qrels:
 
 def to_ranx(run: Run, name: str | None = None) -> Any:
     """A `ranx.Run`. ranx knows no query without results: evaluate with ``make_comparable=True`` where there is one."""
-    try:
-        import ranx
-    except ModuleNotFoundError as error:
-        raise ImportError("this needs ranx, which is not installed: run 'pip install ranx'") from error
-    return ranx.Run.from_dict({query: found for query, found in run.items() if found}, name)
+    return parts.library("ranx", LIBRARY).Run.from_dict({query: found for query, found in run.items() if found}, name)
 
 
 def scored_docs(run: Run) -> Iterator[Any]:
     """`ir_measures.ScoredDoc` of every document, best first."""
-    try:
-        from ir_measures import ScoredDoc
-    except ModuleNotFoundError as error:
-        raise ImportError("this needs ir_measures, which is not installed: run 'pip install ir_measures'") from error
-    return (ScoredDoc(query, name, score) for query, found in run.items() for name, score in found.items())
+    scored = parts.library("ir_measures", "ir_measures").ScoredDoc
+    return (scored(query, name, score) for query, found in run.items() for name, score in found.items())
 
 
 def _falling(scores: F32) -> F32:

@@ -17,17 +17,13 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.index import DenseIndex
+from pyengine.integrations import parts
 from pyengine.types import F32, F64, I64
 
-try:
-    from scipy.sparse import issparse
-    from sklearn import neighbors
-    from sklearn.neighbors._base import NeighborsBase
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ModuleNotFoundError as error:
-    raise ImportError("this needs scikit-learn, which is not installed: run 'pip install scikit-learn'") from error
-
 LIBRARY = "scikit-learn"
+neighbors = parts.library("sklearn.neighbors", LIBRARY)
+validation = parts.library("sklearn.utils.validation", LIBRARY)
+issparse = parts.library("scipy.sparse", LIBRARY).issparse
 DIFFERENCES = (
     "dense X is rounded to float32, and distances (float64) come from scores of the float64 specification, rounded to "
     "float32",
@@ -36,6 +32,7 @@ DIFFERENCES = (
     "X=None leaves out the point itself, whatever copies it has",
 )
 METRICS = {"euclidean": "l2", "l2": "l2", "sqeuclidean": "l2", "cosine": "cosine"}
+NeighborsBase = parts.library("sklearn.neighbors._base", LIBRARY).NeighborsBase
 OTHERS = (neighbors.KDTree, neighbors.BallTree, NeighborsBase)  # what else may be fitted
 
 
@@ -48,7 +45,7 @@ class _Engine:
         known = isinstance(metric, str) and metric in METRICS and not self.metric_params
         if not known or issparse(X) or isinstance(X, OTHERS):
             return super()._fit(X, y)  # type: ignore[misc]
-        rows = validate_data(self, X, dtype=np.float32, order="C")
+        rows = validation.validate_data(self, X, dtype=np.float32, order="C")
         self.effective_metric_, self.effective_metric_params_ = metric, dict[str, Any]()
         self._fit_X, self._fit_method, self._tree = rows, "brute", None
         self._index = DenseIndex(rows.shape[1], metric=METRICS[metric])
@@ -59,7 +56,7 @@ class _Engine:
     def kneighbors(self: Any, X: Any = None, n_neighbors: Any = None, return_distance: bool = True) -> Any:
         """(distances float64 [n, k], indices int64 [n, k]) of the nearest, or the indices alone. Without X the
         neighbours of each fitted point, itself left out. ValueError for more neighbours than there are."""
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         if self._index is None:
             return super().kneighbors(X, n_neighbors, return_distance)  # type: ignore[misc]
         rows, itself = self._queries(X)
@@ -79,7 +76,7 @@ class _Engine:
     ) -> Any:
         """(distances, indices), each an object array [n] of arrays: what is not farther than the radius (one, or
         one for each row), by index, or nearest first with ``sort_results``; or the indices alone."""
-        check_is_fitted(self)
+        validation.check_is_fitted(self)
         if self._index is None:
             return super().radius_neighbors(X, radius, return_distance, sort_results)  # type: ignore[misc]
         if sort_results and not return_distance:
@@ -101,7 +98,7 @@ class _Engine:
         """float32 [n, D], and of fitted points their own indices [n, 1]."""
         if X is None:
             return self._fit_X, np.arange(self.n_samples_fit_)[:, None]
-        rows = validate_data(self, X, dtype=np.float32, order="C", reset=False, accept_sparse="csr")
+        rows = validation.validate_data(self, X, dtype=np.float32, order="C", reset=False, accept_sparse="csr")
         return (rows.toarray() if issparse(rows) else rows), None
 
     def _distances(self: Any, scores: Any) -> F64:
@@ -121,12 +118,12 @@ class _Engine:
             return bounds
 
 
-class NearestNeighbors(_Engine, neighbors.NearestNeighbors):  # type: ignore[misc, unused-ignore]
+class NearestNeighbors(_Engine, neighbors.NearestNeighbors):  # type: ignore[misc]
     """`sklearn.neighbors.NearestNeighbors`: fit(X), kneighbors, kneighbors_graph, radius_neighbors and
     radius_neighbors_graph."""
 
 
-class KNeighborsTransformer(_Engine, neighbors.KNeighborsTransformer):  # type: ignore[misc, unused-ignore]
+class KNeighborsTransformer(_Engine, neighbors.KNeighborsTransformer):  # type: ignore[misc]
     """`sklearn.neighbors.KNeighborsTransformer`: fit(X), and transform(X) to the sparse graph of neighbours that
     estimators with ``metric="precomputed"`` take."""
 

@@ -22,7 +22,7 @@ from pyengine.integrations import parts, runs
 from pyengine.types import TopK
 
 LIBRARY = "beir"
-BaseSearch = parts.library("beir.retrieval.search", LIBRARY).BaseSearch
+BaseSearch: Any = parts.library("beir.retrieval.search", LIBRARY).BaseSearch
 DIFFERENCES = (
     "one query is enough (the library's exact search raises IndexError)",
     "an embedding with NaN or inf is a ValueError, not a score of -1",
@@ -34,7 +34,7 @@ DIFFERENCES = (
 METRICS = {"cos_sim": "cosine", "dot": "dot"}  # BEIR's names
 
 
-class ExactSearch(BaseSearch):  # type: ignore[misc]
+class ExactSearch(BaseSearch):
     """`DenseRetrievalExactSearch`, with its arguments. ``corpus_chunk_size`` documents are encoded and searched at a
     time; no matrix of scores is made, whatever it is."""
 

@@ -29,6 +29,7 @@ from pyengine.types import F32
 LIBRARY = "bm25s"
 bm25s = parts.library("bm25s", LIBRARY)
 tokenization = parts.library("bm25s.tokenization", LIBRARY)
+Original: Any = bm25s.BM25
 DIFFERENCES = (
     "ties go to the smaller document number, so that documents without a word of the query fill up in their order",
     "scores are float32, summed in float64 from the library's weights, rounded to float32",
@@ -38,7 +39,7 @@ DIFFERENCES = (
 )
 
 
-class BM25(bm25s.BM25):  # type: ignore[misc]
+class BM25(Original):
     """`bm25s.BM25`: index, retrieve, get_scores, save, load."""
 
     _packed: tuple[Any, SparseIndex] | None = None  # the library's scores, and what they were packed to

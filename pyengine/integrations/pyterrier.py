@@ -31,6 +31,7 @@ from pyengine.types import TopK
 LIBRARY = "pyterrier"
 pt = parts.library("pyterrier", LIBRARY)
 pd = parts.library("pandas", LIBRARY)
+Transformer: Any = pt.Transformer
 DIFFERENCES = (
     "ties go to the smaller id of the index (MaxSimScorer: as add_ranks has them, to the row that comes first)",
     "BM25Retriever is `pyengine.BM25` over words of its own analyzer, not Terrier's",
@@ -39,7 +40,7 @@ OF_A_RESULT = ("docno", "score", "rank")
 Encoder = Callable[[list[str]], Any]
 
 
-class _Retriever(pt.Transformer):  # type: ignore[misc]
+class _Retriever(Transformer):
     """From a frame of queries to the best documents of each, from rank 0 on."""
 
     num_results: int
@@ -130,7 +131,7 @@ class BM25Retriever(_Retriever):
         return self.index.search(asked, k, threshold=ABOVE_ZERO)
 
 
-class MaxSimScorer(pt.Transformer):  # type: ignore[misc]
+class MaxSimScorer(Transformer):
     """Late interaction scores for the documents (docno) that a frame lists, which are in a `pyengine.MultiVectorIndex`
     with the ids 0 .. N-1 and the names ``docnos`` [N].
 

@@ -33,6 +33,8 @@ DIFFERENCES = (
 )
 METRICS = {"euclidean": "l2", "l2": "l2", "sqeuclidean": "l2", "cosine": "cosine"}
 NeighborsBase = parts.library("sklearn.neighbors._base", LIBRARY).NeighborsBase
+_Neighbors: Any = neighbors.NearestNeighbors
+_Transformer: Any = neighbors.KNeighborsTransformer
 OTHERS = (neighbors.KDTree, neighbors.BallTree, NeighborsBase)  # what else may be fitted
 
 
@@ -118,12 +120,12 @@ class _Engine:
             return bounds
 
 
-class NearestNeighbors(_Engine, neighbors.NearestNeighbors):  # type: ignore[misc]
+class NearestNeighbors(_Engine, _Neighbors):
     """`sklearn.neighbors.NearestNeighbors`: fit(X), kneighbors, kneighbors_graph, radius_neighbors and
     radius_neighbors_graph."""
 
 
-class KNeighborsTransformer(_Engine, neighbors.KNeighborsTransformer):  # type: ignore[misc]
+class KNeighborsTransformer(_Engine, _Transformer):
     """`sklearn.neighbors.KNeighborsTransformer`: fit(X), and transform(X) to the sparse graph of neighbours that
     estimators with ``metric="precomputed"`` take."""
 

@@ -74,7 +74,7 @@ def test_a_finished_cell_is_not_measured_again(folder: Path) -> None:
 
 
 def test_a_kill_loses_at_most_one_cell(folder: Path) -> None:
-    text = GRID.replace("seconds = 0.002", "seconds = 0.15")  # long enough for a kill to come between
+    text = GRID.replace("seconds = 0.002", "seconds = 0.05")  # long enough for a kill to come between
     (folder / "grid.toml").write_text(text)
     command = [sys.executable, "-c", "import sys; from bench import ablate; sys.exit(ablate.main(sys.argv[1:]))"]
     root = str(Path(__file__).parent.parent)

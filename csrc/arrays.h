@@ -116,5 +116,7 @@ class RowArrays {
 void bind_maxsim(py::module_& m);
 // The functions of sparse rows: sparse_bindings.cpp.
 void bind_sparse(py::module_& m);
+// csrc/cuda_bindings.cpp: the NVIDIA driver.
+void bind_cuda(py::module_& m);
 
 }  // namespace pyengine

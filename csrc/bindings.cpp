@@ -383,6 +383,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("ids").noconvert(), py::arg("num_threads"), py::arg("query_slices").noconvert() = py::none());
   bind_maxsim(m);
   bind_sparse(m);
+  bind_cuda(m);
   m.def("default_float_state", &default_float_state);
   m.def("restore_float_state", &restore_float_state, py::arg("state"));
   m.def("peak_int8", &peak_int8, py::arg("num_threads"));

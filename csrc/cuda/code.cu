@@ -1,0 +1,93 @@
+// int8 codes of unit vectors, one block to a row: of documents that have none, and of queries, in two parts.
+#include "device.cuh"
+
+namespace pyengine::cuda {
+namespace {
+
+constexpr int CODE_THREADS = 128;
+
+template <class T>
+DEVICE double norm_of(const T* row, int64_t dims, double* scratch) {
+  double squares = 0, unused = 0;
+  for (int64_t i = threadIdx.x; i < dims; i += CODE_THREADS) squares += double{value_of(row[i])} * value_of(row[i]);
+  reduce_block(squares, unused, scratch);
+  return sqrt(squares);
+}
+
+// codes [N, width], zero from `dims` on; scale, residual and norms [N], which are not finite where a row is not.
+template <class T>
+DEVICE void code_docs(const T* rows, int8_t* codes, float* scales, float* residuals, double* norms, int64_t dims,
+                      int64_t stride, int64_t width) {
+  __shared__ double scratch[2 * CODE_THREADS / 32];
+  const T* row = rows + blockIdx.x * stride;
+  int8_t* own = codes + blockIdx.x * width;
+  const double norm = norm_of(row, dims, scratch), by = norm > 0 ? norm : 1.0;
+  double squares = 0, most = 0;
+  for (int64_t i = threadIdx.x; i < dims; i += CODE_THREADS) most = largest(most, fabs(value_of(row[i]) / by));
+  reduce_block(squares, most, scratch);
+  const double scale = most / LEVELS;
+  squares = 0;
+  for (int64_t i = threadIdx.x; i < width; i += CODE_THREADS) {
+    const double u = i < dims ? value_of(row[i]) / by : 0.0, code = code_of(u, scale), rest = u - scale * code;
+    own[i] = static_cast<int8_t>(code);
+    squares += rest * rest;
+  }
+  reduce_block(squares, most, scratch);
+  if (threadIdx.x > 0) return;
+  const double residual = norm > 0 ? length_of(squares) : 0.0;
+  scales[blockIdx.x] = static_cast<float>(scale);
+  residuals[blockIdx.x] = static_cast<float>(residual * (1 + 2.384185791015625e-07));
+  norms[blockIdx.x] = norm;
+}
+
+}  // namespace
+
+#define CODE_DOCS(name, T)                                                                                            \
+  KERNEL(name, CODE_THREADS)(const T* rows, int8_t* codes, float* scales, float* residuals, double* norms, int64_t dims,   \
+                        int64_t stride, int64_t width) {                                                              \
+    code_docs(rows, codes, scales, residuals, norms, dims, stride, width);                                            \
+  }
+
+CODE_DOCS(code_float32, float)
+CODE_DOCS(code_float16, Float16)
+CODE_DOCS(code_bfloat16, BFloat16)
+
+// Of queries [Q, D] two parts [P, width], `terms` [5, P] and `scaling` [P, 2], with P >= Q blocks: kernels/dense_topk.py.
+KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int8_t* second_part, float* terms, double* scaling,
+                              const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
+                              int64_t metric, int64_t parts) {
+  __shared__ double scratch[2 * CODE_THREADS / 32];
+  const int64_t query = blockIdx.x, padded = gridDim.x, held = query < n_queries ? dims : 0;
+  const float* row = queries + (held ? query : 0) * stride;
+  const double norm = norm_of(row, held, scratch), by = norm > 0 ? norm : 1.0;
+  double scale = 0, second = 0, squares = 0;
+  for (int part = 0; part < parts; ++part) {
+    const auto rest_of = [&](int64_t i) {  // what the part before has left
+      const double u = i < held ? row[i] / by : 0.0;
+      return part == 0 ? u : u - scale * code_of(u, scale);
+    };
+    double most = 0;
+    squares = 0;
+    for (int64_t i = threadIdx.x; i < held; i += CODE_THREADS) most = largest(most, fabs(rest_of(i)));
+    reduce_block(squares, most, scratch);
+    const double step = most / LEVELS;
+    int8_t* codes = (part == 0 ? first_part : second_part) + query * width;
+    for (int64_t i = threadIdx.x; i < width; i += CODE_THREADS) {
+      const double value = rest_of(i), code = code_of(value, step), rest = value - step * code;
+      codes[i] = static_cast<int8_t>(code);
+      squares += rest * rest;
+    }
+    reduce_block(squares, most, scratch);
+    (part == 0 ? scale : second) = step;
+  }
+  if (threadIdx.x > 0) return;
+  QueryTerms own;
+  const double miss = norm > 0 ? length_of(squares) : 0.0;
+  const QueryScale made = query_terms(metric, norm, scale, second, miss, units[0], units[1], own);
+  const float columns[5] = {own.scale, own.second, own.spread, own.miss, own.lift};
+  for (int i = 0; i < 5; ++i) terms[i * padded + query] = columns[i];
+  scaling[2 * query] = made.unit;
+  scaling[2 * query + 1] = made.base;
+}
+
+}  // namespace pyengine::cuda

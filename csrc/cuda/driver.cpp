@@ -1,0 +1,256 @@
+#include "cuda/driver.h"
+
+#include <dlfcn.h>
+
+#include <stdexcept>
+
+namespace pyengine::cuda {
+namespace {
+
+constexpr int NO_DEVICE = 100, OLDEST = 13000;          // CUDA_ERROR_NO_DEVICE; what the fat binaries are made by
+constexpr int MAJOR = 75, MINOR = 76, SHARED_BYTES = 8;  // attributes of a device, and of a kernel
+constexpr int RELEASE_THRESHOLD = 4;                     // attribute of a memory pool
+constexpr unsigned PLAIN_SHARED = 48 << 10;              // bytes that a kernel may have without asking
+const char* const UNAVAILABLE = "CUDA backend unavailable: ";
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
+// Declared here, since a build needs no headers of CUDA. Handles are pointers, device memory is uint64.
+struct Functions {
+  int (*cuInit)(unsigned);
+  int (*cuDriverGetVersion)(int*);
+  int (*cuGetErrorString)(int, const char**);
+  int (*cuDeviceGetCount)(int*);
+  int (*cuDeviceGet)(int*, int);
+  int (*cuDeviceGetName)(char*, int, int);
+  int (*cuDeviceGetAttribute)(int*, int, int);
+  int (*cuDevicePrimaryCtxRetain)(void**, int);
+  int (*cuDevicePrimaryCtxRelease_v2)(int);
+  int (*cuCtxPushCurrent_v2)(void*);
+  int (*cuCtxPopCurrent_v2)(void**);
+  int (*cuMemGetInfo_v2)(size_t*, size_t*);
+  int (*cuDeviceGetDefaultMemPool)(void**, int);
+  int (*cuMemPoolSetAttribute)(void*, int, void*);
+  int (*cuMemAllocAsync)(uint64_t*, size_t, void*);
+  int (*cuMemFreeAsync)(uint64_t, void*);
+  int (*cuMemcpyHtoDAsync_v2)(uint64_t, const void*, size_t, void*);
+  int (*cuMemcpyDtoHAsync_v2)(void*, uint64_t, size_t, void*);
+  int (*cuStreamSynchronize)(void*);
+  int (*cuLibraryLoadData)(void**, const void*, void*, void*, unsigned, void*, void*, unsigned);
+  int (*cuLibraryUnload)(void*);
+  int (*cuLibraryGetKernel)(void**, void*, const char*);
+  int (*cuKernelGetParamInfo)(void*, size_t, size_t*, size_t*);
+  int (*cuKernelSetAttribute)(int, int, void*, int);
+  int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
+                        void**);
+};
+
+namespace {
+
+template <class F>
+void find(void* handle, const std::string& library, const char* name, F& function) {
+  function = reinterpret_cast<F>(dlsym(handle, name));
+  if (!function)
+    throw std::runtime_error(std::string(UNAVAILABLE) + "the NVIDIA driver (" + library + ") has no function " + name +
+                             ": these kernels need version 580 or newer");
+}
+
+void find_all(void* handle, const std::string& library, Functions& to) {
+#define FIND(name) find(handle, library, #name, to.name)
+  FIND(cuInit);
+  FIND(cuDriverGetVersion);
+  FIND(cuGetErrorString);
+  FIND(cuDeviceGetCount);
+  FIND(cuDeviceGet);
+  FIND(cuDeviceGetName);
+  FIND(cuDeviceGetAttribute);
+  FIND(cuDevicePrimaryCtxRetain);
+  FIND(cuDevicePrimaryCtxRelease_v2);
+  FIND(cuCtxPushCurrent_v2);
+  FIND(cuCtxPopCurrent_v2);
+  FIND(cuMemGetInfo_v2);
+  FIND(cuDeviceGetDefaultMemPool);
+  FIND(cuMemPoolSetAttribute);
+  FIND(cuMemAllocAsync);
+  FIND(cuMemFreeAsync);
+  FIND(cuMemcpyHtoDAsync_v2);
+  FIND(cuMemcpyDtoHAsync_v2);
+  FIND(cuStreamSynchronize);
+  FIND(cuLibraryLoadData);
+  FIND(cuLibraryUnload);
+  FIND(cuLibraryGetKernel);
+  FIND(cuKernelGetParamInfo);
+  FIND(cuKernelSetAttribute);
+  FIND(cuLaunchKernel);
+#undef FIND
+}
+
+void* stream_of(uint64_t stream) { return reinterpret_cast<void*>(stream); }
+
+// Makes a context current for as long as it lives, and the one before it current again.
+class Current {
+ public:
+  Current(const Driver& driver, void* context) : driver_(driver) {
+    driver.check(driver.functions().cuCtxPushCurrent_v2(context), "cuCtxPushCurrent");
+  }
+  ~Current() {
+    void* unused;
+    driver_.functions().cuCtxPopCurrent_v2(&unused);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+ private:
+  const Driver& driver_;
+};
+
+}  // namespace
+
+Driver::Driver(const std::string& library)
+    : handle_(dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL)), functions_(std::make_unique<Functions>()) {
+  if (!handle_)
+    throw std::runtime_error(std::string(UNAVAILABLE) + "cannot load the NVIDIA driver (" + library + "): " + dlerror());
+  find(handle_, library, "cuDriverGetVersion", functions_->cuDriverGetVersion);
+  int version = 0;
+  functions_->cuDriverGetVersion(&version);
+  if (version < OLDEST)
+    throw std::runtime_error(std::string(UNAVAILABLE) + "the NVIDIA driver is made for CUDA " + version_text(version) +
+                             ", and these kernels need " + version_text(OLDEST) + ": version 580 or newer");
+  find_all(handle_, library, *functions_);
+  int result = functions_->cuInit(0);
+  if (result == 0) result = functions_->cuDeviceGetCount(&count_);
+  if (result == NO_DEVICE || (result == 0 && count_ == 0))
+    throw std::runtime_error(std::string(UNAVAILABLE) + "the NVIDIA driver finds no GPU");
+  try {
+    check(result, "cuInit");
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(UNAVAILABLE + std::string(error.what()));
+  }
+}
+
+Driver::~Driver() = default;  // the library stays: others may have it too
+
+void Driver::check(int result, const char* what) const {
+  if (result == 0) return;
+  const char* text = nullptr;
+  functions_->cuGetErrorString(result, &text);
+  throw std::runtime_error(std::string(what) + " failed: " + (text ? text : "unknown error") + " (CUDA error " +
+                           std::to_string(result) + ")");
+}
+
+Device::Device(std::shared_ptr<Driver> driver, int number) : driver_(std::move(driver)), number_(number) {
+  const Functions& cu = driver_->functions();
+  driver_->check(cu.cuDeviceGet(&handle_, number), "cuDeviceGet");
+  capability_ = 10 * attribute(MAJOR) + attribute(MINOR);
+  driver_->check(cu.cuDevicePrimaryCtxRetain(&context_, handle_), "cuDevicePrimaryCtxRetain");
+  Current current(*driver_, context_);
+  void* pool;
+  uint64_t keep = UINT64_MAX;  // what a search gives back is there for the next one
+  driver_->check(cu.cuDeviceGetDefaultMemPool(&pool, handle_), "cuDeviceGetDefaultMemPool");
+  driver_->check(cu.cuMemPoolSetAttribute(pool, RELEASE_THRESHOLD, &keep), "cuMemPoolSetAttribute");
+  for (const Image& image : images()) {
+    void* library;
+    driver_->check(cu.cuLibraryLoadData(&library, image.bytes, nullptr, nullptr, 0, nullptr, nullptr, 0),
+                   "cuLibraryLoadData");
+    libraries_.push_back(library);
+  }
+}
+
+Device::~Device() {
+  for (void* library : libraries_) driver_->functions().cuLibraryUnload(library);
+  driver_->functions().cuDevicePrimaryCtxRelease_v2(handle_);
+}
+
+int Device::attribute(int which) const {
+  int value = 0;
+  driver_->check(driver_->functions().cuDeviceGetAttribute(&value, which, handle_), "cuDeviceGetAttribute");
+  return value;
+}
+
+std::string Device::name() const {
+  char text[256] = "";
+  driver_->check(driver_->functions().cuDeviceGetName(text, sizeof text, handle_), "cuDeviceGetName");
+  return text;
+}
+
+int64_t Device::free_bytes() const {
+  Current current(*driver_, context_);
+  size_t free = 0, total = 0;
+  driver_->check(driver_->functions().cuMemGetInfo_v2(&free, &total), "cuMemGetInfo");
+  return static_cast<int64_t>(free);
+}
+
+uint64_t Device::allocate(int64_t n_bytes, uint64_t stream) const {
+  Current current(*driver_, context_);
+  uint64_t pointer = 0;
+  const std::string what = "an allocation of " + std::to_string(n_bytes) + " bytes on the GPU";
+  driver_->check(driver_->functions().cuMemAllocAsync(&pointer, n_bytes, stream_of(stream)), what.c_str());
+  return pointer;
+}
+
+void Device::release(uint64_t pointer, uint64_t stream) const noexcept {
+  try {
+    Current current(*driver_, context_);
+    driver_->functions().cuMemFreeAsync(pointer, stream_of(stream));
+  } catch (const std::runtime_error&) {  // at the end of the process the driver may be gone, and the memory with it
+  }
+}
+
+void Device::copy_in(uint64_t to, const void* from, int64_t n_bytes, uint64_t stream) const {
+  if (n_bytes == 0) return;
+  Current current(*driver_, context_);
+  driver_->check(driver_->functions().cuMemcpyHtoDAsync_v2(to, from, n_bytes, stream_of(stream)), "a copy to the GPU");
+}
+
+void Device::copy_out(void* to, uint64_t from, int64_t n_bytes, uint64_t stream) const {
+  const Functions& cu = driver_->functions();
+  Current current(*driver_, context_);
+  if (n_bytes > 0)
+    driver_->check(cu.cuMemcpyDtoHAsync_v2(to, from, n_bytes, stream_of(stream)), "a copy from the GPU");
+  driver_->check(cu.cuStreamSynchronize(stream_of(stream)), "cuStreamSynchronize");
+}
+
+Device::Kernel& Device::kernel(const std::string& name) {
+  const auto known = kernels_.find(name);
+  if (known != kernels_.end()) return known->second;
+  const Functions& cu = driver_->functions();
+  for (void* library : libraries_) {
+    Kernel found{nullptr, 0, PLAIN_SHARED};
+    if (cu.cuLibraryGetKernel(&found.handle, library, name.c_str()) != 0) continue;
+    size_t offset, size;
+    while (cu.cuKernelGetParamInfo(found.handle, found.parameters, &offset, &size) == 0) ++found.parameters;
+    return kernels_.emplace(name, found).first->second;
+  }
+  throw std::runtime_error("no kernel is called " + name);
+}
+
+void Device::launch(const std::string& name, Size grid, unsigned threads, unsigned shared, uint64_t stream,
+                    std::vector<uint64_t> arguments) {
+  const Functions& cu = driver_->functions();
+  Current current(*driver_, context_);
+  void* handle;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Kernel& found = kernel(name);
+    if (arguments.size() != found.parameters)
+      throw std::runtime_error(name + " takes " + std::to_string(found.parameters) + " arguments; got " +
+                               std::to_string(arguments.size()));
+    if (shared > found.shared) {
+      driver_->check(cu.cuKernelSetAttribute(SHARED_BYTES, static_cast<int>(shared), found.handle, handle_),
+                     ("asking for " + std::to_string(shared) + " bytes of shared memory for " + name).c_str());
+      found.shared = shared;
+    }
+    handle = found.handle;
+  }
+  std::vector<void*> places;
+  for (uint64_t& argument : arguments) places.push_back(&argument);
+  driver_->check(cu.cuLaunchKernel(handle, grid[0], grid[1], grid[2], threads, 1, 1, shared, stream_of(stream),
+                                   places.data(), nullptr),
+                 ("the launch of " + name).c_str());
+}
+
+}  // namespace pyengine::cuda

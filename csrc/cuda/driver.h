@@ -1,0 +1,73 @@
+// The NVIDIA driver, found when it is first asked for: nothing of CUDA is linked. Every parameter of a kernel is eight
+// bytes, a pointer or an int64, so that a launch needs no knowledge of its kernel.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace pyengine::cuda {
+
+struct Image {  // a fat binary that is part of the extension
+  const char* name;
+  const void* bytes;
+};
+const std::vector<Image>& images();  // empty where the build found no CUDA compiler
+
+struct Functions;  // of the driver, by name
+
+// Raises std::runtime_error with a sentence that says why there is none, or none that will do.
+class Driver {
+ public:
+  explicit Driver(const std::string& library);
+  ~Driver();
+  int count() const { return count_; }
+  const Functions& functions() const { return *functions_; }
+  void check(int result, const char* what) const;
+
+ private:
+  void* handle_;
+  std::unique_ptr<Functions> functions_;
+  int count_ = 0;
+};
+
+using Size = std::array<unsigned, 3>;
+
+// A GPU, in its primary context, which it shares with torch and others.
+class Device {
+ public:
+  Device(std::shared_ptr<Driver> driver, int number);
+  ~Device();
+  int number() const { return number_; }
+  int capability() const { return capability_; }  // 90 is 9.0
+  std::string name() const;
+  int64_t free_bytes() const;
+  uint64_t allocate(int64_t n_bytes, uint64_t stream) const;
+  void release(uint64_t pointer, uint64_t stream) const noexcept;
+  void copy_in(uint64_t to, const void* from, int64_t n_bytes, uint64_t stream) const;
+  void copy_out(void* to, uint64_t from, int64_t n_bytes, uint64_t stream) const;  // waits for the stream
+  void launch(const std::string& kernel, Size grid, unsigned threads, unsigned shared, uint64_t stream,
+              std::vector<uint64_t> arguments);
+
+ private:
+  struct Kernel {
+    void* handle;
+    size_t parameters;
+    unsigned shared;  // bytes that it has been allowed
+  };
+  Kernel& kernel(const std::string& name);
+  int attribute(int which) const;
+
+  std::shared_ptr<Driver> driver_;
+  int number_, handle_ = 0, capability_ = 0;
+  void* context_ = nullptr;
+  std::vector<void*> libraries_;
+  std::map<std::string, Kernel> kernels_;
+  std::mutex mutex_;
+};
+
+}  // namespace pyengine::cuda

@@ -1,0 +1,76 @@
+// The NVIDIA driver for Python: devices, memory on them, and launches.
+#include "arrays.h"
+#include "cuda/driver.h"
+
+namespace pyengine {
+namespace {
+
+using cuda::Device;
+using cuda::Driver;
+
+// Some memory of a device, which comes back to the stream that it was allocated on: where it was used on others, the
+// search that did so has waited for them before it lets go.
+class Memory {
+ public:
+  Memory(std::shared_ptr<Device> device, int64_t n_bytes, uint64_t stream)
+      : device_(std::move(device)), stream_(stream), pointer_(device_->allocate(std::max<int64_t>(n_bytes, 1), stream)) {}
+  ~Memory() { device_->release(pointer_, stream_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  uint64_t pointer() const { return pointer_; }
+
+ private:
+  std::shared_ptr<Device> device_;
+  uint64_t stream_, pointer_;
+};
+
+void copy_in(const Device& device, uint64_t to, const py::array& from, uint64_t stream) {
+  require(from.flags() & py::array::c_style, "what is copied must be contiguous");
+  const void* data = from.data();
+  const int64_t n_bytes = from.nbytes();
+  py::gil_scoped_release nogil;
+  device.copy_in(to, data, n_bytes, stream);
+}
+
+void copy_out(const Device& device, py::array to, uint64_t from, uint64_t stream) {
+  require(to.flags() & py::array::c_style, "what is copied to must be contiguous");
+  void* data = to.mutable_data();
+  const int64_t n_bytes = to.nbytes();
+  py::gil_scoped_release nogil;
+  device.copy_out(data, from, n_bytes, stream);
+}
+
+void launch(Device& device, const std::string& kernel, std::array<unsigned, 3> grid, unsigned threads, unsigned shared,
+            uint64_t stream, const std::vector<int64_t>& arguments) {
+  py::gil_scoped_release nogil;
+  device.launch(kernel, grid, threads, shared, stream, {arguments.begin(), arguments.end()});
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("cuda_images", [] {
+    std::vector<std::string> names;
+    for (const cuda::Image& image : cuda::images()) names.push_back(image.name);
+    return names;
+  });
+  py::class_<Driver, std::shared_ptr<Driver>>(m, "CudaDriver")
+      .def(py::init<const std::string&>(), py::arg("library"))
+      .def_property_readonly("count", &Driver::count);
+  py::class_<Memory>(m, "CudaMemory")
+      .def(py::init<std::shared_ptr<Device>, int64_t, uint64_t>(), py::arg("device"), py::arg("n_bytes"),
+           py::arg("stream"))
+      .def_property_readonly("pointer", &Memory::pointer);
+  py::class_<Device, std::shared_ptr<Device>>(m, "CudaDevice")
+      .def(py::init<std::shared_ptr<Driver>, int>(), py::arg("driver"), py::arg("number"))
+      .def_property_readonly("number", &Device::number)
+      .def_property_readonly("name", &Device::name)
+      .def_property_readonly("capability", &Device::capability)
+      .def("free_bytes", &Device::free_bytes)
+      .def("copy_in", &copy_in, py::arg("to"), py::arg("array"), py::arg("stream"))
+      .def("copy_out", &copy_out, py::arg("array"), py::arg("source"), py::arg("stream"))
+      .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("shared"),
+           py::arg("stream"), py::arg("arguments"));
+}
+
+}  // namespace pyengine

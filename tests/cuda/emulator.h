@@ -1,0 +1,256 @@
+// A block of CUDA threads on the host, so that kernels run where there is no GPU: each thread is a coroutine that runs until
+// it must wait for its warp or its block. Copies to shared memory arrive as late as they may; warps that part where they
+// must not, and barriers that some threads never reach, are errors.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#define DEVICE inline
+#define __shared__ static
+#define KERNEL(name, threads) void name
+#define DYNAMIC_SHARED(name) uint8_t* name = emulator::dynamic.data()
+
+struct Dim3 { unsigned x = 1, y = 1, z = 1; };
+struct int4 { int32_t x, y, z, w; };
+inline Dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+
+constexpr int LANES = 32, STACK = 128 << 10;
+
+struct Copy { uint8_t* to; const void* from; bool there; };
+
+struct Thread {
+  ucontext_t context;
+  jmp_buf at;
+  std::vector<char> stack = std::vector<char>(STACK);
+  std::deque<std::vector<Copy>> copies;  // groups on their way; the last is not yet closed
+  const char* waits = nullptr;           // for what, null when it can run
+  bool whole_block = false, started = false, done = false;
+  int rounds = 0;  // of its warp
+};
+
+struct Slot { uint8_t bytes[32]; };
+
+inline std::vector<Thread> threads;
+inline std::vector<Slot> slots[2];  // what lanes tell one another, in even and in odd rounds
+inline std::vector<uint8_t> dynamic;
+inline std::function<void()> body;
+inline jmp_buf scheduler;
+inline int running, either, either_next;
+inline std::string trouble;  // of a thread: nothing is thrown across coroutines
+
+inline Thread& self() { return threads[running]; }
+
+inline void wait(const char* what, bool whole_block) {
+  self().waits = what;
+  self().whole_block = whole_block;
+  if (_setjmp(self().at) == 0) _longjmp(scheduler, 1);
+}
+
+inline void fail(const char* what) {
+  trouble = what;
+  _longjmp(scheduler, 1);
+}
+
+inline void enter() {
+  body();
+  self().done = true;
+  _longjmp(scheduler, 1);
+}
+
+inline void resume(int thread) {
+  running = thread;
+  threadIdx.x = thread;
+  if (_setjmp(scheduler) != 0) return;
+  Thread& next = self();
+  if (next.started) _longjmp(next.at, 1);
+  next.started = true;
+  getcontext(&next.context);
+  next.context.uc_stack.ss_sp = next.stack.data();
+  next.context.uc_stack.ss_size = next.stack.size();
+  next.context.uc_link = nullptr;
+  makecontext(&next.context, enter, 0);
+  setcontext(&next.context);
+}
+
+// Lets the threads [first, last) go on if all that are left wait for the same; whether it did.
+inline bool release(size_t first, size_t last, bool whole_block) {
+  const char* what = nullptr;
+  for (size_t i = first; i < last; ++i) {
+    const Thread& each = threads[i];
+    if (each.done) {
+      if (!whole_block) return false;  // a lane that has returned takes part in nothing
+      continue;
+    }
+    if (!each.waits || each.whole_block != whole_block) return false;
+    if (what && strcmp(what, each.waits) != 0) throw std::runtime_error("threads part at " + std::string(what));
+    what = each.waits;
+  }
+  for (size_t i = first; i < last; ++i) threads[i].waits = nullptr;
+  return what != nullptr;
+}
+
+inline void run_block() {
+  for (Thread& each : threads) {
+    each.copies.assign(1, {});
+    each.waits = nullptr;
+    each.started = each.done = false;
+    each.rounds = 0;
+  }
+  std::fill(dynamic.begin(), dynamic.end(), 0xA5);
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (size_t i = 0; i < threads.size(); ++i)
+      if (!threads[i].done && !threads[i].waits) {
+        moved = true;
+        resume(static_cast<int>(i));
+        if (!trouble.empty()) throw std::runtime_error(std::exchange(trouble, ""));
+      }
+    for (size_t i = 0; i < threads.size(); i += LANES) moved |= release(i, i + LANES, false);
+    if (release(0, threads.size(), true)) {
+      moved = true;
+      either = either_next;
+      either_next = 0;
+    }
+  }
+  for (const Thread& each : threads)
+    if (!each.done) throw std::runtime_error("threads wait forever for " + std::string(each.waits));
+}
+
+inline void run(Dim3 grid, unsigned count, unsigned shared, std::function<void()> kernel) {
+  threads.resize(count);
+  for (auto& each : slots) each.resize(count);
+  dynamic.assign(shared, 0);
+  body = std::move(kernel);
+  gridDim = grid;
+  blockDim = {count, 1, 1};
+  for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+}
+
+// Tells the lanes of the warp a value, and gives a function that says what the others told.
+template <class T>
+auto exchange(const char* what, T value) {
+  static_assert(sizeof(T) <= sizeof(Slot));
+  std::vector<Slot>& told = slots[self().rounds++ % 2];
+  memcpy(told[running].bytes, &value, sizeof value);
+  wait(what, false);
+  return [&told, first = running / LANES * LANES](int lane) {
+    T other;
+    memcpy(&other, told[first + lane].bytes, sizeof other);
+    return other;
+  };
+}
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::wait("__syncthreads", true); }
+
+inline int __syncthreads_or(int some) {
+  emulator::either_next |= some;
+  emulator::wait("__syncthreads_or", true);
+  return emulator::either;
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int by) {
+  const int lane = emulator::running % emulator::LANES;
+  return emulator::exchange("__shfl_xor_sync", value)(lane ^ by);
+}
+
+template <class T>
+T __shfl_up_sync(unsigned, T value, int by) {
+  const int lane = emulator::running % emulator::LANES;
+  return emulator::exchange("__shfl_up_sync", value)(lane >= by ? lane - by : lane);
+}
+
+inline unsigned __ballot_sync(unsigned, bool bit) {
+  const auto told = emulator::exchange("__ballot_sync", bit);
+  unsigned bits = 0;
+  for (int lane = 0; lane < emulator::LANES; ++lane) bits |= static_cast<unsigned>(told(lane)) << lane;
+  return bits;
+}
+
+inline unsigned __match_any_sync(unsigned, int value) {
+  const auto told = emulator::exchange("__match_any_sync", value);
+  unsigned bits = 0;
+  for (int lane = 0; lane < emulator::LANES; ++lane) bits |= static_cast<unsigned>(told(lane) == value) << lane;
+  return bits;
+}
+
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+inline int32_t atomicAdd(int32_t* at, int32_t more) { return (*at += more) - more; }
+
+inline int32_t atomicMax(int32_t* at, int32_t value) {
+  const int32_t before = *at;
+  *at = std::max(before, value);
+  return before;
+}
+
+inline int32_t __dp4a(int32_t a, int32_t b, int32_t sum) {
+  for (int i = 0; i < 4; ++i) sum += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
+  return sum;
+}
+
+namespace pyengine::cuda {
+
+using std::min;
+
+inline uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(static_cast<const uint8_t*>(p) - emulator::dynamic.data());
+}
+
+inline void copy_async(uint32_t to, const void* from, bool there) {
+  if (to + 16 > emulator::dynamic.size()) emulator::fail("a copy beyond shared memory");
+  emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, there});
+}
+
+inline void commit_copies() { emulator::self().copies.push_back({}); }
+
+template <int PENDING>
+void await_copies() {
+  auto& copies = emulator::self().copies;
+  for (; copies.size() > PENDING + 1; copies.pop_front())
+    for (const emulator::Copy& each : copies.front()) {
+      memset(each.to, 0, 16);
+      if (each.there) memcpy(each.to, each.from, 16);
+    }
+}
+
+inline void load_matrices(uint32_t (&to)[4], uint32_t row) {
+  const int lane = emulator::running % emulator::LANES;
+  const auto told = emulator::exchange("ldmatrix", row);
+  for (int matrix = 0; matrix < 4; ++matrix)
+    memcpy(&to[matrix], emulator::dynamic.data() + told(8 * matrix + lane / 4) + lane % 4 * 4, 4);
+}
+
+// The layout of mma.m16n8k32 for int8: PTX ISA, "Matrix Fragments for mma.m16n8k32".
+inline void multiply(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Fragments { uint32_t a[4], b[2]; };
+  const int lane = emulator::running % emulator::LANES;
+  const auto told = emulator::exchange("mma", Fragments{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 8; ++k) {  // words of four
+      const uint32_t x = told(row % 8 * 4 + k % 4).a[k / 4 * 2 + row / 8], y = told(column * 4 + k % 4).b[k / 4];
+      sums[i] = __dp4a(static_cast<int32_t>(x), static_cast<int32_t>(y), sums[i]);
+    }
+  }
+}
+
+}  // namespace pyengine::cuda

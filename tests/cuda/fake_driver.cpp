@@ -1,0 +1,200 @@
+// A driver without a GPU: a libcuda.so.1 that runs the kernels in the emulator, writes down what is launched, and fails where
+// it is told to. Memory of the device is the host's, full of 0xFF at first, with a fence at either end.
+#include <cuda.h>
+
+#include <cstdio>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "code.cu"
+#include "dense_topk.cu"
+#include "refine.cu"
+#include "select.cu"
+
+namespace {
+
+constexpr size_t FENCE = 64;
+constexpr uint8_t POST = 0xC3;
+
+struct Entry {
+  size_t parameters;
+  void (*call)(void** arguments);
+};
+
+template <auto Kernel, class... A, size_t... I>
+void call_with(void** arguments, void (*)(A...), std::index_sequence<I...>) {
+  static_assert(((sizeof(A) == 8) && ...), "every parameter is eight bytes");
+  Kernel(*static_cast<A*>(arguments[I])...);
+}
+
+template <auto Kernel>
+void call(void** arguments) {
+  const auto count = []<class... A>(void (*)(A...)) { return std::index_sequence_for<A...>(); };
+  call_with<Kernel>(arguments, Kernel, count(Kernel));
+}
+
+template <class... A>
+constexpr size_t parameters(void (*)(A...)) {
+  return sizeof...(A);
+}
+
+#define ENTRY(name) {#name, {parameters(pyengine::cuda::name), call<pyengine::cuda::name>}}
+std::map<std::string, Entry> kernels{
+    ENTRY(tighten),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
+    ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
+    ENTRY(refine_float32), ENTRY(refine_float16), ENTRY(refine_bfloat16), ENTRY(refine_int8),
+};
+
+std::map<std::string, int> told;  // "version", "devices", "major", "minor"; or an error, by the function that gives it
+std::map<uint64_t, size_t> memory;
+std::map<void*, int> allowed_shared;
+std::string log_text, trouble;
+int contexts = 0;
+
+int setting(const char* name, int otherwise) {
+  const auto found = told.find(name);
+  return found == told.end() ? otherwise : found->second;
+}
+
+CUresult outcome(const char* function) {
+  if (contexts < 0) trouble = "a context was popped twice";
+  return static_cast<CUresult>(setting(function, 0));
+}
+
+bool held(uint64_t at, size_t n_bytes) {
+  auto found = memory.upper_bound(at);
+  return found != memory.begin() && (--found, at + n_bytes <= found->first + found->second);
+}
+
+}  // namespace
+
+#define ANSWER(name) \
+  if (const CUresult result = outcome(#name); result != CUDA_SUCCESS) return result
+
+extern "C" {
+
+void fake_tell(const char* name, int value) { told[name] = value; }
+
+void fake_forget() {
+  told.clear();
+  log_text.clear();
+  trouble.clear();
+}
+
+const char* fake_log() { return log_text.c_str(); }
+const char* fake_trouble() { return trouble.c_str(); }
+int64_t fake_allocated() { return static_cast<int64_t>(memory.size()); }
+
+CUresult cuInit(unsigned) { ANSWER(cuInit); return CUDA_SUCCESS; }
+CUresult cuDriverGetVersion(int* version) { *version = setting("version", 13000); return CUDA_SUCCESS; }
+CUresult cuGetErrorString(CUresult error, const char** text) {
+  *text = error == CUDA_ERROR_ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "out of memory";
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetCount(int* count) { *count = setting("devices", 1); ANSWER(cuDeviceGetCount); return CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int number) { *device = number; return CUDA_SUCCESS; }
+CUresult cuDeviceGetName(char* name, int size, CUdevice) { snprintf(name, size, "Emulated"); return CUDA_SUCCESS; }
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
+  *value = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? setting("major", 9) : setting("minor", 0);
+  return CUDA_SUCCESS;
+}
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
+CUresult cuCtxPushCurrent_v2(CUcontext) { ++contexts; return CUDA_SUCCESS; }
+CUresult cuCtxPopCurrent_v2(CUcontext*) { --contexts; return CUDA_SUCCESS; }
+CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
+  *free = *total = static_cast<size_t>(setting("megabytes", 1024)) << 20;
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice) { *pool = nullptr; return CUDA_SUCCESS; }
+CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute which, void*) {
+  return which == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t n_bytes, CUstream) {
+  ANSWER(cuMemAllocAsync);
+  uint8_t* block = static_cast<uint8_t*>(aligned_alloc(FENCE, (n_bytes + 3 * FENCE - 1) / FENCE * FENCE));
+  memset(block, POST, n_bytes + 2 * FENCE);
+  memset(block + FENCE, 0xFF, n_bytes);
+  *pointer = reinterpret_cast<uint64_t>(block + FENCE);
+  memory[*pointer] = n_bytes;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream) {
+  const auto found = memory.find(pointer);
+  if (found == memory.end()) return CUDA_ERROR_INVALID_VALUE;
+  uint8_t* block = reinterpret_cast<uint8_t*>(pointer) - FENCE;
+  for (size_t i = 0; i < FENCE; ++i)
+    if (block[i] != POST || block[FENCE + found->second + i] != POST) trouble = "a write beyond an allocation";
+  free(block);
+  memory.erase(found);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n_bytes, CUstream) {
+  if (!held(to, n_bytes)) return CUDA_ERROR_INVALID_VALUE;
+  memcpy(reinterpret_cast<void*>(to), from, n_bytes);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t n_bytes, CUstream) {
+  if (!held(from, n_bytes)) return CUDA_ERROR_INVALID_VALUE;
+  memcpy(to, reinterpret_cast<void*>(from), n_bytes);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSynchronize(CUstream) { ANSWER(cuStreamSynchronize); return CUDA_SUCCESS; }
+
+CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**,
+                           unsigned) {
+  ANSWER(cuLibraryLoadData);
+  uint32_t magic;
+  memcpy(&magic, code, sizeof magic);
+  *library = nullptr;
+  return magic == 0xBA55ED50 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+}
+CUresult cuLibraryUnload(CUlibrary) { return CUDA_SUCCESS; }
+
+CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary, const char* name) {
+  const auto found = kernels.find(name);
+  if (found == kernels.end()) return CUDA_ERROR_NOT_FOUND;
+  *kernel = reinterpret_cast<CUkernel>(&*found);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t* offset, size_t* size) {
+  const auto* entry = reinterpret_cast<const std::pair<const std::string, Entry>*>(kernel);
+  *offset = 8 * index;
+  *size = 8;
+  return index < entry->second.parameters ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUkernel kernel, CUdevice) {
+  if (which != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > 227 << 10) return CUDA_ERROR_INVALID_VALUE;
+  allowed_shared[kernel] = value;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
+                        unsigned shared, CUstream stream, void** arguments, void**) {
+  const auto* entry = reinterpret_cast<const std::pair<const std::string, Entry>*>(function);
+  log_text += entry->first + " grid " + std::to_string(x) + " " + std::to_string(y) + " threads " + std::to_string(threads) +
+              " shared " + std::to_string(shared) + " stream " + std::to_string(reinterpret_cast<uint64_t>(stream)) + "\n";
+  ANSWER(cuLaunchKernel);
+  if (contexts < 1 || x == 0 || y == 0 || z != 1 || threads % 32 != 0 || threads == 0 || threads > 1024 ||
+      (shared > 48 << 10 && static_cast<int>(shared) > allowed_shared[function]))
+    return CUDA_ERROR_INVALID_VALUE;
+  try {
+    emulator::run({x, y, 1}, threads, shared, [&] { entry->second.call(arguments); });
+  } catch (const std::runtime_error& error) {
+    trouble = entry->first + ": " + error.what();
+    return CUDA_ERROR_LAUNCH_FAILED;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // extern "C"

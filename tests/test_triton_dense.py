@@ -121,7 +121,7 @@ def test_codes_have_their_bounds() -> None:
     assert np.allclose(norms, np.linalg.norm(exact, axis=1), rtol=1e-14, atol=0)
     units = exact / np.where(norms > 0, norms, 1)[:, None]
     off = np.linalg.norm(units - scale[:, None].astype(np.float64) * codes[:, :67], axis=1)
-    assert (off <= residual + 2.0**-22).all()  # 2^-19 of `triton_terms` covers that of the scale
+    assert (off <= residual + 2.0**-22).all()  # 2^-19 of `dense_terms` covers that of the scale
     assert (residual < 0.02).all()
     assert codes.shape == (60, 128)
     assert not codes[:, 67:].any()

@@ -52,8 +52,9 @@ CODE_DOCS(code_float32, float)
 CODE_DOCS(code_float16, Float16)
 CODE_DOCS(code_bfloat16, BFloat16)
 
-// Of queries [Q, D] two parts [P, width], `terms` [5, P] and `scaling` [P, 2], with P >= Q blocks: kernels/dense_topk.py.
-KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int8_t* second_part, float* terms, double* scaling,
+// Of queries [Q, D] two parts [P, width], `terms` [5, P], `scaling` [P, 2] of unit and base, and `centre` [P], their
+// quotient: kernels/dense_topk.py. P >= Q blocks.
+KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int8_t* second_part, float* terms, double* scaling, float* centre,
                               const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
                               int64_t metric, int64_t parts) {
   __shared__ double scratch[2 * CODE_THREADS / 32];
@@ -88,6 +89,7 @@ KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int
   for (int i = 0; i < 5; ++i) terms[i * padded + query] = columns[i];
   scaling[2 * query] = made.unit;
   scaling[2 * query + 1] = made.base;
+  centre[query] = static_cast<float>(made.base / made.unit);
 }
 
 }  // namespace pyengine::cuda

@@ -16,11 +16,12 @@ from pyengine.problem import Problem
 
 P = TypeVar("P", bound=Problem)
 GROUP = "pyengine.backends"
-BUILTIN = ("cpu", "triton", "torch", "faiss", "scipy", "numpy")  # in the order in which "auto" tries them
+BUILTIN = ("cpu", "triton", "cuda", "torch", "faiss", "scipy", "numpy")  # in the order in which "auto" tries them
 FAMILIES = {  # what those of each name are, for the problems of each family that they can do
     "dense": {
         "cpu": "pyengine.backends.cpu_backend:CpuBackend",
         "triton": "pyengine.backends.triton_backend:TritonBackend",
+        "cuda": "pyengine.backends.cuda_backend:CudaBackend",
         "torch": "pyengine.backends.torch_backend:TorchBackend",
         "faiss": "pyengine.backends.faiss_backend:FaissBackend",
         "numpy": "pyengine.backends.numpy_backend:NumpyBackend",

@@ -26,7 +26,7 @@ NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRE
 
 class TritonBackend(Backend):
     """Products on tensor cores of int8 codes, of 16-bit vectors as they are, or in tf32, with the bounds that
-    `triton_terms` derives; what they leave is refined and selected on the device.
+    `dense_terms` derives; what they leave is refined and selected on the device.
 
     Documents on the host are copied to the GPU, float32 ones with int8 codes of them, and stay there as long as their
     index does not change; where it cannot hold them all, they pass through it in parts, and are refined on the host.

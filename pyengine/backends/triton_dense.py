@@ -1,5 +1,5 @@
 """Dense search on the GPU: documents as they are kept there, and the steps of a search, none of which waits for the
-host but the last. `triton_terms` derives the bounds."""
+host but the last. `dense_terms` derives the bounds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyengine import checks, exact, reference
 from pyengine.backends import torch_float64, triton_device
+from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.backends.torch_float32 import tensor
-from pyengine.backends.triton_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.kernels import refine as refining
 from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
@@ -127,7 +127,7 @@ def terms(problem: DenseProblem, known: Scanned) -> DocumentTerms:
 
     def build(_: torch.device) -> DocumentTerms:
         there = None if bias is None else tensor(bias).to(device)
-        return document_terms(known.lengths, known.values.dtype, there, problem.metric, problem.dims)
+        return document_terms(known.lengths, known.values.dtype == torch.float32, there, problem.metric, problem.dims)
 
     key = ("terms", problem.metric, problem.dims, known.values.dtype)
     return triton_device.mirrored(docs, key, build) if bias is None else build(device)
@@ -222,7 +222,7 @@ def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
         queries = code_queries(
             _queries(part, slice(None), device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
         )
-        scale = scale_of(queries, part.n_queries, part.dims)
+        scale = scale_of(queries.scaling[: part.n_queries], part.dims)
         floor = None if part.floor is None else scale.floors(tensor(part.floor).to(device))
         pools = selection.pools(part.n_queries, chosen.capacity, device, floor)
         mask = None if part.mask is None else tensor(part.mask).to(device)

@@ -1,0 +1,61 @@
+"""CUDA C++ kernels propose, refine and select on an NVIDIA GPU: no torch, no triton, only the driver."""
+
+from __future__ import annotations
+
+from pyengine.backends import cuda_dense, cuda_device
+from pyengine.backends.base import Backend
+from pyengine.kernels.dense_plan import MOST_DIMS, first_places
+from pyengine.problem import DenseProblem
+from pyengine.rows import Rows
+from pyengine.types import F32, Attempt, Candidates, TopK
+
+KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
+TERMS = 64  # bytes a document beside its vector
+
+
+class CudaBackend(Backend):
+    """Products of int8 codes, with the bounds that `dense_terms` derives; what they leave is refined and selected on the
+    GPU. The plans are those of the backend ``triton``, and the kernels its counterparts in CUDA C++ (`csrc/cuda`).
+
+    Documents are copied to the GPU, with int8 codes of them, and stay there as long as their index does not change. With
+    ``precision="fast"`` scores are off by at most half the distance of these bounds.
+    """
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: DenseProblem) -> list[str]:
+        docs, dims = problem.docs, problem.dims
+        reasons = []
+        if dims > MOST_DIMS:
+            reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
+        if len(docs) >= 1 << 31:
+            reasons.append("its kernels number at most 2^31 - 1 documents")
+        kept = KEPT.get(docs.rows.kind, 5) if isinstance(docs.rows, Rows) else 5
+        return reasons or cuda_device.no_room(docs, len(docs) * (kept * docs.dim + TERMS))
+
+    def checks_finite(self, problem: DenseProblem) -> bool:
+        some = problem.n_queries > 0 and len(problem.docs) > 0
+        return some and problem.dims == problem.docs.dim  # then the norms show it
+
+    def first_width(self, problem: DenseProblem) -> int:
+        return first_places(problem.k)
+
+    def propose(self, problem: DenseProblem, width: int) -> Candidates:
+        return cuda_dense.propose(problem, width)
+
+    def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+        return cuda_dense.attempt(problem, asked, width)
+
+    def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
+        return cuda_dense.refine(problem, candidates)
+
+    def scan(self, problem: DenseProblem) -> TopK:
+        return cuda_dense.score_everything(problem)
+
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        plan = cuda_dense.plan(problem, cuda_device.gpu_of(problem.docs), self.first_width(problem))
+        return facts | {"tile": str(plan.tile), "places": f"{plan.capacity:,} for each query"}, plan.rejected

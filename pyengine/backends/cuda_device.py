@@ -1,0 +1,129 @@
+"""A GPU through the NVIDIA driver: arrays on it, and launches of the kernels that the extension carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyengine import exact
+from pyengine.kernels.chips import Chip, chip_of
+from pyengine.problem import Corpus
+
+T = TypeVar("T")
+LIBRARY = "libcuda.so.1"
+NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
+KINDS = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "float64": 8}  # bytes
+
+
+class Array(NamedTuple):
+    """Values of one of `KINDS` on a GPU, row after row, each of ``stride`` values; freed with its ``owner``."""
+
+    owner: Any
+    pointer: int
+    shape: tuple[int, ...]
+    kind: str
+    stride: int
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class Gpu(NamedTuple):
+    """A GPU, and the stream on which a search runs."""
+
+    device: Any
+    stream: int
+
+    @property
+    def chip(self) -> Chip:
+        """The chip that plans are made for. Raises ValueError for one that is too old."""
+        return chip_of(divmod(self.device.capability, 10))
+
+    def empty(self, shape: tuple[int, ...], kind: str) -> Array:
+        memory = _native().CudaMemory(self.device, math.prod(shape) * KINDS[kind], self.stream)
+        return Array(memory, memory.pointer, shape, kind, math.prod(shape[1:]))
+
+    def array(self, values: NDArray[Any], kind: str | None = None) -> Array:
+        """A copy. ``kind`` names what NumPy cannot: bfloat16, of which ``values`` are the bits."""
+        values = np.ascontiguousarray(values)
+        made = self.empty(values.shape, kind or values.dtype.name)
+        self.device.copy_in(made.pointer, values, self.stream)
+        return made
+
+    def host(self, array: Array) -> NDArray[Any]:
+        """A copy, once the stream has come so far."""
+        values = np.empty(array.shape, array.kind)
+        self.device.copy_out(values, array.pointer, self.stream)
+        return values
+
+    def launch(
+        self, kernel: str, grid: tuple[int, int], threads: int, *arguments: Array | int | None, shared: int = 0
+    ) -> None:
+        """Each argument takes eight bytes: the address of an array, or of none, or a number."""
+        words = [0 if each is None else each.pointer if isinstance(each, Array) else int(each) for each in arguments]
+        self.device.launch(kernel, (*grid, 1), threads, shared, self.stream, words)
+
+
+def _native() -> Any:
+    return exact.native()
+
+
+@cache
+def driver(library: str) -> Any:
+    """The NVIDIA driver. Raises RuntimeError with the reason why there is none that will do."""
+    return _native().CudaDriver(library)
+
+
+@cache
+def _device(library: str, number: int) -> Any:
+    return _native().CudaDevice(driver(library), number)
+
+
+def missing() -> str | None:
+    """Why the kernels cannot run here, None where they can."""
+    if _native() is None:
+        return "the C++ extension is not built"
+    if not _native().cuda_images():
+        return NOT_BUILT
+    try:
+        Gpu(_device(LIBRARY, 0), 0).chip  # noqa: B018 (it raises for a GPU that is too old)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def gpu_of(corpus: Corpus) -> Gpu:
+    """Where the search runs: where the documents are, on the stream that torch uses now; else on the first GPU, to which
+    they are copied."""
+    place = corpus.device
+    if place is None or place.type != "cuda":
+        return Gpu(_device(LIBRARY, 0), 0)
+    import torch
+
+    return Gpu(_device(LIBRARY, place.index or 0), torch.cuda.current_stream(place).cuda_stream)
+
+
+def resident(rows: Any) -> Array:
+    """Documents that are on a GPU, as they are: a torch tensor [N, D] whose rows are contiguous."""
+    kept = rows if rows.stride(1) == 1 else rows.contiguous()
+    return Array(kept, kept.data_ptr(), tuple(kept.shape), str(kept.dtype).removeprefix("torch."), kept.stride(0))
+
+
+def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:
+    """What ``build`` makes of a corpus on the GPU, kept for as long as the corpus keeps what is derived from it."""
+    return corpus.derived(("cuda", gpu.device.number, key), build)
+
+
+def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
+    """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
+    if any(isinstance(key, tuple) and key[0] == "cuda" for key in corpus.cache or {}):
+        return []
+    free = gpu_of(corpus).device.free_bytes()
+    if n_bytes <= free:
+        return []
+    return [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"]

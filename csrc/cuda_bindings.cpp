@@ -56,7 +56,8 @@ void bind_cuda(py::module_& m) {
   });
   py::class_<Driver, std::shared_ptr<Driver>>(m, "CudaDriver")
       .def(py::init<const std::string&>(), py::arg("library"))
-      .def_property_readonly("count", &Driver::count);
+      .def_property_readonly("count", &Driver::count)
+      .def("capability", &Driver::capability, py::arg("device"));
   py::class_<Memory>(m, "CudaMemory")
       .def(py::init<std::shared_ptr<Device>, int64_t, uint64_t>(), py::arg("device"), py::arg("n_bytes"),
            py::arg("stream"))

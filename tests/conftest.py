@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +17,11 @@ from hypothesis import settings
 
 import pyengine
 from pyengine import conformance_cases, exact, exact_sparse, segments
+from pyengine.backends import cuda_device
 from pyengine.kernels import plan
+from tests import cuda_driver
 from tests import interpreter as triton_interpreter
+from tests.cuda_driver import FakeDriver
 from tests.sparse_model import inverted
 
 settings.register_profile("pyengine", deadline=None, max_examples=60, derandomize="CI" in os.environ)
@@ -98,6 +102,28 @@ def interpreter() -> Iterator[None]:
             patch.setenv(triton_interpreter.VARIABLE, "1")
             triton_interpreter.mend_bfloat16(patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
+    """An NVIDIA driver that runs the CUDA kernels on the host."""
+    nvcc = cuda_driver.nvcc()
+    if NATIVE is None or not NATIVE.cuda_images() or nvcc is None or cuda_driver.compiler() is None:
+        pytest.skip("the CUDA kernels are not built here: no nvcc 13.0, or no C++ compiler")
+    options = [f"-I{folder}" for folder in (cuda_driver.SOURCES, cuda_driver.KERNELS, cuda_driver.headers(nvcc))]
+    target = tmp_path_factory.mktemp("cuda") / "libcuda.so.1"
+    return FakeDriver(cuda_driver.build(cuda_driver.SOURCES / "fake_driver.cpp", target, *options))
+
+
+@pytest.fixture
+def emulated(fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """The backend ``cuda`` runs, on that driver; at the end nothing has gone wrong, and no memory is left."""
+    fake_driver.forget()
+    monkeypatch.setattr(cuda_device, "LIBRARY", fake_driver.path)
+    yield fake_driver
+    gc.collect()
+    assert not fake_driver.trouble
+    assert fake_driver.allocated == 0
 
 
 @pytest.fixture(params=[name for name in conformance_cases.stores() if name != "matrix"])

@@ -142,10 +142,22 @@ void Driver::check(int result, const char* what) const {
                            std::to_string(result) + ")");
 }
 
-Device::Device(std::shared_ptr<Driver> driver, int number) : driver_(std::move(driver)), number_(number) {
+int Driver::handle(int device) const {
+  int found = 0;
+  check(functions_->cuDeviceGet(&found, device), "cuDeviceGet");
+  return found;
+}
+
+int Driver::capability(int device) const {
+  int major = 0, minor = 0;
+  check(functions_->cuDeviceGetAttribute(&major, MAJOR, handle(device)), "cuDeviceGetAttribute");
+  check(functions_->cuDeviceGetAttribute(&minor, MINOR, handle(device)), "cuDeviceGetAttribute");
+  return 10 * major + minor;
+}
+
+Device::Device(std::shared_ptr<Driver> driver, int number)
+    : driver_(std::move(driver)), number_(number), handle_(driver_->handle(number)) {
   const Functions& cu = driver_->functions();
-  driver_->check(cu.cuDeviceGet(&handle_, number), "cuDeviceGet");
-  capability_ = 10 * attribute(MAJOR) + attribute(MINOR);
   driver_->check(cu.cuDevicePrimaryCtxRetain(&context_, handle_), "cuDevicePrimaryCtxRetain");
   Current current(*driver_, context_);
   void* pool;
@@ -163,12 +175,6 @@ Device::Device(std::shared_ptr<Driver> driver, int number) : driver_(std::move(d
 Device::~Device() {
   for (void* library : libraries_) driver_->functions().cuLibraryUnload(library);
   driver_->functions().cuDevicePrimaryCtxRelease_v2(handle_);
-}
-
-int Device::attribute(int which) const {
-  int value = 0;
-  driver_->check(driver_->functions().cuDeviceGetAttribute(&value, which, handle_), "cuDeviceGetAttribute");
-  return value;
 }
 
 std::string Device::name() const {

@@ -26,6 +26,8 @@ class Driver {
   explicit Driver(const std::string& library);
   ~Driver();
   int count() const { return count_; }
+  int handle(int device) const;
+  int capability(int device) const;  // 90 is 9.0
   const Functions& functions() const { return *functions_; }
   void check(int result, const char* what) const;
 
@@ -43,7 +45,7 @@ class Device {
   Device(std::shared_ptr<Driver> driver, int number);
   ~Device();
   int number() const { return number_; }
-  int capability() const { return capability_; }  // 90 is 9.0
+  int capability() const { return driver_->capability(number_); }
   std::string name() const;
   int64_t free_bytes() const;
   uint64_t allocate(int64_t n_bytes, uint64_t stream) const;
@@ -60,10 +62,9 @@ class Device {
     unsigned shared;  // bytes that it has been allowed
   };
   Kernel& kernel(const std::string& name);
-  int attribute(int which) const;
 
   std::shared_ptr<Driver> driver_;
-  int number_, handle_ = 0, capability_ = 0;
+  int number_, handle_;
   void* context_ = nullptr;
   std::vector<void*> libraries_;
   std::map<std::string, Kernel> kernels_;

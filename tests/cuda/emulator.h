@@ -49,6 +49,7 @@ inline std::vector<Slot> slots[2];  // what lanes tell one another, in even and 
 inline std::vector<uint8_t> dynamic;
 inline std::function<void()> body;
 inline jmp_buf scheduler;
+inline size_t count;  // of the threads, the block has so many
 inline int running, either, either_next;
 inline std::string trouble;  // of a thread: nothing is thrown across coroutines
 
@@ -104,7 +105,8 @@ inline bool release(size_t first, size_t last, bool whole_block) {
 }
 
 inline void run_block() {
-  for (Thread& each : threads) {
+  for (size_t i = 0; i < count; ++i) {
+    Thread& each = threads[i];
     each.copies.assign(1, {});
     each.waits = nullptr;
     each.started = each.done = false;
@@ -113,30 +115,31 @@ inline void run_block() {
   std::fill(dynamic.begin(), dynamic.end(), 0xA5);
   for (bool moved = true; moved;) {
     moved = false;
-    for (size_t i = 0; i < threads.size(); ++i)
+    for (size_t i = 0; i < count; ++i)
       if (!threads[i].done && !threads[i].waits) {
         moved = true;
         resume(static_cast<int>(i));
         if (!trouble.empty()) throw std::runtime_error(std::exchange(trouble, ""));
       }
-    for (size_t i = 0; i < threads.size(); i += LANES) moved |= release(i, i + LANES, false);
-    if (release(0, threads.size(), true)) {
+    for (size_t i = 0; i < count; i += LANES) moved |= release(i, i + LANES, false);
+    if (release(0, count, true)) {
       moved = true;
       either = either_next;
       either_next = 0;
     }
   }
-  for (const Thread& each : threads)
-    if (!each.done) throw std::runtime_error("threads wait forever for " + std::string(each.waits));
+  for (size_t i = 0; i < count; ++i)
+    if (!threads[i].done) throw std::runtime_error("threads wait forever for " + std::string(threads[i].waits));
 }
 
-inline void run(Dim3 grid, unsigned count, unsigned shared, std::function<void()> kernel) {
-  threads.resize(count);
-  for (auto& each : slots) each.resize(count);
+inline void run(Dim3 grid, unsigned size, unsigned shared, std::function<void()> kernel) {
+  count = size;
+  threads.resize(std::max(threads.size(), count));
+  for (auto& each : slots) each.resize(threads.size());
   dynamic.assign(shared, 0);
   body = std::move(kernel);
   gridDim = grid;
-  blockDim = {count, 1, 1};
+  blockDim = {size, 1, 1};
   for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
     for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
 }

@@ -1,0 +1,147 @@
+"""The NVIDIA driver, found at run time: what is said where there is none that will do, and what is launched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import dense, exact
+from pyengine.backends import cuda_backend, cuda_device, cuda_kernels, registry
+from pyengine.backends.cuda_device import Gpu
+from pyengine.problem import Documents
+from pyengine.types import F32
+from tests import cuda_driver
+from tests.cuda_driver import FakeDriver
+
+native = exact.native()
+pytestmark = pytest.mark.skipif(native is None, reason="the extension is not built")
+UNAVAILABLE = "CUDA backend unavailable: "
+
+
+def opened(library: str) -> str:
+    """What is said when it is opened."""
+    with pytest.raises(RuntimeError) as refused:
+        native.CudaDriver(library)  # type: ignore[union-attr]
+    return str(refused.value)
+
+
+def rows(seed: int, count: int, dim: int) -> F32:
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+def gpu() -> Gpu:
+    return cuda_device.gpu_of(Documents(rows(0, 1, 1)))
+
+
+def test_no_driver() -> None:
+    said = opened("libcuda-of-nobody.so.1")
+    assert said.startswith(f"{UNAVAILABLE}cannot load the NVIDIA driver (libcuda-of-nobody.so.1): libcuda-of-nobody.so.1: ")
+
+
+def test_a_build_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "cuda_images", lambda: [])
+    assert cuda_device.missing() == cuda_device.NOT_BUILT
+    monkeypatch.setattr(exact, "native", lambda: None)
+    assert cuda_device.missing() == "the C++ extension is not built"
+
+
+@pytest.mark.skipif(cuda_driver.compiler() is None, reason="no C++ compiler")
+def test_a_driver_that_lacks_a_function(tmp_path: Path) -> None:
+    source = tmp_path / "old.cpp"
+    source.write_text('extern "C" int cuDriverGetVersion(int* version) { return *version = 13000, 0; }')
+    library = cuda_driver.build(source, tmp_path / "libcuda.so.1")
+    assert opened(str(library)) == (
+        f"{UNAVAILABLE}the NVIDIA driver ({library}) has no function cuInit: these kernels need version 580 or newer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            {"version": 12040},
+            "the NVIDIA driver is made for CUDA 12.4, and these kernels need 13.0: version 580 or newer",
+        ),
+        ({"devices": 0}, "the NVIDIA driver finds no GPU"),
+        ({"cuInit": 100}, "the NVIDIA driver finds no GPU"),
+        ({"cuInit": 2}, "cuInit failed: out of memory (CUDA error 2)"),
+    ],
+)
+def test_a_driver_that_will_not_do(told: dict[str, int], said: str, emulated: FakeDriver) -> None:
+    emulated.tell(**told)
+    assert opened(emulated.path) == UNAVAILABLE + said
+
+
+def test_an_old_gpu(emulated: FakeDriver) -> None:
+    assert registry.get("cuda").missing() is None
+    emulated.tell(major=7, minor=5)
+    said = "the kernels need compute capability 8.0; this GPU has 7.5"
+    assert registry.get("cuda").missing() == said
+    assert pe.topk(rows(1, 2, 8), rows(1, 9, 8), 3).ids[:, 0].tolist() == [0, 1]
+    with pytest.raises(RuntimeError, match=f"  cuda: {said}"):
+        pe.topk(rows(1, 2, 8), rows(1, 9, 8), 3, backend="cuda")
+
+
+def test_a_gpu_that_is_too_small(emulated: FakeDriver) -> None:
+    emulated.tell(megabytes=3)
+    problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50_000, 8)), 3, metric="dot")
+    assert registry.reasons(problem)["cuda"] == ["it needs 5 MB of the GPU, of which 3 are free"]
+    assert cuda_device.no_room(problem.docs, 1 << 20) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "said"),
+    [
+        (
+            "cuLaunchKernel",
+            700,
+            "the launch of code_float32 failed: an illegal memory access was encountered (CUDA error 700)",
+        ),
+        ("cuMemAllocAsync", 2, "an allocation of 320 bytes on the GPU failed: out of memory (CUDA error 2)"),
+        ("cuStreamSynchronize", 2, "cuStreamSynchronize failed: out of memory (CUDA error 2)"),
+    ],
+)
+def test_errors_are_sentences(function: str, error: int, said: str, emulated: FakeDriver) -> None:
+    gpu()
+    emulated.tell(**{function: error})
+    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+        pe.topk(rows(4, 2, 8), rows(5, 10, 8), 3, backend="cuda")
+    emulated.tell(**{function: 0})
+    assert pe.topk(rows(4, 2, 8), rows(5, 10, 8), 3, backend="cuda").certified.all()
+
+
+def test_launches_that_cannot_be(emulated: FakeDriver) -> None:
+    with pytest.raises(RuntimeError, match="^tighten takes 8 arguments; got 1$"):
+        gpu().launch("tighten", (1, 1), 512, 0)
+    with pytest.raises(RuntimeError, match="^no kernel is called nothing$"):
+        gpu().launch("nothing", (1, 1), 32)
+    with pytest.raises(RuntimeError, match=r"^asking for 300000 bytes of shared memory for tighten failed"):
+        gpu().launch("tighten", (1, 1), 512, *range(8), shared=300_000)
+
+
+@pytest.mark.parametrize("n_queries", [1, 4, 5, 16, 17, 65])
+def test_launches_are_as_planned(n_queries: int, emulated: FakeDriver) -> None:
+    problem = dense.prepare(rows(6, n_queries, 40), Documents(rows(7, 500, 40)), 3, metric="cosine")
+    backend = cuda_backend.CudaBackend()
+    plan = cuda_backend.cuda_dense.plan(problem, gpu(), 3)
+    backend.propose(problem, 3)
+    tile, scans = plan.tile, [line for line in emulated.log if line.startswith("dense_")]
+    few = n_queries <= cuda_kernels.FEW
+    blocks = -(-n_queries // tile.queries)
+    assert scans == [
+        f"dense_{'few' if few else tile.queries} grid {(last - first) * blocks} 1 threads {32 * tile.warps} "
+        f"shared {2 * n_queries * 48 if few else tile.shared_bytes('i8')} stream 0"
+        for first, last in zip(plan.parts, plan.parts[1:])
+    ]
+    assert [line.split()[0] for line in emulated.log[:2]] == ["code_float32", "code_queries"]
+    assert sum(line.startswith(f"tighten grid {n_queries} 1 ") for line in emulated.log) == len(scans)
+
+
+def test_the_stream_is_the_callers(emulated: FakeDriver) -> None:
+    own = gpu()._replace(stream=7 << 4)
+    own.launch("tighten", (1, 1), 512, *(own.array(np.zeros(1, np.int64)) for _ in range(6)), 1, 2)
+    assert emulated.log == ["tighten grid 1 1 threads 512 shared 0 stream 112"]

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 import pyengine
+from bench import cuda_compiled
 from pyengine import conformance_cases, exact, exact_sparse, segments
 from pyengine.backends import cuda_device
 from pyengine.kernels import plan
@@ -107,7 +108,7 @@ def interpreter() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
     """An NVIDIA driver that runs the CUDA kernels on the host."""
-    nvcc = cuda_driver.nvcc()
+    nvcc = cuda_compiled.nvcc()
     if NATIVE is None or not NATIVE.cuda_images() or nvcc is None or cuda_driver.compiler() is None:
         pytest.skip("the CUDA kernels are not built here: no nvcc 13.0, or no C++ compiler")
     options = [f"-I{folder}" for folder in (cuda_driver.SOURCES, cuda_driver.KERNELS, cuda_driver.headers(nvcc))]
@@ -121,7 +122,8 @@ def emulated(fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterat
     fake_driver.forget()
     monkeypatch.setattr(cuda_device, "LIBRARY", fake_driver.path)
     yield fake_driver
-    gc.collect()
+    if fake_driver.allocated:
+        gc.collect()
     assert not fake_driver.trouble
     assert fake_driver.allocated == 0
 

@@ -22,13 +22,6 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "c++"))
 
 
-def nvcc() -> str | None:
-    """The CUDA compiler, as csrc/cuda/build.cmake looks for it; None where there is none."""
-    homes = [Path(os.environ[name]) / "bin" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
-    places = [*homes, *os.environ.get("PATH", "").split(os.pathsep), "/usr/local/cuda/bin"]
-    return shutil.which("nvcc", path=os.pathsep.join(map(str, places)))
-
-
 def headers(of: str) -> str:
     """The folder of cuda.h: the fake is compiled against the real declarations."""
     said = subprocess.run([of, "--dryrun", "-x", "cu", os.devnull, "-o", os.devnull], capture_output=True, text=True)

@@ -135,7 +135,8 @@ class Scale(NamedTuple):
         """float64 [Q]: the bound on rank scores that a bound on s is."""
         xp = _namespace(s)
         rank = self.unit * (xp.asarray(s, dtype=xp.float64) + STEP)
-        bound = rank + FLOAT64 * abs(rank) + self.base + self.slack
+        with np.errstate(invalid="ignore"):  # -inf + inf
+            bound = rank + FLOAT64 * abs(rank) + self.base + self.slack
         return xp.where(s == -xp.inf, -xp.inf, bound)
 
     def estimates(self, lower: Any, upper: Any) -> Any:

@@ -44,7 +44,7 @@ struct Thread {
 
 struct Slot { uint8_t bytes[32]; };
 
-inline std::vector<Thread> threads;
+inline std::deque<Thread> threads;  // which stay where they are
 inline std::vector<Slot> slots[2];  // what lanes tell one another, in even and in odd rounds
 inline std::vector<uint8_t> dynamic;
 inline std::function<void()> body;
@@ -67,9 +67,11 @@ inline void fail(const char* what) {
 }
 
 inline void enter() {
-  body();
-  self().done = true;
-  _longjmp(scheduler, 1);
+  for (;;) {  // a coroutine serves one block after another
+    body();
+    self().done = true;
+    if (_setjmp(self().at) == 0) _longjmp(scheduler, 1);
+  }
 }
 
 inline void resume(int thread) {
@@ -109,7 +111,7 @@ inline void run_block() {
     Thread& each = threads[i];
     each.copies.assign(1, {});
     each.waits = nullptr;
-    each.started = each.done = false;
+    each.done = false;
     each.rounds = 0;
   }
   std::fill(dynamic.begin(), dynamic.end(), 0xA5);
@@ -132,6 +134,7 @@ inline void run_block() {
     if (!threads[i].done) throw std::runtime_error("threads wait forever for " + std::string(threads[i].waits));
 }
 
+// Blocks run one after another. After an error the threads begin anew.
 inline void run(Dim3 grid, unsigned size, unsigned shared, std::function<void()> kernel) {
   count = size;
   threads.resize(std::max(threads.size(), count));
@@ -140,8 +143,13 @@ inline void run(Dim3 grid, unsigned size, unsigned shared, std::function<void()>
   body = std::move(kernel);
   gridDim = grid;
   blockDim = {size, 1, 1};
-  for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+  try {
+    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
+      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+  } catch (...) {
+    threads.clear();
+    throw;
+  }
 }
 
 // Tells the lanes of the warp a value, and gives a function that says what the others told.

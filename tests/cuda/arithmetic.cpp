@@ -1,0 +1,46 @@
+// What csrc/cuda/common.cuh computes for one thread, over arrays, for the tests to compare with the specification.
+#include "common.cuh"
+
+using namespace pyengine::cuda;
+
+extern "C" {
+
+void of_float16(const uint16_t* bits, float* values, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) values[i] = value_of(Float16{bits[i]});
+}
+
+void of_bfloat16(const uint16_t* bits, float* values, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) values[i] = value_of(BFloat16{bits[i]});
+}
+
+void keys_of(const float* ranks, const int32_t* places, int64_t* keys, float* back, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    keys[i] = ranking_key(ranks[i], places[i]);
+    back[i] = unordered(ordered(ranks[i]));
+  }
+}
+
+void round_all(const double* scores, float* singles, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) singles[i] = rounded(scores[i]);
+}
+
+void reach_all(const float* kth, const float* centre, float* thresholds, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) thresholds[i] = reach(kth[i], centre[i]);
+}
+
+// Bounds of all pairs: `docs` are columns [5, N], `queries` [5, Q], and the products int32 [Q, N].
+void bound_all(const float* docs, const float* queries, const int32_t* products, const int32_t* others, float* upper,
+               float* lower, int64_t n_queries, int64_t n_docs) {
+  for (int64_t q = 0; q < n_queries; ++q)
+    for (int64_t d = 0; d < n_docs; ++d) {
+      const auto doc = [&](int i) { return docs[i * n_docs + d]; };
+      const auto query = [&](int i) { return queries[i * n_queries + q]; };
+      const int64_t at = q * n_docs + d;
+      const Bounds found = bounds({doc(0), doc(1), doc(2), doc(3), doc(4)},
+                                  {query(0), query(1), query(2), query(3), query(4)}, products[at], others[at]);
+      upper[at] = found.upper;
+      lower[at] = found.lower;
+    }
+}
+
+}  // extern "C"

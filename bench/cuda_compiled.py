@@ -75,8 +75,18 @@ def compiled(compiler: str, unit: str, chip: Chip) -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{unit} does not compile for {chip.name}:\n{done.stderr}")
-    (version,) = re.findall(r"release ([0-9.]+)", subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout)
-    return [row | {"compiler": version, "sources": sources(unit)} for row in parsed(done.stderr, chip)]
+    return [row | {"compiler": version(compiler), "sources": sources(unit)} for row in parsed(done.stderr, chip)]
+
+
+def version(compiler: str) -> str:
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    return str(re.findall(r"release ([0-9.]+)", said)[0])
+
+
+def current(compiler: str, unit: str) -> list[Row]:
+    """The rows of a file for every chip: those of the table, unless it has changed since."""
+    known = [row for row in (read() if TABLE.exists() else []) if row["sources"] == sources(unit)]
+    return known or [row for chip in CHIPS.values() for row in compiled(compiler, unit, chip)]
 
 
 def parsed(log: str, chip: Chip) -> list[Row]:
@@ -133,7 +143,7 @@ def main() -> int:
     compiler = nvcc()
     if compiler is None:
         sys.exit("no nvcc was found")
-    rows = [row for unit in units() for chip in CHIPS.values() for row in compiled(compiler, unit, chip)]
+    rows = [row for unit in units() for row in current(compiler, unit)]
     rows.sort(key=lambda row: (row["kernel"], CHIPS[row["chip"]].capability))
     with TABLE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -68,7 +68,7 @@ def problem() -> DenseProblem:
 
 def test_every_backend_is_listed_with_a_reason_where_it_cannot_run() -> None:
     statuses = {status.name: status for status in pyengine.backends()}
-    assert list(statuses)[:5] == ["cpu", "triton", "torch", "faiss", "numpy"]
+    assert list(statuses)[:6] == ["cpu", "triton", "cuda", "torch", "faiss", "numpy"]
     assert statuses["numpy"] == ("numpy", True, None)
     assert statuses["unable"] == ("unable", False, "it is never here: wait")
     assert [status.name for status in pyengine.backends("sparse")] == ["cpu", "triton", "torch", "scipy", "numpy"]
@@ -245,7 +245,7 @@ def test_a_third_party_joins_by_an_entry_point(tmp_path: Path) -> None:
         at,
     )
     assert out.splitlines() == [
-        "['cpu', 'triton', 'torch', 'faiss', 'scipy', 'numpy', 'theirs'] False",
+        "['cpu', 'triton', 'cuda', 'torch', 'faiss', 'scipy', 'numpy', 'theirs'] False",
         "[BackendStatus(name='theirs', available=True, reason=None)]",
         "[0 1 2]",
         "their_module",
@@ -290,7 +290,7 @@ def test_a_third_party_that_fails_to_load_is_missing(tmp_path: Path, entry_point
 def test_a_third_party_cannot_take_the_name_of_ours(tmp_path: Path) -> None:
     at = distribution(tmp_path, "numpy = their_module:Theirs", their_module=THEIRS)
     out = python("import pyengine; print([s.name for s in pyengine.backends()])", at)
-    assert out.strip() == "['cpu', 'triton', 'torch', 'faiss', 'numpy']"
+    assert out.strip() == "['cpu', 'triton', 'cuda', 'torch', 'faiss', 'numpy']"
 
 
 OPTIONAL = ("torch", "faiss", "triton", "typer", "rich", "tqdm", "ir_measures", "hypothesis", "pytest")

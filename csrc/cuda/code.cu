@@ -58,22 +58,23 @@ KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int
                               const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
                               int64_t metric, int64_t parts) {
   __shared__ double scratch[2 * CODE_THREADS / 32];
-  const int64_t query = blockIdx.x, padded = gridDim.x, held = query < n_queries ? dims : 0;
+  const int64_t query = blockIdx.x, padded = gridDim.x;
+  const int held = query < n_queries ? static_cast<int>(dims) : 0, all = static_cast<int>(width);
   const float* row = queries + (held ? query : 0) * stride;
   const double norm = norm_of(row, held, scratch), by = norm > 0 ? norm : 1.0;
   double scale = 0, second = 0, squares = 0;
   for (int part = 0; part < parts; ++part) {
-    const auto rest_of = [&](int64_t i) {  // what the part before has left
+    const auto rest_of = [&](int i) {  // what the part before has left
       const double u = i < held ? row[i] / by : 0.0;
       return part == 0 ? u : u - scale * code_of(u, scale);
     };
     double most = 0;
     squares = 0;
-    for (int64_t i = threadIdx.x; i < held; i += CODE_THREADS) most = largest(most, fabs(rest_of(i)));
+    for (int i = threadIdx.x; i < held; i += CODE_THREADS) most = largest(most, fabs(rest_of(i)));
     reduce_block(squares, most, scratch);
     const double step = most / LEVELS;
     int8_t* codes = (part == 0 ? first_part : second_part) + query * width;
-    for (int64_t i = threadIdx.x; i < width; i += CODE_THREADS) {
+    for (int i = threadIdx.x; i < all; i += CODE_THREADS) {
       const double value = rest_of(i), code = code_of(value, step), rest = value - step * code;
       codes[i] = static_cast<int8_t>(code);
       squares += rest * rest;

@@ -1,0 +1,86 @@
+"""What the CUDA kernels are compiled to, on every chip; and whether the gate would notice a bad one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import cuda_compiled
+from pyengine import exact
+from pyengine.kernels.chips import CHIPS
+from pyengine.kernels.dense_plan import tiles
+
+native = exact.native()
+COMPILER = cuda_compiled.nvcc()
+needs_nvcc = pytest.mark.skipif(COMPILER is None, reason="no nvcc")
+LOG = """ptxas info    : Compiling entry function 'dense_16' for 'sm_80'
+ptxas info    : Function properties for dense_16
+    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 168 registers, used 1 barriers, 90000 bytes smem
+ptxas info    : Compiling entry function 'refine_int8' for 'sm_80'
+ptxas info    : Function properties for refine_int8
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers
+"""
+
+
+def test_the_table_is_that_of_the_sources_and_without_faults() -> None:
+    rows = cuda_compiled.read()
+    known = {row["sources"] for row in rows}
+    old = [unit for unit in cuda_compiled.units() if cuda_compiled.sources(unit) not in known]
+    assert not old, "changed since the table was written: run 'python -m bench.cuda_compiled'"
+    assert len(known) == len(cuda_compiled.units())
+    assert not cuda_compiled.faults(rows)
+    assert cuda_compiled.page(rows) == cuda_compiled.TABLE.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
+    rows = cuda_compiled.read()
+    for chip in CHIPS.values():
+        there = {row["kernel"] for row in rows if row["chip"] == chip.name}
+        assert {f"dense_{tile.queries}" for tile in tiles(chip, "i8")} <= there
+        assert {"dense_few", "tighten", "select_best", "code_queries", "refine_int8"} <= there
+    assert set(cuda_compiled.architectures()) == set(CHIPS)
+
+
+def test_a_bad_kernel_is_noticed() -> None:
+    bad, good = cuda_compiled.parsed(LOG, CHIPS["sm_80"])
+    assert cuda_compiled.faults([bad]) == [
+        "dense_16 on sm_80 spills registers, or has arrays in local memory",
+        "dense_16 on sm_80 takes 171920 bytes of shared memory, and the chip has 166912",
+    ]
+    assert not cuda_compiled.faults([good])
+    assert cuda_compiled.faults([good | {"registers": "256"}])
+
+
+@needs_nvcc
+@pytest.mark.parametrize("unit", ["refine"])
+def test_some_of_the_table_is_what_the_compiler_says_now(unit: str) -> None:
+    table = [row for row in cuda_compiled.read() if row["sources"] == cuda_compiled.sources(unit)]
+    if cuda_compiled.version(str(COMPILER)) != table[0]["compiler"]:
+        pytest.skip("the table is of another nvcc")
+    again = cuda_compiled.compiled(str(COMPILER), unit, CHIPS["sm_90"])
+    assert sorted(again, key=str) == sorted((row for row in table if row["chip"] == "sm_90"), key=str)
+
+
+@needs_nvcc
+def test_nothing_is_contracted(tmp_path: Path) -> None:
+    """The specification rounds each product and each sum on its own, and divides and takes roots to the nearest."""
+    target = tmp_path / "refine.ptx"
+    source = cuda_compiled.SOURCES / "refine.cu"
+    subprocess.run([str(COMPILER), *cuda_compiled.options(), "-ptx", "-o", str(target), str(source)], check=True)
+    text = target.read_text()
+    assert "fma." not in text
+    assert "div.rn.f64" in text
+    assert "sqrt.rn.f64" in text
+
+
+@pytest.mark.skipif(native is None or not shutil.which("ldd"), reason="no extension, or no ldd")
+def test_nothing_of_cuda_is_linked() -> None:
+    linked = subprocess.run(["ldd", str(native.__file__)], capture_output=True, text=True).stdout
+    assert "libc" in linked
+    assert "libcuda" not in linked
+    assert "libnv" not in linked

@@ -1,5 +1,5 @@
-"""`python -m bench.cuda_compiled`: compile every CUDA kernel for every chip, without a GPU or its driver, and write what
-the compiler says of each, registers, spills and shared memory, to bench/results/cuda-compiled.csv and .md."""
+"""`python -m bench.cuda_compiled`: compile every CUDA kernel for every chip, without a GPU or its driver, and write
+what the compiler says of each, registers, spills and shared memory, to bench/results/cuda-compiled.csv and .md."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# CUDA kernels, compiled",
         "",
-        f"Written by `python -m bench.cuda_compiled` with nvcc {compilers}, without a GPU: they have not run on one yet.",
+        f"Written by `python -m bench.cuda_compiled` with nvcc {compilers}. They have not run on a GPU yet.",
         "Registers of a thread; the others are bytes, of a thread, and shared memory of a block, dynamic at its most.",
         "",
         "| " + " | ".join(name.replace("_", " ") for name in shown) + " |",

@@ -1,4 +1,4 @@
-"""A libcuda.so.1 without a GPU (`tests/cuda/fake_driver.cpp`): compiled once, told what to fail at, asked what it saw."""
+"""A libcuda.so.1 without a GPU (`tests/cuda/fake_driver.cpp`): compiled once, and told what to fail at."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The kernels' arithmetic against the specification: what one thread computes, compiled for the host, and whole kernels in
-the emulator."""
+"""The kernels' arithmetic against the specification: what one thread computes, compiled for the host, and whole kernels
+in the emulator."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Dense search by the CUDA kernels, run by an emulator: bounds that hold in float64, answers of the specification to the
-bit, nothing written where nothing is."""
+"""Dense search by the CUDA kernels, run by an emulator: bounds that hold in float64, answers of the specification to
+the bit, nothing written where nothing is."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest

@@ -38,8 +38,8 @@ def gpu() -> Gpu:
 
 
 def test_no_driver() -> None:
-    said = opened("libcuda-of-nobody.so.1")
-    assert said.startswith(f"{UNAVAILABLE}cannot load the NVIDIA driver (libcuda-of-nobody.so.1): libcuda-of-nobody.so.1: ")
+    library = "libcuda-of-nobody.so.1"
+    assert opened(library).startswith(f"{UNAVAILABLE}cannot load the NVIDIA driver ({library}): {library}: ")
 
 
 def test_a_build_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +115,9 @@ def test_errors_are_sentences(function: str, error: int, said: str, emulated: Fa
 
 
 def test_launches_that_cannot_be(emulated: FakeDriver) -> None:
-    with pytest.raises(RuntimeError, match="^tighten takes 8 arguments; got 1$"):
+    with pytest.raises(RuntimeError, match=r"^tighten takes 8 arguments; got 1$"):
         gpu().launch("tighten", (1, 1), 512, 0)
-    with pytest.raises(RuntimeError, match="^no kernel is called nothing$"):
+    with pytest.raises(RuntimeError, match=r"^no kernel is called nothing$"):
         gpu().launch("nothing", (1, 1), 32)
     with pytest.raises(RuntimeError, match=r"^asking for 300000 bytes of shared memory for tighten failed"):
         gpu().launch("tighten", (1, 1), 512, *range(8), shared=300_000)

@@ -14,11 +14,11 @@ TERMS = 64  # bytes a document beside its vector
 
 
 class CudaBackend(Backend):
-    """Products of int8 codes, with the bounds that `dense_terms` derives; what they leave is refined and selected on the
-    GPU. The plans are those of the backend ``triton``, and the kernels its counterparts in CUDA C++ (`csrc/cuda`).
+    """Products of int8 codes, with the bounds that `dense_terms` derives; what they leave is refined and selected on
+    the GPU. The plans are those of the backend ``triton``, and the kernels its counterparts in CUDA C++ (`csrc/cuda`).
 
-    Documents are copied to the GPU, with int8 codes of them, and stay there as long as their index does not change. With
-    ``precision="fast"`` scores are off by at most half the distance of these bounds.
+    Documents are copied to the GPU, with int8 codes of them, and stay there as long as their index does not change.
+    With ``precision="fast"`` scores are off by at most half the distance of these bounds.
     """
 
     name = "cuda"

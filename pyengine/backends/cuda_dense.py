@@ -211,7 +211,14 @@ def refine(problem: DenseProblem, candidates: Candidates) -> F32:
 
 
 def _refine(
-    problem: DenseProblem, queries: Array, rows: Array, starts: Array, counts: Array, scores: Array, longest: int, gpu: Gpu
+    problem: DenseProblem,
+    queries: Array,
+    rows: Array,
+    starts: Array,
+    counts: Array,
+    scores: Array,
+    longest: int,
+    gpu: Gpu,
 ) -> None:
     kept = originals(problem.docs, gpu)
     bias = None if problem.bias is None else gpu.array(problem.bias)

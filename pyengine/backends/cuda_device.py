@@ -17,7 +17,16 @@ from pyengine.problem import Corpus
 T = TypeVar("T")
 LIBRARY = "libcuda.so.1"
 NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
-KINDS = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "float64": 8}  # bytes
+KINDS = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "int32": 4,
+    "int64": 8,
+    "float64": 8,
+}  # bytes
 
 
 class Array(NamedTuple):
@@ -98,8 +107,8 @@ def missing() -> str | None:
 
 
 def gpu_of(corpus: Corpus) -> Gpu:
-    """Where the search runs: where the documents are, on the stream that torch uses now; else on the first GPU, to which
-    they are copied."""
+    """Where the search runs: where the documents are, on the stream that torch uses now; else on the first GPU, to
+    which they are copied."""
     place = corpus.device
     if place is None or place.type != "cuda":
         return Gpu(_device(LIBRARY, 0), 0)

@@ -68,8 +68,8 @@ def pools(gpu: Gpu, n_queries: int, capacity: int, floor: F32 | None = None) -> 
 
 
 def code_docs(gpu: Gpu, rows: Array, dims: int) -> tuple[Array, F32, F32, F64]:
-    """Of rows [N, D] of floats, their first ``dims``: int8 codes [N, W] of the unit vectors, padded with zeros; and on the
-    host scale and residual float32 [N], and norms float64 [N], which are not finite where a row is not."""
+    """Of rows [N, D] of floats, their first ``dims``: int8 codes [N, W] of the unit vectors, padded with zeros; and on
+    the host scale and residual float32 [N], and norms float64 [N], which are not finite where a row is not."""
     count, width = len(rows), -(-dims // DOC_ALIGN) * DOC_ALIGN
     codes = gpu.empty((count, width), "int8")
     scale, residual, norms = (gpu.empty((count,), kind) for kind in ("float32", "float32", "float64"))
@@ -123,9 +123,9 @@ def refine_pairs(
     gpu: Gpu, queries: Array, docs: Array, step: Array | None, bias: Array | None, rows: Array, starts: Array,
     counts: Array, scores: Array, longest: int, metric: str, dims: int,
 ) -> None:  # fmt: skip
-    """Write the scores of each query q against its documents ``rows[starts[q] : starts[q] + counts[q]]``, ``longest`` at
-    most. ``docs`` [N, D] are floats, or int8 with a ``step`` float32 [N] to multiply by; ``bias`` float64 [N]; ``rows``
-    int32 and ``scores`` float32 have one shape, of which ``starts`` int64 [Q] and ``counts`` int32 [Q] count the entries.
+    """Write the scores of each query q against its documents ``rows[starts[q] : starts[q] + counts[q]]``, ``longest``
+    at most. ``docs`` [N, D] are floats, or int8 with a ``step`` float32 [N] to multiply by; ``bias`` float64 [N];
+    ``rows`` int32 and ``scores`` float32 have one shape, whose entries ``starts`` int64 and ``counts`` int32 [Q] count.
     """
     if len(queries) and longest:
         splits = min(-(-longest // PAIRS), max(1, WAVES * gpu.chip.multiprocessors // len(queries)))

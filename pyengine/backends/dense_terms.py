@@ -1,5 +1,5 @@
-"""The terms and bounds of the dense scan on a GPU (`kernels/dense_topk.py`, `csrc/cuda/dense_topk.cu`), of torch tensors
-or of NumPy arrays alike.
+"""The terms and bounds of the dense scan on a GPU (`kernels/dense_topk.py`, `csrc/cuda/dense_topk.cu`), of torch
+tensors or of NumPy arrays alike.
 
 A rank score is unit s + base, chosen for each query so that |s| is about 1 at most and nothing overflows float32:
 
@@ -69,8 +69,8 @@ class DocumentTerms(NamedTuple):
 
 
 def document_terms(known: Lengths, tf32: bool, bias: Any, metric: str, dims: int) -> DocumentTerms:
-    """The terms of documents, scanned as codes if those are known, else as they are (in ``tf32`` or in 16 bits), of which
-    ``dims`` dimensions are scored; ``bias`` float64 [N] or None."""
+    """The terms of documents, scanned as codes if those are known, else as they are (in ``tf32`` or in 16 bits), of
+    which ``dims`` dimensions are scored; ``bias`` float64 [N] or None."""
     xp, norms = _namespace(known.norms), known.norms
     some = norms > 0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -100,7 +100,7 @@ class Arena:
         self._searches = {key: search for key, search in self._searches.items() if key[0] in but}
 
     def foretell(self, who: Contestant, workload: Workload) -> None:
-        """Raise `Unavailable` where a call would take too long, by one with fewer queries; our own kernels are spared."""
+        """Raise `Unavailable` where a call would take too long, by one with fewer queries. Our kernels are spared."""
         spared = who.ours and who.backend in ("", "cpu", "triton")
         queries, seconds = self._speeds.get(self._speed_key(who, workload), (0, 0.0))
         expected = seconds * workload.n_queries / max(1, queries)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +106,9 @@ def _heat(
         else:
             note = each["note"] if not each["ready"] else f"base: {other['note']}"
             yield Line(*key, note=note, wrong=each["wrong"])
-    calls = {(key, 0): (lambda at=at: now.call(at)) for key, (at, _, _) in pairs.items()}
-    calls |= {(key, 1): (lambda at=at: base.call(at)) for key, (_, at, _) in pairs.items()}
+    calls = {}  # in pairs, so that every call comes after one of the other process
+    for key, (at, other_at, _) in pairs.items():
+        calls[key, 0], calls[key, 1] = partial(now.call, at), partial(base.call, other_at)
     share = seconds / max(1, len(calls))
     counts = {(key, side): rounds or max(MIN_ROUNDS, timing.rounds_within(share, pairs[key][2])) for key, side in calls}
     samples = timing.interleave(calls, counts, Told)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -106,7 +106,8 @@ def _heat(
         else:
             note = each["note"] if not each["ready"] else f"base: {other['note']}"
             yield Line(*key, note=note, wrong=each["wrong"])
-    calls = {}  # in pairs, so that every call comes after one of the other process
+    # In pairs, so that every call comes after one of the other process.
+    calls: dict[tuple[tuple[str, str], int], Callable[[], float]] = {}
     for key, (at, other_at, _) in pairs.items():
         calls[key, 0], calls[key, 1] = partial(now.call, at), partial(base.call, other_at)
     share = seconds / max(1, len(calls))

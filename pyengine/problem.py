@@ -181,12 +181,9 @@ class Documents(Corpus):
 
     def part(self, which: slice) -> Documents:
         """Some of the rows, as documents that keep what is derived from them."""
-        rows, codes = (
-            each.part(which) if isinstance(each, (Rows, Codes)) else each for each in (self.rows, self.codes)
-        )
         return Documents(
-            rows=rows if isinstance(rows, Rows) else rows[which],
-            codes=codes,
+            rows=self.rows.part(which) if isinstance(self.rows, Rows) else self.rows[which],
+            codes=None if self.codes is None else self.codes.part(which),
             norms=None if self.norms is None else self.norms[which],
             checked=self.checked,
             store=self.store,

@@ -14,7 +14,7 @@ import torch
 from pyengine import exact, lists, reference
 from pyengine.backends import triton_dense, triton_device
 from pyengine.problem import DenseProblem
-from pyengine.types import F32, F64, I64, Candidates
+from pyengine.types import F32, F64, Candidates
 
 ALIGN = 8  # rows: parts begin at a byte of a mask
 
@@ -56,7 +56,7 @@ def _on_device(problem: DenseProblem, part: slice, device: torch.device) -> Dens
     if device.type == "cpu":  # interpreted, which cannot be done beside another kernel
         return there
     with torch.cuda.device(device):  # this thread's
-        own = torch.cuda.Stream()
+        own = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(own):
             triton_dense.scanned(there)
         own.synchronize()
@@ -68,7 +68,7 @@ def _floor(problem: DenseProblem, best: F32) -> F64 | None:
     dropped for it cannot even tie."""
     kth = best.min(axis=1)
     with np.errstate(over="ignore"):
-        floor = np.nextafter(kth, np.float32(-np.inf)).astype(np.float64)
+        floor: F64 = np.nextafter(kth, np.float32(-np.inf)).astype(np.float64)
     return floor if problem.floor is None else np.maximum(floor, problem.floor)
 
 
@@ -85,7 +85,7 @@ def _together(found: Sequence[Candidates]) -> Candidates:
     """One list for each query, of those of all parts; a bound on what any of them dropped."""
     owner = np.concatenate([lists.first_rows(each.offsets) for each in found])
     order = np.argsort(owner, kind="stable")
-    lengths: I64 = sum(np.diff(each.offsets) for each in found)
+    lengths = np.sum([np.diff(each.offsets) for each in found], axis=0)
     rows, estimates = (np.concatenate([getattr(each, name) for each in found])[order] for name in ("rows", "estimates"))
     dropped = np.max([each.dropped for each in found], axis=0)
     return Candidates(rows, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), estimates, dropped)

@@ -17,14 +17,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import command, machine, timing
+from bench import machine, timing
 from bench.contestants import Unavailable, version_of
 from bench.dropins_faces import ENGINE, Duel, duels
 from bench.machine import Machine
-from bench.report import Value, short
+from bench.readme import RESULTS
+from bench.row import Value
 from bench.timing import Samples
+from bench.write_tables import short
 
-SECONDS = 10.0
+SECONDS, WIDTH = 10.0, 180
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,12 @@ def markdown(results: Sequence[Result], where: Machine, threads: int) -> str:
 
 
 def _cells(result: Result) -> list[str]:
-    columns = result.columns()
-    beside = " ".join(filter(None, (result.duel.library, str(columns["release"]))))
-    figures = [
-        "" if columns[name] is None else short(float(str(columns[name])))
-        for name in ("face_ms", "original_ms", "times")
-    ]
-    met = {None: result.note if not result.times else "", True: "yes", False: "no"}[result.columns()["met"]]  # type: ignore[index]
-    return [result.duel.face, beside, result.duel.work, *figures, target_of(result.duel), met]
+    duel, columns = result.duel, result.columns()
+    figures = [columns[name] for name in ("face_ms", "original_ms", "times")]
+    told = [short(value) if isinstance(value, float) else "" for value in figures]
+    met = result.note if columns["met"] is None else "yes" if columns["met"] else "no"
+    beside = f"{duel.library} {columns['release']}".strip()
+    return [duel.face, beside, duel.work, *told, target_of(duel), met]
 
 
 def save(results: Sequence[Result], where: Machine, threads: int, directory: Path) -> list[Path]:
@@ -150,7 +150,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     machine.rerun_fairly(options.threads)
-    console, where = Console(width=command.WIDTH, highlight=False), machine.here()
+    console, where = Console(width=WIDTH, highlight=False), machine.here()
     console.print(where.describe())
     results = []
     for duel in duels():
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(" ".join(_cells(results[-1])))
     console.print(table(results, f"Faces of other libraries, {options.threads} thread(s), {where.date}"))
     if options.save:
-        for path in save(results, where, options.threads, command.RESULTS):
+        for path in save(results, where, options.threads, RESULTS):
             console.print(f"wrote {path}")
     return 1 if any(result.wrong for result in results) else 0
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,8 +26,14 @@ the face.
 
 
 def modules() -> list[str]:
-    """The names of all faces: of the modules that name a `LIBRARY`. The others hold what several of them share."""
-    return sorted(path.stem for path in FACES.glob("*.py") if "LIBRARY" in _names(path))
+    """The names of all faces: of modules that name a `LIBRARY`, and of those in front of several, by topic, that do.
+    The others hold what several faces share."""
+    named = {path.stem for path in FACES.glob("*.py") if "LIBRARY" in _names(path)}
+    return sorted(path.stem for path in FACES.glob("*.py") if named & {path.stem} or _topics(path.stem, named))
+
+
+def _topics(name: str, among: Iterable[str]) -> list[str]:
+    return sorted(each for each in among if each.startswith(f"{name}_"))
 
 
 def shared() -> list[str]:
@@ -62,14 +68,15 @@ def _rows(passed: Counter[str], own: Counter[str]) -> Iterator[str]:
     faces = {name: importlib.import_module(f"pyengine.integrations.{name}") for name in modules()}
     libraries: dict[str, list[str]] = {}
     for name, face in faces.items():
-        libraries.setdefault(face.LIBRARY, []).append(name)
+        stated_by = face if hasattr(face, "LIBRARY") else faces[_topics(name, faces)[0]]
+        libraries.setdefault(stated_by.LIBRARY, []).append(name)
     for library, names in sorted(libraries.items()):
         stated = dict.fromkeys(each for name in names for each in getattr(faces[name], "DIFFERENCES", ()))
         cells = [
             library,
             _release(library),
             ", ".join(f"`{name}`" for name in names),
-            str(sum(passed[name] for name in names)),
+            str(sum(passed[name] for name in names) or "not run"),
             str(sum(own[name] for name in names)),
             "; ".join(stated).replace("|", "\\|") or "none",
         ]

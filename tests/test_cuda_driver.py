@@ -10,7 +10,7 @@ import pytest
 
 import pyengine as pe
 from pyengine import dense, exact
-from pyengine.backends import cuda_backend, cuda_device, cuda_kernels, registry
+from pyengine.backends import cuda_backend, cuda_dense, cuda_device, cuda_kernels, registry
 from pyengine.backends.cuda_device import Gpu
 from pyengine.problem import Documents
 from pyengine.types import F32
@@ -127,7 +127,7 @@ def test_launches_that_cannot_be(emulated: FakeDriver) -> None:
 def test_launches_are_as_planned(n_queries: int, emulated: FakeDriver) -> None:
     problem = dense.prepare(rows(6, n_queries, 40), Documents(rows(7, 500, 40)), 3, metric="cosine")
     backend = cuda_backend.CudaBackend()
-    plan = cuda_backend.cuda_dense.plan(problem, gpu(), 3)
+    plan = cuda_dense.plan(problem, gpu(), 3)
     backend.propose(problem, 3)
     tile, scans = plan.tile, [line for line in emulated.log if line.startswith("dense_")]
     few = n_queries <= cuda_kernels.FEW

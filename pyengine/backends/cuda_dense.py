@@ -154,7 +154,7 @@ def _listed(problem: DenseProblem, found: Found, gpu: Gpu) -> Candidates:
     counts = gpu.host(pools.counts).astype(np.int64)
     held = np.arange(pools.capacity) < counts[:, None]
     rank = found.scale.estimates(gpu.host(pools.lower), gpu.host(pools.upper))[held]
-    estimates = reference.round_score(reference.rank_score(rank, problem.metric))
+    estimates = reference.round_score(-rank if problem.metric == "l2" else rank)
     rows = gpu.host(pools.rows)[held].astype(np.int64)
     return Candidates(rows, counts, estimates, found.scale.dropped(pools.dropped(gpu)))
 

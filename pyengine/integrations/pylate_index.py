@@ -48,7 +48,7 @@ class MaxSim(Base):
 
     def __init__(
         self,
-        index_folder: str = "indexes",
+        index_folder: str | Path = "indexes",
         index_name: str = "colbert",
         override: bool = False,
         embedding_size: int = 128,
@@ -67,7 +67,7 @@ class MaxSim(Base):
         return len(self.index)
 
     def add_documents(
-        self, documents_ids: str | Sequence[int | str], documents_embeddings: Any, batch_size: int = 2000
+        self, documents_ids: Any, documents_embeddings: Any, batch_size: int = 2000
     ) -> MaxSim:
         """Add documents, arrays or tensors [L, D]; all or none. ``batch_size`` is ignored."""
         ids = _ids(documents_ids)

@@ -125,7 +125,8 @@ def test_score_multi_vector_is_the_specifications() -> None:
     queries, passages = (
         [rng.standard_normal((n, 24)).astype(np.float32) for n in lengths] for lengths in ((3, 9), (30, 30))
     )
-    got = face.score_multi_vector(*([torch.from_numpy(each) for each in side] for side in (queries, passages)))
+    tensors = [[torch.from_numpy(each) for each in side] for side in (queries, passages)]
+    got = face.score_multi_vector(tensors[0], tensors[1])
     np.testing.assert_array_equal(got.numpy(), pe.maxsim(queries, passages, backend="numpy"))
 
 

@@ -173,9 +173,6 @@ def test_what_does_not_fit_changes_nothing() -> None:
     assert len(documents.nearest(np.ones(D), 9)) == 5
 
 
-# --- Threads ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_search_sees_one_state() -> None:
     """Documents are replaced, all by one call: a search finds the old ones or the new ones, as many as asked for."""
     rows = np.random.default_rng(8).standard_normal((40, D)).astype(np.float32)
@@ -207,9 +204,6 @@ def test_a_search_sees_one_state() -> None:
         finally:
             stop = True
         assert writing.result() > 2
-
-
-# --- On disk ----------------------------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> Documents[Record]:

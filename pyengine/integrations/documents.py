@@ -81,8 +81,6 @@ class Documents(Generic[R]):
     def __contains__(self, name: object) -> bool:
         return name in self._numbers
 
-    # --- Writing ------------------------------------------------------------------------------------------------------
-
     def put(self, names: Sequence[str], records: Sequence[R], vectors: Any) -> None:
         """Write documents, in the place of those that have these names; of a name that comes twice, the last. Of the
         vectors, an array [n, D] or a list of n, some may be None. ValueError or TypeError for what does not fit, and
@@ -128,8 +126,6 @@ class Documents(Generic[R]):
                 yield
             finally:
                 self._changes += 1
-
-    # --- Reading ------------------------------------------------------------------------------------------------------
 
     def _steady(self, read: Callable[[], T]) -> T:
         """What ``read`` finds in one state: once more, with changes held off, if one came between."""

@@ -100,8 +100,6 @@ class PyengineDocumentStore(MetadataQueries):
         store.documents = documents
         return store
 
-    # --- Writing ------------------------------------------------------------------------------------------------------
-
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """Write documents, and return how many. Of an id that is there already, the policy says what becomes: FAIL (and
         NONE) raises DuplicateDocumentError, SKIP leaves the document there, OVERWRITE replaces it."""
@@ -134,8 +132,6 @@ class PyengineDocumentStore(MetadataQueries):
     def delete_all_documents(self) -> None:
         """Remove all."""
         self.documents.clear()
-
-    # --- Reading ------------------------------------------------------------------------------------------------------
 
     def count_documents(self) -> int:
         """How many there are."""

@@ -60,8 +60,6 @@ class PyengineVectorStore(VectorStore):
     def embeddings(self) -> Any:
         return self.embedding
 
-    # --- Writing ------------------------------------------------------------------------------------------------------
-
     def add_documents(self, documents: list[Document], ids: list[str] | None = None, **_: Any) -> list[str]:
         """Embed documents, and add them under these ids, else under their own, else under random ones."""
         return self._add(documents, ids, self.embedding.embed_documents([each.page_content for each in documents]))
@@ -86,8 +84,6 @@ class PyengineVectorStore(VectorStore):
     async def adelete(self, ids: Sequence[str] | None = None, **_: Any) -> None:
         """`delete`."""
         self.delete(ids)
-
-    # --- Reading ------------------------------------------------------------------------------------------------------
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of these ids, those that there are."""
@@ -175,8 +171,6 @@ class PyengineVectorStore(VectorStore):
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (cosine + 1) / 2
-
-    # --- From texts, and on disk --------------------------------------------------------------------------------------
 
     @classmethod
     def from_texts(

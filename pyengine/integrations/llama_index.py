@@ -80,8 +80,6 @@ class PyengineVectorStore(BasePydanticVectorStore):
         """The shared `pyengine.integrations.documents.Documents`."""
         return self._documents
 
-    # --- Writing ------------------------------------------------------------------------------------------------------
-
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Add nodes, which must have embeddings; their ids."""
         ids = [str(node.node_id) for node in nodes]
@@ -99,8 +97,6 @@ class PyengineVectorStore(BasePydanticVectorStore):
     def clear(self) -> None:
         """Remove all nodes."""
         self._documents.clear()
-
-    # --- Reading ------------------------------------------------------------------------------------------------------
 
     def get(self, text_id: str) -> list[float]:
         """The embedding of a node. KeyError where there is none."""
@@ -145,8 +141,6 @@ class PyengineVectorStore(BasePydanticVectorStore):
             k = k if query.hybrid_top_k is None else query.hybrid_top_k
             return documents.both(vector, _given(query, "query_str"), k, keep, query.alpha, depths)
         raise ValueError(f"mode must be default, mmr, sparse, text_search or hybrid; got {_named(mode)!r}")
-
-    # --- On disk ------------------------------------------------------------------------------------------------------
 
     def persist(
         self, persist_path: str = os.path.join(DEFAULT_PERSIST_DIR, DEFAULT_PERSIST_FNAME), fs: Any = None

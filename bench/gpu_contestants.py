@@ -45,9 +45,6 @@ def ours_maxsim(codec: str, value_bytes: int) -> Contestant:
     return Contestant(f"triton-{codec}", prepare, True, arithmetic, value_bytes, exactness=BITS)
 
 
-# --- Dense ------------------------------------------------------------------------------------------------------------
-
-
 def _graphed(score: Callable[[Any, int], Any]) -> Search:
     from bench.gpu_timing import graphed
 
@@ -121,9 +118,6 @@ DENSE = (
 )
 
 
-# --- Late interaction -------------------------------------------------------------------------------------------------
-
-
 def maxsim(name: str, package: str, score: Callable[[], Callable[[Any, Any], Any]], graph: bool = True) -> Contestant:
     """``score()`` makes a function of queries [Q, Lq, D] and documents [N, Ld, D], all of the same lengths, that gives
     scores [Q, N]; torch.topk follows."""
@@ -189,9 +183,6 @@ def _kernels_step() -> Score:
 
 
 TRAINING = (*TRAINERS[:3], Trainer("late-interaction-kernels", _kernels_step, package="late-interaction-kernels"))
-
-
-# --- Sparse -----------------------------------------------------------------------------------------------------------
 
 
 def torch_sparse(docs: Documents, metric: str, threads: int) -> Search:

@@ -64,8 +64,6 @@ class Contents(Generic[S]):
             raise ValueError(f"ids must be in the index; id {ids[~known][0]} is not")
         return rows
 
-    # --- Appending what nobody sees yet -------------------------------------------------------------------------------
-
     def forget_beyond(self) -> None:
         """Drop what was appended by a call that failed."""
         self.store.truncate(self.n_rows)
@@ -84,8 +82,6 @@ class Contents(Generic[S]):
         """Rows as the store takes them. Raises ValueError for one with NaN or inf, counting them from ``first``."""
         self.store.append(rows, first)
         self.row_ids.append(ids)
-
-    # --- What may follow ----------------------------------------------------------------------------------------------
 
     def grown(self, largest_id: int) -> Contents[S]:
         """With all that was appended since."""

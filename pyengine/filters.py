@@ -123,8 +123,6 @@ def _next(rank: F64, towards: float) -> F64:
     return following
 
 
-# --- From arguments ---------------------------------------------------------------------------------------------------
-
 RowsOf = Callable[[I64], I64]  # the rows of ids, -1 where there is none
 
 

@@ -73,8 +73,6 @@ class RowStore:
         """What ``count`` rows take."""
         return sum(head.nbytes for head in self.heads(count).values())
 
-    # --- From files ---------------------------------------------------------------------------------------------------
-
     @property
     def sizes(self) -> tuple[str, ...]:
         """Names of the numbers, besides that of rows, that say how long its arrays are."""

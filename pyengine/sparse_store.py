@@ -99,8 +99,6 @@ class SparseStore(RaggedStore):
         heads = self.heads(count)
         return sum(heads[name].nbytes for name, array in self.arrays.items() if isinstance(array, DiskArray))
 
-    # --- From and to files --------------------------------------------------------------------------------------------
-
     def chosen(self, count: int, rows: I64 | None) -> dict[str, tuple[NDArray[Any], I64 | None]]:
         """With one segment of all these rows, so that who loads them has nothing to build."""
         if rows is not None:

@@ -39,9 +39,6 @@ DATA = re.compile(r"data-[0-9a-f]{16}")
 FILE = re.compile(rf"({DATA.pattern})/[a-z0-9_]+\.npy")
 
 
-# --- Writing ----------------------------------------------------------------------------------------------------------
-
-
 def write(
     path: str, kind: str, facts: Mapping[str, Any], arrays: Mapping[str, tuple[NDArray[Any], I64 | None]]
 ) -> None:
@@ -141,9 +138,6 @@ def _sync_folder(path: str) -> None:
         os.close(folder)
 
 
-# --- The format -------------------------------------------------------------------------------------------------------
-
-
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The first bytes of an .npy file, format 1.0. There is one form for each dtype and shape, so that reading it is
     comparing it."""
@@ -158,9 +152,6 @@ def _entry(dtype: np.dtype[Any], shape: tuple[int, ...], size: int) -> dict[str,
 
 def _content_hash(content: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=32).hexdigest()
-
-
-# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 class Saved:

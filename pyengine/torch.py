@@ -157,9 +157,6 @@ def _layout(queries: Tensor, docs: Tensor, pairs: Any) -> tuple[Tensor, tuple[in
     return torch.stack([query_of, doc_of], dim=1), (n_queries, n_docs)
 
 
-# --- What torch has to know of the operators --------------------------------------------------------------------------
-
-
 @maxsim_operator.register_fake
 def _(
     queries: Tensor, docs: Tensor, queries_mask: Tensor, docs_mask: Tensor, pairs: Tensor, reduce: str,

@@ -57,9 +57,6 @@ def wide(tokens: Tensor) -> torch.dtype:
     return torch.float64 if tokens.dtype == torch.float64 else torch.float32
 
 
-# --- Unit vectors -----------------------------------------------------------------------------------------------------
-
-
 def _units(tokens: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
     """The tokens / |tokens|, 0 where the norm is 0 or there is no token."""
     units = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
@@ -89,9 +86,6 @@ def _rows(*tensors: Tensor) -> Iterator[list[Tensor]]:
     step = max(1, CACHED // flat[0].shape[1] if flat[0].device.type == "cpu" else len(flat[0]))
     for start in range(0, len(flat[0]), step):
         yield [each[start : start + step] for each in flat]
-
-
-# --- Maxima by torch --------------------------------------------------------------------------------------------------
 
 
 def maxima(sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,9 +206,6 @@ def add_choices(
         for gradient, side, want in zip(gradients, sides, wanted)
     )
     return first, second
-
-
-# --- Softmax, of float64 vectors --------------------------------------------------------------------------------------
 
 
 def softmax(sets: Sets, temperature: float) -> Tensor:

@@ -128,9 +128,6 @@ def _check_pairs(pairs: Tensor, n_queries: int, n_docs: int) -> None:
         raise ValueError(f"pairs must be of {n_queries} queries and {n_docs} documents, counted from 0; got {got}")
 
 
-# --- Maxima by the extension ------------------------------------------------------------------------------------------
-
-
 def _native_maxima(kernels: ModuleType, sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
     masks = sets.queries_mask.numpy(), sets.docs_mask.numpy()
     packed = [_packed(kernels, *side) for side in zip((sets.queries, sets.docs), masks)]

@@ -76,8 +76,6 @@ def refused(
     assert all(part in message for part in says), f"{says} not all in: {message}"
 
 
-# --- Refused: what is not a matrix of real numbers --------------------------------------------------------------------
-
 NOT_ROWS: dict[str, tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = {
     "object": (lambda: DOCS.astype(object), TypeError, ("real numbers", "object")),
     "string": (lambda: DOCS.astype(str), TypeError, ("real numbers", "<U32")),
@@ -145,8 +143,6 @@ def test_a_row_that_is_not_finite_is_found_wherever_it_is(engine: str, metric: s
             search = partial(topk, docs=spoilt, metric=metric, backend=engine, **{"queries": queries, **way})
             refused(search, ValueError, "docs", f"row {row} ")
 
-
-# --- Refused: arguments of a search -----------------------------------------------------------------------------------
 
 BAD_ARGUMENTS: list[tuple[str, Any, type[Exception], tuple[str, ...]]] = [
     ("k", 0, ValueError, ("positive integer", "got 0")),
@@ -310,9 +306,6 @@ def test_an_index_without_dimensions(dim: Any, error: type[Exception]) -> None:
     refused(lambda: DenseIndex(dim, store="float32"), error, "dim", "positive integer", repr(dim))
 
 
-# --- Refused: changes to an index, which then stays as it was ---------------------------------------------------------
-
-
 def filled(store: str = "float32") -> DenseIndex:
     index = DenseIndex(D, "dot", store)
     index.add(DOCS, ids=np.arange(N) * 10)
@@ -401,9 +394,6 @@ def test_an_index_is_unchanged_when_memory_runs_out(
         ids = np.concatenate([np.arange(N) * 10, 51 + np.arange(N)])
         want = reference.topk(QUERIES, np.concatenate([DOCS, DOCS]), 9, "dot", ids=ids)
         conformance.same(index.search(QUERIES, 9), want, "after an add that succeeded")
-
-
-# --- Accepted: strange forms of ordinary matrices ---------------------------------------------------------------------
 
 
 def strided() -> F32:
@@ -560,9 +550,6 @@ def test_masks_and_biases_may_be_tensors(engine: str) -> None:
 @pytest.mark.parametrize("k", [np.int8(3), np.uint64(3), np.array(3)])
 def test_k_may_be_any_integer(k: Any) -> None:
     conformance.same(topk(QUERIES, DOCS, k), reference.topk(QUERIES, DOCS, 3), "k")
-
-
-# --- Accepted: degenerate sizes and values ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", reference.METRICS)

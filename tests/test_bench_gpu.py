@@ -42,9 +42,6 @@ def made_up(seconds: float) -> Samples:
     return Samples([seconds] * 3, [0.0] * 3, [0, 1, 2])
 
 
-# --- What is asked ----------------------------------------------------------------------------------------------------
-
-
 def test_the_issue_s_rows_are_there() -> None:
     asked = [workload for family in FAMILIES.values() for heat in family.heats for workload in heat.workloads]
     assert {each for each in asked if each in TARGETS} == set(TARGETS)
@@ -108,9 +105,6 @@ def test_each_family_is_a_process_with_its_share_of_the_time(monkeypatch: pytest
     assert shares == pytest.approx([60, 90, 180], abs=1)
 
 
-# --- The gate ---------------------------------------------------------------------------------------------------------
-
-
 def test_the_gate_counts_what_was_passed_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
@@ -149,9 +143,6 @@ def test_what_does_not_fit_in_the_time_is_skipped_and_said_to_be() -> None:
     assert all(row.note.startswith("skipped: it would take about") and row.samples is None for row in rows)
 
 
-# --- What is written --------------------------------------------------------------------------------------------------
-
-
 def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
     work, exact = gpu_shapes.FEW, Verdict(True, 1.0, "")
     floor = CEILINGS.floor(work.n_values, work.operations, "int8")
@@ -179,9 +170,6 @@ def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
     assert found["rows"][0]["all_ms"] == [5.0, 5.0, 5.0]
     assert found["rows"][0]["bytes"] == 10**9
     assert found["rows"][3]["p50_ms"] is None
-
-
-# --- The contestants, on the CPU --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

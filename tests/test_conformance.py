@@ -74,9 +74,6 @@ def test_a_backend_that_is_missing_is_an_error_not_a_pass() -> None:
         conformance.check(Absent())
 
 
-# --- Backends that are right, each in its own way ---------------------------------------------------------------------
-
-
 class Honest(NumpyBackend):
     """NumPy's lists, and as ``dropped`` the best float64 rank score that is not listed."""
 
@@ -124,8 +121,6 @@ class Absent(Honest):
 def test_the_suite_passes_what_keeps_the_contract(backend: type[Backend]) -> None:
     assert conformance.check(backend(), SOME) == len(SOME)
 
-
-# --- Backends that are wrong, each in one way -------------------------------------------------------------------------
 
 SOME = [case for case in CASES if case.store == "matrix" and case.corpus in ("random", "ties", "duplicates", "zeros")]
 

@@ -209,9 +209,6 @@ def test_hints_leave_nothing_out(rank: float, score: float) -> None:
         assert not (each > above(np.array([rank]))[0] and rounded <= rank)
 
 
-# --- Laws -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def larger() -> tuple[F32, F32]:
     rng = np.random.default_rng(3)
@@ -322,9 +319,6 @@ def test_the_plan_says_what_is_filtered() -> None:
     said = "exclude (up to 2 per query), groups (at most 1 of each), threshold: top 16 proposed at first"
     assert plan.facts["filters"].startswith(said)
     assert "filters" not in index.explain(np.eye(2, 4), 2).facts
-
-
-# --- Sets of ids ------------------------------------------------------------------------------------------------------
 
 
 def test_ids_may_be_sets() -> None:

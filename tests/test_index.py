@@ -40,9 +40,6 @@ def holds(index: DenseIndex, docs: F32, ids: I64, what: str, **arguments: Any) -
     conformance.same(index.search(QUERIES, 15, **arguments), want, what)
 
 
-# --- Adding -----------------------------------------------------------------------------------------------------------
-
-
 @metrics
 def test_search_gives_the_specified_answer(store: str, metric: str) -> None:
     holds(index_of(DOCS, store, metric=metric), DOCS, np.arange(120), "an index")
@@ -100,9 +97,6 @@ def test_adding_nothing_changes_nothing(store: str) -> None:
     holds(index, DOCS, np.arange(120), "after empty adds")
 
 
-# --- Removing ---------------------------------------------------------------------------------------------------------
-
-
 @metrics
 def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(store: str, metric: str) -> None:
     index = index_of(DOCS, store, metric=metric)
@@ -155,9 +149,6 @@ def test_any_history_is_the_documents_it_leaves(store: str) -> None:
             index.remove(rng.permutation(ids[~stay]))
             docs, ids = docs[stay], ids[stay]
         holds(index, docs, ids, f"after step {step}")
-
-
-# --- Ties, masks and biases -------------------------------------------------------------------------------------------
 
 
 @metrics
@@ -224,9 +215,6 @@ def test_the_backend_of_a_search_goes_before_that_of_the_index() -> None:
                 index.search(QUERIES, 5, backend=status.name)
 
 
-# --- What is held stays -----------------------------------------------------------------------------------------------
-
-
 def test_results_held_do_not_change(store: str) -> None:
     index = index_of(DOCS[:50], store)
     result = index.search(QUERIES, 60)
@@ -283,9 +271,6 @@ def test_threads_may_search_one_index(engine: str, store: str) -> None:
         results = [pool.submit(index.search, QUERIES, 15, dims=7, backend=engine) for _ in range(32)]
     for result in results:
         conformance.same(result.result(), want, "one of 32 searches at once")
-
-
-# --- How it shows itself ----------------------------------------------------------------------------------------------
 
 
 def test_len_and_repr(store: str) -> None:

@@ -130,9 +130,6 @@ TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=40, stateful_step_count=25)
 
 
-# --- Adding in pieces -------------------------------------------------------------------------------------------------
-
-
 def chunks() -> Iterator[F32]:
     yield from np.array_split(DOCS[:50], 7)
 
@@ -229,9 +226,6 @@ def test_the_row_that_is_refused_is_counted_through(store: str, monkeypatch: pyt
     with pytest.raises(ValueError, match="vectors must be finite in float32; row 123 "):
         index.add(rows)
     assert len(index) == 0
-
-
-# --- Removing ---------------------------------------------------------------------------------------------------------
 
 
 def test_removing_one_by_one_touches_no_vectors(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +330,6 @@ def test_every_store_lives_the_same_life(store: str, originals: str | None, mmap
         assert index.ids.tolist() == fresh.ids.tolist()
         conformance.same(index.search(docs[:5], 300), fresh.search(docs[:5], 300), "after a life")
         index.compact()
-
-
-# --- Originals on disk ------------------------------------------------------------------------------------------------
 
 
 @needs_extension

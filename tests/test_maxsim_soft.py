@@ -65,9 +65,6 @@ def bits(scores: Any) -> np.ndarray:
     return array.view(np.int32)
 
 
-# --- The specification ------------------------------------------------------------------------------------------------
-
-
 def test_exp() -> None:
     x: F64 = np.concatenate([-np.geomspace(1e-300, 199, 20000), [0.0, -0.0], -np.log(2) * np.arange(0, 280, 0.5)])
     x = x[x >= reference_softmax.LEAST]
@@ -164,9 +161,6 @@ def test_the_same_numbers_as_in_training() -> None:
             options: dict[str, Any] = {"reduce": "softmax", "temperature": temperature, "normalize": normalize}
             trained = pt.maxsim(torch.from_numpy(queries), torch.from_numpy(docs), **options)
             np.testing.assert_allclose(pe.maxsim(queries, docs, **options), trained.numpy(), rtol=1e-5, atol=1e-6)
-
-
-# --- Every backend, every function ------------------------------------------------------------------------------------
 
 
 @scorings

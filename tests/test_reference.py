@@ -28,9 +28,6 @@ def corpus(seed: int = 0, n_queries: int = 4, n_docs: int = 60, dim: int = 13) -
     return rows[:n_queries], rows[n_queries:]
 
 
-# --- Golden files: another implementation's bits ----------------------------------------------------------------------
-
-
 def test_every_golden_file_is_here() -> None:
     names = "clustered huge odd offset ties_zeros tiny tiny_values"
     here = sorted(path.stem for path in (Path(__file__).parent / "golden").glob("dense_*.npz"))
@@ -65,9 +62,6 @@ def test_golden_dims(golden: dict[str, Any]) -> None:
         np.testing.assert_array_equal(bits(scores), bits(golden["scores_cosine_dims8"]))
     else:
         assert "scores_cosine_dims8" not in golden
-
-
-# --- The arithmetic, modelled exactly: rationals, and a rounding after every operation --------------------------------
 
 
 def rounded(x: Fraction, precision: int, smallest: int) -> Fraction:
@@ -155,9 +149,6 @@ def test_topk_sorts_by_score_then_id(metric: str) -> None:
     sign = 1 if metric == "l2" else -1
     for row, ids in zip(scores, reference.topk(queries, docs, 90, metric).ids):
         assert ids.tolist() == sorted(range(90), key=lambda i: (sign * float(row[i]), i))
-
-
-# --- Properties -------------------------------------------------------------------------------------------------------
 
 
 def test_rounding_is_to_nearest_even_and_happens_once() -> None:

@@ -28,9 +28,6 @@ def ragged(seed: int, lengths: list[int], dim: int = 5, scale: float = 1.0) -> R
     return Ragged.of([(scale * rng.standard_normal((length, dim))).astype(np.float32) for length in lengths])
 
 
-# --- Golden files: another implementation's bits ----------------------------------------------------------------------
-
-
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
     with np.load(request.param) as file:
@@ -47,9 +44,6 @@ def test_golden_scores_and_topk(golden: dict[str, Any]) -> None:
     np.testing.assert_array_equal(bits(spec.scores(queries, docs)), bits(golden["scores_sum"]))
     want = TopK(golden["top10_scores"], golden["top10_ids"], np.ones(len(queries), bool))
     conformance.same(spec.topk(queries, docs, 10), want, "golden")
-
-
-# --- The sums, modelled exactly: Python's float rounds a Fraction to the nearest, ties to even ------------------------
 
 
 def total(terms: list[float]) -> float:
@@ -78,9 +72,6 @@ def test_reductions_equal_the_exact_model(seed: int, normalize: bool) -> None:
     assert spec.reduced(products, "sum", w) == weighted_forth
     assert spec.reduced(products, "symmetric") == (total(forth) / 6 + total(back) / 11) / 2
     assert spec.reduced(products, "symmetric", w, v) == (weighted_forth + weighted_back) / 2
-
-
-# --- Edge cases -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reduce", spec.MAXIMA)

@@ -24,9 +24,6 @@ def bits(scores: F32) -> np.ndarray:
     return scores.view(np.int32)
 
 
-# --- Golden files: another implementation's bits ----------------------------------------------------------------------
-
-
 @pytest.fixture(params=GOLDEN, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
     with np.load(request.param) as file:
@@ -57,9 +54,6 @@ def test_golden_scores_and_topk(golden: dict[str, Any]) -> None:
 def test_every_backend_gives_the_golden_bits(golden: dict[str, Any], sparse_engine: str) -> None:
     want = TopK(golden["top10_scores"], golden["top10_ids"], np.ones(len(golden["q_indptr"]) - 1, bool))
     conformance.same(pe.sparse_topk(*sides(golden), 10, backend=sparse_engine), want, "golden")
-
-
-# --- The sums, modelled exactly: Python's float rounds a Fraction to the nearest, ties to even ------------------------
 
 
 def modelled(query: SparseRows, doc: SparseRows) -> float:
@@ -95,9 +89,6 @@ def test_terms_are_added_one_after_another() -> None:
     assert spec.unrounded_scores(ones, doc)[0, 0] == ((1.0 + 2.0**54) + 1.0) - 2.0**54 == 0.0
     reversed_terms = SparseRows([0, 4], [3, 2, 1, 0], weights, 4)
     assert spec.unrounded_scores(ones, reversed_terms)[0, 0] == ((-(2.0**54) + 1.0) + 2.0**54) + 1.0
-
-
-# --- Edge cases -------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_shared_term_a_score_is_plus_zero() -> None:

@@ -63,9 +63,6 @@ def problem() -> DenseProblem:
     return dense.prepare(QUERIES, Documents(DOCS), 2, metric="cosine")
 
 
-# --- Choosing ---------------------------------------------------------------------------------------------------------
-
-
 def test_every_backend_is_listed_with_a_reason_where_it_cannot_run() -> None:
     statuses = {status.name: status for status in pyengine.backends()}
     assert list(statuses)[:6] == ["cpu", "triton", "cuda", "torch", "faiss", "numpy"]
@@ -128,9 +125,6 @@ def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.Monke
     assert "  loud: it went home" in lines
 
 
-# --- use_backend ------------------------------------------------------------------------------------------------------
-
-
 def test_use_backend_nests_and_ends() -> None:
     auto = registry.choose("auto", problem()).name
     with use_backend("loud"):
@@ -190,9 +184,6 @@ def test_use_backend_is_of_its_own_thread() -> None:
     for thread in threads:
         thread.join(20)
     assert seen == {"loud": "loud", "numpy": "numpy"}
-
-
-# --- A third party's backend, and imports: each in a process of its own -----------------------------------------------
 
 
 def python(code: str, *paths: Path) -> str:

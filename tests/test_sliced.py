@@ -39,9 +39,6 @@ def plain_scores(queries: pe.SlicedRows, docs: pe.SlicedRows) -> F32:
     return scores
 
 
-# ---- the specification ----
-
-
 @pytest.mark.parametrize("dim", [1, 8, 65])
 def test_the_specification_is_the_definition(dim: int) -> None:
     queries, docs = some_rows(4, dim), some_rows(30, dim, seed=1)
@@ -68,8 +65,6 @@ def test_refining_gives_its_bits(native: bool, corpus: str, isa: str, monkeypatc
         want = reference_sliced.scores(problem.queries, problem.docs.rows, problem.bias)
         assert (found.view(np.int32) == want.ravel().view(np.int32)).all()
 
-
-# ---- the scan ----
 
 LAUNCHES = st.fixed_dictionaries(
     {
@@ -168,9 +163,6 @@ def test_arguments_that_do_not_fit_the_extension() -> None:
             NATIVE.Corpus(rows, 5, metric, slices=slices)
 
 
-# ---- rows ----
-
-
 def test_rows_are_not_copied_and_cannot_be_set() -> None:
     values, slices = np.ones((3, 64), np.float32), np.zeros((3, 64), np.uint8)
     rows = pe.SlicedRows(values, slices)
@@ -236,9 +228,6 @@ WRONG_ROWS: list[tuple[Any, Any, type[Exception], str]] = [
 def test_wrong_rows(values: Any, slices: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         pe.SlicedRows(values, slices)
-
-
-# ---- searches ----
 
 
 def test_a_search_of_densified_rows() -> None:

@@ -37,9 +37,6 @@ def dicts(rows: SparseRows) -> list[dict[int, float]]:
     return [dict(zip(terms.tolist(), weights.tolist())) for terms, weights in rows]
 
 
-# --- Answers ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("queries", "docs"), [([], [{3: 1.0}]), ([{3: 1.0}], []), ([], [])])
 def test_lists_of_dicts_may_be_empty(queries: list[Any], docs: list[Any]) -> None:
     found = pe.sparse_topk(queries, docs, 2)
@@ -130,9 +127,6 @@ def test_without_the_extension_the_bits_are_the_same(monkeypatch: pytest.MonkeyP
     assert "pip install ." in reason
 
 
-# --- Documents of score 0 ---------------------------------------------------------------------------------------------
-
-
 def filled(problem: Any, width: int) -> Candidates:
     """What is proposed, beside what is listed."""
     backend = registry.of_family("numpy", "sparse")
@@ -191,9 +185,6 @@ def test_no_zeros_are_added_where_they_do_not_tie_or_a_short_list_could_be_whole
         np.empty(0, np.int64), np.zeros(len(queries) + 1, np.int64), np.empty(0, np.float32), np.zeros(len(queries))
     )
     assert exact_sparse.fill_zeros(problem, nothing, 4) is nothing
-
-
-# --- Plans and parts --------------------------------------------------------------------------------------------------
 
 
 def test_explain(sparse_engine: str) -> None:

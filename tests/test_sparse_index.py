@@ -23,9 +23,6 @@ pytestmark = [
 ]
 
 
-# --- What it keeps ----------------------------------------------------------------------------------------------------
-
-
 @kinds
 def test_every_weight_is_exact_over_what_it_keeps(weights: str, originals: str) -> None:
     index = made(weights, originals)
@@ -158,9 +155,6 @@ def test_rows_are_copied_in_blocks(weights: str, originals: str, monkeypatch: py
     holds(index, [each for each in range(200) if each % 3])
 
 
-# --- Segments ---------------------------------------------------------------------------------------------------------
-
-
 def test_one_add_makes_one_segment() -> None:
     index = made()
     assert index.stats().segments == (200,)
@@ -235,8 +229,6 @@ def test_a_failing_build_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(drawn(7))
     holds(index, range(207))
 
-
-# --- Bad input --------------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[Callable[[SparseIndex], Any], str]] = [
     (lambda _: SparseIndex(0), "n_terms must be a positive integer below 2^31; got 0"),

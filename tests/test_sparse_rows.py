@@ -93,9 +93,6 @@ def test_part_and_take() -> None:
     assert np.shares_memory(rows.part(slice(1, 3)).values, VALUES)
 
 
-# --- Against a model, in small blocks ---------------------------------------------------------------------------------
-
-
 def model(rows: list[list[tuple[int, float]]]) -> list[list[tuple[int, float]]]:
     """Sums by a dict, one weight after another."""
     found = []
@@ -126,8 +123,6 @@ def test_canonical_form_of_anything(rows: list[list[tuple[int, float]]], looked_
     same(again, made)
     assert not made.nnz or np.shares_memory(again.values, made.values)
 
-
-# --- Other forms ------------------------------------------------------------------------------------------------------
 
 DENSE = np.array([[0, 1.5, 0, 0, -2], [0, 0, 0, 0, 0], [3, 0, 0.25, 7, 0]], np.float32)
 
@@ -209,8 +204,6 @@ def test_decoded_weights_are_rounded_twice() -> None:
     assert rows.decoded(np.array([2, 0])).values.tolist() == want[2:] + want[:2]
     assert rows.decoded().indices.dtype == np.int32
 
-
-# --- Refused ----------------------------------------------------------------------------------------------------------
 
 of, rows_from = SparseRows.of, SparseRows
 

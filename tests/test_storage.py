@@ -112,9 +112,6 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-# --- There and back ---------------------------------------------------------------------------------------------------
-
-
 @mapped
 @some([*KINDS, *(dense(store, metric=metric) for store in STORES for metric in ("cosine", "l2"))])
 @pytest.mark.parametrize("n_docs", [0, 1, 40])
@@ -189,9 +186,6 @@ def test_format_version_1_keeps_loading(fixture: str, mmap: bool) -> None:
     assert found.scores.view(np.uint32).tolist() == SCORE_BITS
     index.add(np.ones((1, 5)))
     assert index.ids[-1] == 31
-
-
-# --- Where to ---------------------------------------------------------------------------------------------------------
 
 
 @kinds
@@ -283,9 +277,6 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(kind: Kind, tmp_path: Path) 
     assert 20 < changes < 180
     states[0].save(path)
     assert len(list(path.iterdir())) == 2  # nothing is left of those that were killed
-
-
-# --- What was damaged -------------------------------------------------------------------------------------------------
 
 
 @mapped

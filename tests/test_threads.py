@@ -96,9 +96,6 @@ def test_every_answer_is_that_of_a_state_that_existed(store: str, originals: str
         assert [each.result() for each in waiting] == [len(changes)] * 4
 
 
-# --- Forks ------------------------------------------------------------------------------------------------------------
-
-
 def in_a_fork(act: Callable[[], object]) -> None:
     """Run it in a forked process, which must end well."""
     child = os.fork()
@@ -142,9 +139,6 @@ def test_a_fork_may_change_its_copy_of_an_index_on_disk() -> None:
     use(DOCS[300:])
     in_a_fork(lambda: index.remove(range(100)))
     assert len(index) == 300
-
-
-# --- How many threads -------------------------------------------------------------------------------------------------
 
 
 def most_threads(work: Callable[[], object], enough: int) -> int:

@@ -49,9 +49,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_float64, "DOCUMENTS", 128)
 
 
-# --- The device path, on CPU tensors ----------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("case", [case for case in conformance.cases() if case.store == "matrix"], ids=str)
 def test_tensor_documents_conform(case: conformance.Case, small_blocks: None) -> None:
@@ -140,9 +137,6 @@ def test_bad_documents_on_a_device() -> None:
         pe.topk(docs[:2], docs)
 
 
-# --- Host tensors -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_tensors_in_tensors_out(backend: str) -> None:
     rows = torch.randn(400, 31, requires_grad=True)
@@ -170,9 +164,6 @@ def test_rows_are_not_copied_even_where_they_are_read_only() -> None:
         assert torch_float32.tensor(rows).data_ptr() == rows.ctypes.data
         assert pe.topk(rows[:2], rows, backend="torch").ids[0, 0] == 0
     assert not rows.flags.writeable
-
-
-# --- Settings of torch ------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -249,9 +240,6 @@ def test_threads_are_set_and_restored(number: int, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyError):
         TorchBackend().propose(replace(random_problem(), num_threads=number), 10)
     assert torch.get_num_threads() == before
-
-
-# --- Fast, missing, lazy ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", reference.METRICS)

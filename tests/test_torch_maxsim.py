@@ -144,9 +144,6 @@ def test_few_products_could_be_maxima(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(counted) == 3 * 5 * 8
 
 
-# --- A second formulation: the tensor [Q, N, Lq, Ld], differentiated by torch -----------------------------------------
-
-
 def einsum(case: Batch) -> Tensor:
     """Scores [Q, N], 0 where a document has no tokens; of equal maxima the first is taken."""
     queries, docs = (
@@ -196,9 +193,6 @@ def assert_close(got: tuple[Tensor, ...], want: tuple[Tensor, ...], tolerance: f
     for one, other in zip(got, want):
         scale = other.double().abs().max().clamp(min=0.1)  # where cosines are constant, all is rounding
         torch.testing.assert_close(one.double() / scale, other.double() / scale, rtol=0, atol=tolerance)
-
-
-# --- Scores -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("path", "poison")
@@ -306,8 +300,6 @@ DIFFERENTIABLE = [
     *((kind, False) for kind in ("normal", "ties", "equal", "negative", "zeros")),
     *((kind, True) for kind in ("normal", "negative", "zeros")),
 ]
-
-# --- Gradients --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("path", "poison")
@@ -462,9 +454,6 @@ def test_winners_are_the_same_in_blocks(reduce: str, monkeypatch: pytest.MonkeyP
     assert all(torch.equal(one, other) for one, other in zip(torch_maxsim.forward(*given), want))
 
 
-# --- What torch asks of an operator -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("reduce", ["symmetric", "softmax"])
 def test_opcheck(dtype: Any, reduce: str) -> None:
@@ -518,8 +507,6 @@ def test_torch_is_not_imported_before_it_is_used() -> None:
     with pytest.raises(AttributeError, match="no attribute 'tarch'"):
         pe.tarch  # type: ignore[attr-defined]  # noqa: B018
 
-
-# --- Bad input --------------------------------------------------------------------------------------------------------
 
 GOOD = torch.ones(2, 3, 4)
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [

@@ -211,9 +211,6 @@ def test_conformance(case: conformance.MaxSimCase) -> None:
     assert conformance.run(case, "triton") == []
 
 
-# --- Training ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("kind", "reduce", "normalize", "dtype"),
     [

@@ -274,9 +274,6 @@ def test_any_rows(queries: SparseRows, docs: SparseRows, k: int) -> None:
     check(prepared(queries, docs, k, "rows"))
 
 
-# --- The planner ------------------------------------------------------------------------------------------------------
-
-
 @given(n_tiles=st.integers(0, 5000), capacity=st.integers(1, 5000))
 def test_levels_have_each_tile_once(n_tiles: int, capacity: int) -> None:
     parts = levels(n_tiles, capacity)

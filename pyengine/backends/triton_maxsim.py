@@ -92,9 +92,6 @@ def _allowed(problem: MaxSimProblem, every: Tensor) -> tuple[Tensor, Tensor | No
     return every, torch.from_numpy(np.ascontiguousarray(mask)).to(every.device)
 
 
-# --- By the specification ---------------------------------------------------------------------------------------------
-
-
 def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt:
     """Propose, refine and select without a copy to the host but of how many there are to refine."""
     found = listed(asked, width)

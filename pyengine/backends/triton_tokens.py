@@ -221,9 +221,6 @@ def query_panels(
     )
 
 
-# --- By the specification ---------------------------------------------------------------------------------------------
-
-
 def exact_docs(problem: MaxSimProblem) -> TokenSets:
     """The documents' tokens as they define the scores, kept on the device as the codes are."""
     docs = problem.docs

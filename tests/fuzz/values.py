@@ -30,9 +30,6 @@ def pick(rng: Rng, options: Sequence[Any]) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
-# --- What vectors hold ------------------------------------------------------------------------------------------------
-
-
 def _magnitudes(rng: Rng, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(-44, 37, (shape[0], 1)))
 
@@ -61,9 +58,6 @@ def contents(rng: Rng, n: int, dim: int) -> np.ndarray:
     limit = LARGEST.get(dtype, LARGEST.get(kind, 3.4e38))
     rows = np.clip(rows, 0 if kind == "u" else -limit, limit)
     return np.asarray(np.rint(rows) if kind in "iu" else rows, np.dtype(dtype))
-
-
-# --- How arrays lie in memory -----------------------------------------------------------------------------------------
 
 
 class ArrayLike:
@@ -150,9 +144,6 @@ def vectors(rng: Rng, n: int, dim: int) -> Argument:
     return Argument(form(rng, rows), truth)
 
 
-# --- What is no array of vectors --------------------------------------------------------------------------------------
-
-
 def _with(rows: F32, value: float) -> np.ndarray:
     changed = rows.astype(np.float64)
     changed.flat[changed.size // 2] = value
@@ -184,8 +175,6 @@ def spoiled(rng: Rng, n: int, dim: int) -> Argument:
         ways += 3 * [lambda: form(rng, _with(rows, pick(rng, hostile))), lambda: _signalling(rows)]
     return bad(pick(rng, ways)())
 
-
-# --- The other arguments ----------------------------------------------------------------------------------------------
 
 NUMBERS = (
     0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -171,6 +172,22 @@ def test_what_does_not_fit_changes_nothing() -> None:
         documents.nearest(np.ones(D), 1, lambda record: 1 / 0)
     assert documents.all() == before
     assert len(documents.nearest(np.ones(D), 9)) == 5
+
+
+def test_a_copy_answers_alike_and_is_another() -> None:
+    documents = made(30, vectors=0.5)
+    documents.drop(["0-3"])
+    other = copy.deepcopy(documents)
+    vector = np.ones(D)
+    assert pairs(other.both(vector, "cat", 9)) == pairs(documents.both(vector, "cat", 9))
+    assert other.all() == documents.all()
+    other.clear()
+    assert len(documents) == 29
+
+
+def test_a_filter_that_is_no_function_is_a_sentence() -> None:
+    with pytest.raises(TypeError, match="filter must be a function of a document; got {'row': 1}"):
+        made(3).nearest(np.ones(D), 1, {"row": 1})  # type: ignore[arg-type]
 
 
 def test_a_search_sees_one_state() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,27 @@ def test_there_and_back(metric: int, named: bool) -> None:
     same(face.from_faiss(there), theirs)
 
 
+@pytest.mark.parametrize("kind", ["IVF4,Flat", "PCA8,IVF4,Flat"])
+def test_inverted_lists_keep_the_ids_that_were_given(kind: str) -> None:
+    theirs = faiss.index_factory(D, kind)
+    theirs.train(DOCS)
+    theirs.add_with_ids(DOCS, np.arange(300) * 3 + 5)
+    theirs.remove_ids(np.array([5, 302]))
+    faiss.extract_index_ivf(theirs).nprobe = 4
+    ours = face.from_faiss(theirs)
+    np.testing.assert_array_equal(ours.search(DOCS[:40], 1)[1][2:, 0], np.arange(2, 40) * 3 + 5)
+    assert (ours.ntotal, theirs.ntotal) == (299, 299)
+    if kind.startswith("IVF"):
+        same(ours, theirs)
+
+
+def test_faiss_that_is_missing_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for call in (face.from_faiss, face.to_faiss):
+        with pytest.raises(ImportError, match="^this needs faiss-cpu, which is not installed: run 'pip install faiss-"):
+            call(face.IndexFlat(D))
+
+
 def test_bad_input_is_a_sentence() -> None:
     ours, _ = pair(faiss.METRIC_L2)
     for call, error, words in (
@@ -177,6 +199,7 @@ def test_bad_input_is_a_sentence() -> None:
         (lambda: ours.add_with_ids(DOCS, None), TypeError, "ids must"),
         (lambda: ours.reconstruct(300), ValueError, "key must be below ntotal, 300"),
         (lambda: ours.reconstruct_n(299, 2), ValueError, "n0 and ni must lie within the 300 vectors"),
+        (lambda: face.to_faiss(DOCS), TypeError, "index must be an IndexFlat of this module; got ndarray"),
         (lambda: face.from_faiss(DOCS), TypeError, "index must be a faiss index; got ndarray"),
         (lambda: face.from_faiss(faiss.IndexFlat(D, faiss.METRIC_L1)), ValueError, "metric must be"),
     ):

@@ -75,6 +75,10 @@ class Documents(Generic[R]):
         self._dense: DenseIndex | None = None  # until there is a vector
         self._words = Words(language)
 
+    def __reduce__(self) -> Any:
+        found, vectors = self.state()
+        return _made, (self.library, self.text, self.metric, self.language, found, vectors)
+
     def __len__(self) -> int:
         return len(self._numbers)
 
@@ -240,6 +244,8 @@ class Documents(Generic[R]):
         """bool [N]: which documents, in the order of writing, may be returned; None for all."""
         if keep is None:
             return None
+        if not callable(keep):
+            raise TypeError(f"filter must be a function of a document; got {keep!r}")
         entries = self._entries.copy()
         return np.fromiter((keep(entry.record) for entry in entries.values()), bool, len(entries))
 
@@ -247,6 +253,16 @@ class Documents(Generic[R]):
         entries = self._entries
         pairs = zip(found.ids[0].tolist(), found.scores[0].tolist())
         return [Hit(*entries[number][:2], score) for number, score in pairs if number in entries]  # -1 is a pad
+
+
+def _made(
+    library: str, text: Callable[[R], str], metric: str, language: str | None, found: Sequence[tuple[str, R]],
+    vectors: Sequence[F32 | None],
+) -> Documents[R]:  # fmt: skip
+    """A copy of a store, of its `Documents.state`."""
+    documents = Documents(library, text, metric, language)
+    documents.put([name for name, _ in found], [record for _, record in found], vectors)
+    return documents
 
 
 def similarities(vectors: F32, of: int, metric: str) -> F64:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pyengine import checks
 from pyengine.index import DenseIndex
+from pyengine.integrations import parts
 from pyengine.request import as_input
 from pyengine.types import F32, I64, Bool
 
@@ -106,6 +107,7 @@ class IndexFlat:
         missing = found.ids < 0
         distances[valid] = np.where(missing, self._worst, found.scores)
         ids[valid] = np.where(missing, -1, self._places(found.ids))
+        _fits(I, ids, "I")
         return _into(D, as_input(distances, x), "D"), _into(I, as_input(ids, x), "I")
 
     def assign(self, x: Any, k: int = 1) -> Any:
@@ -199,28 +201,34 @@ class IndexFlatL2(IndexFlat):
 
 def from_faiss(index: Any) -> IndexFlat:
     """The vectors of a faiss index with inner products or squared distances, and their ids where it maps them
-    (IndexIDMap, IndexIDMap2), as an `IndexFlat`. Of an index that compresses them, these are the decoded vectors.
+    (IndexIDMap, IndexIDMap2) or its inverted lists were given them, as an `IndexFlat`. Of an index that compresses
+    vectors, these are the decoded ones.
 
     Raises TypeError for what is no faiss index, ValueError for another metric, RuntimeError (faiss's) for an index that
     cannot reconstruct its vectors.
     """
-    import faiss
-
+    faiss = parts.library("faiss", LIBRARY)
     if not isinstance(index, faiss.Index):
         raise TypeError(f"index must be a faiss index; got {type(index).__name__}")
     made = IndexFlat(index.d, index.metric_type)
+    ids = _listed(faiss, index)
     if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
         inner = faiss.downcast_index(index.index)
         made.add_with_ids(inner.reconstruct_n(0, inner.ntotal), faiss.vector_to_array(index.id_map))
-    else:
+    elif ids is None or np.array_equal(ids, np.arange(index.ntotal)):
         made.add(index.reconstruct_n(0, index.ntotal))
+    else:
+        found = faiss.clone_index(index)  # which may be told to find its vectors by their ids
+        faiss.extract_index_ivf(found).set_direct_map_type(faiss.DirectMap.Hashtable)
+        made.add_with_ids(found.reconstruct_batch(ids), ids)
     return made
 
 
 def to_faiss(index: IndexFlat) -> Any:
     """The same vectors in a `faiss.IndexFlat`, or in an `faiss.IndexIDMap2` over one where ids were given."""
-    import faiss
-
+    faiss = parts.library("faiss", LIBRARY)
+    if not isinstance(index, IndexFlat):
+        raise TypeError(f"index must be an IndexFlat of this module; got {type(index).__name__}")
     flat = faiss.IndexFlat(index.d, index.metric_type)
     if not index._named:
         flat.add(index.reconstruct_n())
@@ -228,6 +236,16 @@ def to_faiss(index: IndexFlat) -> Any:
     mapped = faiss.IndexIDMap2(flat)  # which keeps it
     mapped.add_with_ids(index.reconstruct_n(), index.engine.ids.copy())
     return mapped
+
+
+def _listed(faiss: Any, index: Any) -> I64 | None:
+    """The ids in the inverted lists of a faiss index, ascending; None where it has no such lists."""
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is None:
+        return None
+    lists, sizes = inverted.invlists, [inverted.invlists.list_size(number) for number in range(inverted.nlist)]
+    ids = [faiss.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *ids]))
 
 
 def _is_selector(value: Any) -> bool:
@@ -250,7 +268,15 @@ def _into(target: Any, result: Any, name: str) -> Any:
     """The result, or what the caller gave to hold it."""
     if target is None:
         return result
-    if tuple(target.shape) != tuple(result.shape):
-        raise ValueError(f"{name} must have shape {tuple(result.shape)}; got {tuple(target.shape)}")
+    _fits(target, result, name)
     target[...] = result
     return target
+
+
+def _fits(target: Any, result: Any, name: str) -> None:
+    wanted, given = (
+        (str(each.dtype).removeprefix("torch."), tuple(each.shape))
+        for each in (result, result if target is None else target)
+    )
+    if given != wanted:
+        raise ValueError(f"{name} must be {wanted[0]} of shape {wanted[1]}; got {given[0]} of shape {given[1]}")

@@ -118,9 +118,10 @@ class PyengineVectorStore(VectorStore):
         return _scored(found)
 
     def similarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **_: Any
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **kwargs: Any
     ) -> list[Document]:
         """The k documents most similar to a vector."""
+        _no_words(kwargs)
         return _found(self.documents.nearest(embedding, k, filter))
 
     async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
@@ -128,16 +129,18 @@ class PyengineVectorStore(VectorStore):
         return self.similarity_search_by_vector(embedding, k, **kwargs)
 
     def similarity_search_with_score_by_vector(
-        self, embedding: list[float], k: int = 4, filter: Filter = None, **_: Any
+        self, embedding: list[float], k: int = 4, filter: Filter = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """The k documents most similar to a vector, and their cosines."""
+        _no_words(kwargs)
         return _scored(self.documents.nearest(embedding, k, filter))
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, filter: Filter = None,
-        **_: Any,
+        **kwargs: Any,
     ) -> list[Document]:  # fmt: skip
         """k of the ``fetch_k`` most similar documents, each unlike those before it: see `Documents.diverse`."""
+        _no_words(kwargs)
         return _found(self.documents.diverse(embedding, k, fetch_k, lambda_mult, filter))
 
     def max_marginal_relevance_search(
@@ -157,14 +160,14 @@ class PyengineVectorStore(VectorStore):
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        _by_cosine(kwargs)
+        _no_words(kwargs)
         found: list[tuple[Document, float]] = super()._similarity_search_with_relevance_scores(query, k, **kwargs)
         return found
 
     async def _asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        _by_cosine(kwargs)
+        _no_words(kwargs)
         found: list[tuple[Document, float]]
         found = await super()._asimilarity_search_with_relevance_scores(query, k, **kwargs)
         return found
@@ -221,9 +224,9 @@ def _scored(hits: Sequence[Hit]) -> list[tuple[Document, float]]:
     return [(_copy(hit.record, hit.name), hit.score) for hit in hits]
 
 
-def _by_cosine(kwargs: dict[str, Any]) -> None:
+def _no_words(kwargs: dict[str, Any]) -> None:
     if kwargs.get("hybrid"):
-        raise ValueError("hybrid must not be set where relevance scores are asked for: a fused score is none")
+        raise ValueError("hybrid is for similarity_search and similarity_search_with_score, not for this search")
 
 
 def _encode(document: Document) -> dict[str, Any]:

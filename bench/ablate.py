@@ -32,11 +32,12 @@ from bench.ablation.journal import Journal, Value
 from bench.datasets import opening
 from bench.datasets.collection import Collection
 from bench.datasets.opening import Source
+from pyengine import evaluate
 
 DEFAULT, CLAIMS = "scifact", "claims"
 SHOWN = {
     "cell": "cell", "exactness": "exactness", "recall": "recall", "ndcg_10": "nDCG@10", "p_value": "p",
-    "b1_p50_ms": "p50 ms", "b1_p99_ms": "p99 ms", "b1_cpu_ratio": "x other", "b32_p50_ms": "p50 ms of 32",
+    "b1_calls": "calls", "b1_p50_ms": "p50 ms", "b1_p99_ms": "p99 ms", "b1_cpu_ratio": "x other", "b32_p50_ms": "p50 ms of 32",
     "queries_per_s": "queries/s", "build_s": "build s", "memory_bytes": "bytes", "disk_bytes": "on disk",
 }  # fmt: skip
 VERDICTS = ("claim", "verdict", "figure", "published", "measure", "cell", "against", "says", "source", "note", "reason")
@@ -69,6 +70,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     out = options.out or Path(f"ablation-{_slug(collection.name)}-{_slug(grid.title)}")
     journal = Journal(out, manifest(grid, collection))
     console.print(f"{collection.name}: {len(collection.docs):,} documents, {len(collection.queries):,} queries; {out}")
+    if collection.qrels and (missing := _unjudged()):
+        console.print(f"without nDCG, MRR, mAP and R@k: {missing}", markup=False)
     measure(grid, collection, journal)
     order = {cell.name: place for place, cell in enumerate(grid.cells)}
     rows = sorted(journal.rows, key=lambda row: order[str(row["cell"])])
@@ -87,6 +90,15 @@ def measure(grid: Grid, collection: Collection, journal: Journal) -> None:
             bar.update()
 
         running.run(grid, collection, journal, done)
+
+
+def _unjudged() -> str:
+    """Why answers cannot be held against judgements here; "" if they can."""
+    try:
+        evaluate.require()
+    except ImportError as error:
+        return str(error)
+    return ""
 
 
 def manifest(grid: Grid, collection: Collection) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``--base REV``: this checkout against an earlier commit, which is built in a throw-away worktree.
 
 Each side is a process of its own (`bench.side`) with the same benchmark, this one, and another pyengine. Both make the
-same calls in the same rounds, each round beginning with another of them. The verdict is on the ratio of their times
+same calls in the same rounds, now the one first and now the other. The verdict is on the ratio of their times
 within a round: its median, and the bounds that hold 95 % of the medians of rounds drawn again, with replacement (the
 bootstrap).
 """

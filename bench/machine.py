@@ -19,6 +19,7 @@ PACKAGES = (
     *("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers", "scalable-vs", "scann"),
     *("colbert-ai", "maxsim-cpu", "pylate", "late-interaction-kernels", "fast-plaid"),
     *("scipy", "pyvsag", "splade-index", "numba", "bm25s", "pyseismic-lsr", "sparse_dot_topn", "tantivy"),
+    *("ir_measures", "PyStemmer", "triton"),
 )
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS")
 HANDICAPS = (  # settings that can keep a library from the best code it has for this machine

@@ -15,6 +15,7 @@ how to read the tables.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -58,8 +59,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--threads and --rounds must be at least 1")
-    if options.seconds is not None and not options.seconds > 0:
-        parser.error("--seconds must be more than 0")
+    if options.seconds is not None and not (options.seconds > 0 and math.isfinite(options.seconds)):
+        parser.error(f"--seconds must be a number above 0; got {options.seconds}")
     if options.base and options.save:
         parser.error("--save does not go with --base, which prints its verdicts")
     options.save = options.save or (options.preset == "readme" and not options.base)
@@ -94,7 +95,7 @@ def _shaped(options: argparse.Namespace) -> list[Heat]:
     if len(options.op) != 1 or options.preset or options.only:
         raise ValueError("--shapes goes with one --op, and without --preset and --only")
     (op,) = options.op
-    workloads = [shapes.named(shape, OPS[op].base) for shape in options.shapes]
+    workloads = dict.fromkeys(shapes.named(shape, OPS[op].base) for shape in options.shapes)
     return list(shapes.heats(registry.table_of(op), *workloads))
 
 
@@ -137,7 +138,7 @@ def _narrowed(heat: Heat, words: list[set[str]]) -> Heat:
 def run(options: argparse.Namespace) -> int:
     """The whole command; 1 if an answer of ours was not the specification's."""
     console, where = Console(width=max(WIDTH, Console().width), highlight=False), machine.here()
-    console.print(where.describe())
+    console.print(f"{where.describe()}\nfirst, what this machine can do at best ...")
     settings = _settings(options)
     limits = (settings.ceilings, *settings.others)
     for each in limits:
@@ -164,8 +165,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """How to race; the ceilings of every number of threads that a workload has are measured now."""
-    quick = options.preset in (None, "quick") and not options.shapes
-    sizes = ceilings.READ_SIZES[:1] if quick else ceilings.READ_SIZES
+    largest = max(heat.corpus.n_bytes for heat in options.heats)  # a larger working set would be read for nothing
+    sizes = ceilings.READ_SIZES[: 1 + sum(size < largest for size in ceilings.READ_SIZES)]
     threads = {each.threads for heat in options.heats for each in heat.workloads} - {0, options.threads}
     limits, *others = (ceilings.measure(count, sizes) for count in [options.threads, *sorted(threads)])
     preset = "own" if options.shapes else options.preset or "quick"
@@ -192,13 +193,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(words)
     machine.rerun_fairly(options.threads)
-    if not options.base:
-        return run(options)
+    faults: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError) if options.base else (OSError,)
     try:
-        return against(options, words)
-    except (ValueError, RuntimeError) as error:
+        return against(options, words) if options.base else run(options)
+    except faults as error:
         print(f"bench.run: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("bench.run: stopped; --save keeps the workloads that were done", file=sys.stderr)
+        return 130
+
+
+def short(preset: str) -> int:
+    """``python -m bench.<preset>``: that preset, or with ``--quick`` its operations over few documents."""
+    ops = sorted({TABLES[heat.table].op for heat in presets.PRESETS[preset]})
+    words, quick = sys.argv[1:], ["--preset", "quick", "--op", *ops]
+    named = quick if "--quick" in words else ["--preset", preset]
+    return main([*named, *(word for word in words if word != "--quick")])
 
 
 if __name__ == "__main__":

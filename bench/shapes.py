@@ -65,8 +65,8 @@ class Workload:
     def said(self, word: str) -> dict[str, Any] | None:
         """The fields that a word of a name sets, None for no such word."""
         number = numbered(word, {"n": "n_docs", "d": "dim", "q": "n_queries", "k": "k", "t": "threads"})
-        if word.startswith("keep") and word.endswith("%") and word[4:-1].isdigit():
-            return {"keep": int(word[4:-1]) / 100}
+        if share := re.fullmatch(r"keep([1-9]\d?|100)%", word):
+            return {"keep": int(share[1]) / 100}
         return number or DENSE_WORDS.get(word)
 
     @property
@@ -104,7 +104,7 @@ def named(name: str, base: AnyWorkload) -> AnyWorkload:
     for word in name.split("-"):
         fields = found.said(word)
         if fields is None:
-            raise ValueError(f"a shape is words like those of {base.name!r}; got {word!r} in {name!r}")
+            raise ValueError(f"a shape is words like those of {base.name!r}, numbers above 0; got {word!r} in {name!r}")
         found = replace(found, **fields)
     if found.n_docs < 1 or found.dim < min(1, base.dim) or found.k > found.n_docs:
         raise ValueError(f"a shape must have at least one document, one dimension and k documents; got {name!r}")
@@ -112,9 +112,9 @@ def named(name: str, base: AnyWorkload) -> AnyWorkload:
 
 
 def numbered(word: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
-    """The field that a word such as "n200k" sets."""
+    """The field that a word such as "n200k" sets, None for other words and for 0."""
     found = re.fullmatch(r"([a-z]+)(\d+)([km]?)", word)
-    if found is None or found[1] not in fields:
+    if found is None or found[1] not in fields or not int(found[2]):
         return None
     return {fields[found[1]]: int(found[2]) * {"": 1, "k": 1000, "m": MILLION}[found[3]]}
 

@@ -65,8 +65,8 @@ class SparseWorkload(Workload):
         if word in KINDS:
             kind = KINDS[word]
             return {name: getattr(kind, name) for name in ("kind", "data", "mean", "n_docs", "query_terms", "touched")}
-        if word.endswith("x1") and word[:-2].isdigit():
-            return {"n_queries": int(word[:-2]), "apart": True}
+        if apart := re.fullmatch(r"([1-9]\d*)x1", word):
+            return {"n_queries": int(apart[1]), "apart": True}
         together = {"apart": False} if re.fullmatch(r"q\d+", word) else {}
         number = numbered(word, {"n": "n_docs", "lq": "query_terms", "q": "n_queries", "k": "k"})
         return number and number | together

@@ -1,5 +1,6 @@
-"""Interleaved timing: in every round each contestant is called once, and each round starts with another of them, so
-that what the machine does meanwhile falls on all alike. Who is slow sits out some of the rounds."""
+"""Interleaved timing: in every round each contestant is called once, so that what the machine does meanwhile falls on
+all alike. Every other round goes backwards, and starts rotate: what a contestant leaves behind (caches, clock rates) is
+not always for the same one. Who is slow sits out some of the rounds."""
 
 from __future__ import annotations
 
@@ -74,8 +75,9 @@ def interleave(
     total = max(rounds.values(), default=0)
     with _quiet():
         for number in range(total):
-            turn = number % max(1, len(names))
-            for name in names[turn:] + names[:turn]:
+            turn = number // 2 % max(1, len(names))
+            order = names[turn:] + names[:turn]
+            for name in reversed(order) if number % 2 else order:
                 if number * rounds[name] % total < rounds[name] and not samples[name].failure:
                     _sample(samples[name], calls[name], number)
     return samples

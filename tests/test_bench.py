@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import runpy
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -296,9 +297,9 @@ def test_saved_results_hold_every_row_and_where_it_was_measured(tmp_path: Path) 
 def test_rounds_rotate_and_the_slow_sit_some_out() -> None:
     order: list[str] = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    samples = timing.interleave(calls, dict.fromkeys("abc", 3))
-    assert "".join(order) == "abcbcacab"
-    assert [len(each.wall) for each in samples.values()] == [3, 3, 3]
+    samples = timing.interleave(calls, dict.fromkeys("abc", 6))
+    assert "".join(order) == "abccbabcaacbcabbac"
+    assert [len(each.wall) for each in samples.values()] == [6, 6, 6]
     samples = timing.interleave(calls, {"a": 7, "b": 3, "c": 7})
     assert [len(each.wall) for each in samples.values()] == [7, 3, 7]
     assert samples["b"].rounds[0] == 0
@@ -497,7 +498,12 @@ def test_backends_and_peers_are_chosen_by_name() -> None:
         (["--only", "nobody"], "--only: nothing is called 'nobody'; there are"),
         (["--op", "dense_topk", "--shapes", "n5-x3"], "got 'x3' in 'n5-x3'"),
         (["--op", "dense_topk", "--shapes", "n5-k6"], "k documents; got 'n5-k6'"),
-        (["--op", "maxsim", "--shapes", "n0-k0"], "at least one document"),
+        (["--op", "maxsim", "--shapes", "n0"], "numbers above 0; got 'n0'"),
+        (["--op", "maxsim", "--shapes", "A-ld0"], "got 'ld0' in 'A-ld0'"),
+        (["--op", "dense_topk", "--shapes", "n9-k5-q0"], "got 'q0'"),
+        (["--op", "dense_filter", "--shapes", "keep200%"], "got 'keep200%'"),
+        (["--op", "sparse_topk", "--shapes", "0x1"], "got '0x1'"),
+        (["--seconds", "inf"], "--seconds must be a number above 0"),
         (["--op", "sparse_topk", "--shapes", "d768"], "got 'd768'"),
         (["--shapes", "n200k"], "--shapes goes with one --op"),
         (["--preset", "dense", "--op", "maxsim"], "the preset 'dense' has nothing of maxsim"),
@@ -541,3 +547,45 @@ def test_energy_is_read_where_it_can_be(tmp_path: Path, monkeypatch: pytest.Monk
     assert timing.interleave({"a": spend}, {"a": 3})["a"].joules() == 2.5
     assert timing.Samples(energy=[-9.0, 1.0]).joules() == 1.0  # the counter began again
     assert timing.Samples(energy=[-9.0]).joules() is None
+
+
+@pytest.mark.parametrize("preset", ["dense", "maxsim", "sparse"])
+def test_commands_of_one_preset(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr(run, "main", lambda words: given.append(words) or 0)
+    for words in ([], ["--quick", "--threads", "2"]):
+        monkeypatch.setattr("sys.argv", [preset, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(f"bench.{preset}", run_name="__main__")
+        assert ended.value.code == 0
+    assert run.parse(given[0]).heats == list(presets.PRESETS[preset])
+    quick = run.parse(given[1])
+    assert quick.threads == 2
+    assert {heat.table for heat in quick.heats} <= {heat.table for heat in presets.PRESETS[preset]}
+    assert {heat for heat in quick.heats} <= {*presets.PRESETS["quick"]}
+
+
+def test_what_cannot_be_written_or_is_stopped_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(error: BaseException) -> int:
+        raise error
+
+    monkeypatch.setattr(machine, "rerun_fairly", lambda threads: None)
+    for error, code, said in (
+        (OSError(28, "No space left on device", "x.csv"), 2, "No space left on device: 'x.csv'"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ):
+        monkeypatch.setattr(run, "run", lambda options, error=error: fails(error))
+        assert run.main([]) == code
+        told = capsys.readouterr().err
+        assert said in told
+        assert told.count("\n") == 1
+
+
+def test_only_ceilings_of_working_sets_that_occur_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: asked.append(sizes) or CEILINGS)
+    for shape in ("n1k-d8-k5", "n50k-d768-k5", "n1m-d768"):
+        run._settings(run.parse(["--op", "dense_topk", "--shapes", shape, shape]))
+    assert asked == [ceilings.READ_SIZES[:1], ceilings.READ_SIZES[:2], ceilings.READ_SIZES]

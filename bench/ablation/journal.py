@@ -34,7 +34,7 @@ MEASURED = {
     "status": "ok; missing: it cannot run here; failed",
     "reason": "why it is not ok, in a sentence",
     "exactness": "exact, same, ids, certified or approximate: `measures.exactness`",
-    "recall": "share of the exact float32 top k of its family that it found",
+    "recall": "share of the exact float32 top k of its family that it found, by ids: another that ties is none of them",
     "ndcg_10": "nDCG@10 over the judged queries, as the next; empty without judgements, or where k is smaller",
     "mrr_10": "reciprocal rank of the first relevant document among ten",
     "r_k": "share of the relevant documents among the k",
@@ -46,7 +46,7 @@ MEASURED = {
     "b1_p99_ms": "",
     "b1_cpu_ms": "the same, processor time, median",
     "b1_cpu_ratio": "processor time by that of the cell `against`, median over calls that took turns",
-    "b1_calls": "how many calls",
+    "b1_calls": "how many calls: of fewer than 100 (20), p99 (p95) is little else than the slowest",
     "b32_p50_ms": "the same of 32 queries a call",
     "b32_p95_ms": "",
     "b32_p99_ms": "",
@@ -126,7 +126,10 @@ def read(path: Path) -> list[dict[str, Value]]:
         lines = []
     if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines):
         raise ValueError(f"{path} must be the table of an ablation; it is damaged, or of another version")
-    return [{name: _value(name, text) for name, text in zip(COLUMNS, line)} for line in lines[1:]]
+    try:
+        return [{name: _value(name, text) for name, text in zip(COLUMNS, line)} for line in lines[1:]]
+    except ValueError as error:
+        raise ValueError(f"{path} must be the table of an ablation; it is damaged: {error}") from None
 
 
 TEXTS = frozenset(

@@ -4,6 +4,7 @@ judgements, a run. `opening` lists the names of the files."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,10 @@ def read_folder(
         raise FileNotFoundError(f"{folder / (KINDS[named.index(None)] + SPARSE[0])} is missing beside the other")
     forms: list[list[Any]] = [[_dense(folder, kind), _tokens(folder, kind)] for kind in KINDS]
     names = [_names(folder, kind, at, written, named, forms) for at, kind in enumerate(KINDS)]
+    for kind, those in zip(KINDS, names):
+        twice = next((name for name, count in Counter(those).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"{folder} must have {kind} with names of their own; {twice!r} is there twice")
     if written is not None and (encoder or model):
         for form, vectors_of in zip(forms, _encoded(written, encoder, model)):
             form[0] = vectors_of

@@ -40,19 +40,52 @@ class Source(NamedTuple):
 
 def opened(source: Source) -> Collection:
     """The collection. FileNotFoundError or ValueError in a sentence that names the file or the option."""
+    found = _read(source)
+    for form, of in (("vectors", _vectors), ("tokens", _tokens)):
+        dims = [of(rows) for rows in (found.docs, found.queries)]
+        if None not in dims and dims[0] != dims[1]:
+            raise ValueError(
+                f"{source.data}: the {form} of queries must have {dims[0]} dimensions, as those of documents; got {dims[1]}"
+            )
+    return found
+
+
+def _vectors(rows: Rows) -> int | None:
+    return None if rows.dense is None else rows.dense.shape[1]
+
+
+def _tokens(rows: Rows) -> int | None:
+    return None if rows.tokens is None else rows.tokens.dim
+
+
+def _read(source: Source) -> Collection:
     name, _, size = source.data.partition(":")
     path = Path(source.data)
     if source.data in BUNDLED:
+        _only(source)
         return BUNDLED[source.data]()
     if name.startswith(LIKE) and name[len(LIKE) :] in BUNDLED:
+        _only(source)
         count = _size(size)  # before the time that reading takes
         return made_up.like(BUNDLED[name[len(LIKE) :]](), count)
     if path.is_dir():
+        _only(source, "split", "encoder", "model", "metric")
         return beir.read_folder(path, source.split, source.encoder, source.model, source.metric)
     if not path.is_file():
         known = ", ".join([*BUNDLED, *(f"{LIKE}{each}:N" for each in BUNDLED)])
         raise FileNotFoundError(f"--data must be a folder, a file of vectors, or one of {known}; got {source.data!r}")
-    return vectors.read_hdf5(path) if path.suffix in vectors.HDF5 else _of_file(path, source)
+    if path.suffix in vectors.HDF5:
+        _only(source)
+        return vectors.read_hdf5(path)
+    _only(source, "queries", "metric")
+    return _of_file(path, source)
+
+
+def _only(source: Source, *taken: str) -> None:
+    """ValueError for an option that such data do not take: it would be passed over in silence."""
+    for option, usual in Source._field_defaults.items():
+        if option not in taken and getattr(source, option) != usual:
+            raise ValueError(f"--{option} says nothing about --data {source.data}: leave it out")
 
 
 def _of_file(path: Path, source: Source) -> Collection:
@@ -62,8 +95,6 @@ def _of_file(path: Path, source: Source) -> Collection:
     if source.queries is None:
         raise ValueError(f"--queries must name a file of query vectors where --data is one of documents; got {path}")
     docs, queries = vectors.read(path), vectors.read(source.queries)
-    if docs.shape[1] != queries.shape[1]:
-        raise ValueError(f"{source.queries} must have {docs.shape[1]} dimensions, as {path}; got {queries.shape[1]}")
     names = numbered(len(docs)), numbered(len(queries))
     return Collection(path.stem, Rows(docs), Rows(queries), *names, metric=source.metric)
 

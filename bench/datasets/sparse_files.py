@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ def read_jsonl(path: Path) -> Named:
         name = next((record[key] for key in KEYS if key in record), None)
         vector = record.get("vector")
         if name is None or not (isinstance(vector, dict) and all(map(_is_number, vector.values()))):
-            raise ValueError(f"{path}, line {number}: expected an object with an id and a vector {{term: weight}}")
+            raise ValueError(f"{path}, line {number}: expected an object with an id and a vector {{term: number}}")
         ids.append(str(name))
         weights.append(vector)
     return Named(ids, weights)
@@ -69,11 +70,11 @@ def _rows(weights: list[dict[str, float]], terms: dict[str, int]) -> SparseRows:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _records(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    found = []
+    found, number = [], 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -81,8 +82,10 @@ def _records(path: Path) -> list[tuple[int, dict[str, Any]]]:
                     found.append((number, json.loads(line)))
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise ValueError(f"{path} must be a whole gzip file; it is damaged") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{path}, line {len(found) + 1}: expected a JSON object") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} must be text in UTF-8") from None
+    except json.JSONDecodeError:
+        raise ValueError(f"{path}, line {number}: expected a JSON object") from None
     wrong = next((number for number, record in found if not isinstance(record, dict)), None)
     if wrong is not None:
         raise ValueError(f"{path}, line {wrong}: expected a JSON object")

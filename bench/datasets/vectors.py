@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +22,27 @@ METRICS = {"angular": "cosine", "cosine": "cosine", "euclidean": "l2", "dot": "d
 
 def read(path: Path) -> F32:
     """The vectors of a file, float32 [n, D]; ValueError naming it where it is none, or has NaN or inf."""
-    rows = checks.vectors(read_npy(path) if path.suffix == ".npy" else read_vecs(path), str(path))
-    if not len(rows):
-        raise ValueError(f"{path} must hold at least one vector; it has none")
-    finite = np.isfinite(rows).all(axis=1)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"a file of vectors must end in {', '.join(SUFFIXES)}; got {path}")
+    return _checked(read_npy(path) if path.suffix == ".npy" else read_vecs(path), str(path))
+
+
+def _checked(rows: NDArray[Any], where: str) -> F32:
+    """The same in float32; ``where`` begins the sentence that says what is wrong with them."""
+    found = checks.vectors(rows, where)
+    if not len(found):
+        raise ValueError(f"{where} must hold at least one vector; it has none")
+    finite = np.isfinite(found).all(axis=1)
     if not finite.all():
-        raise ValueError(f"{path}: row {int(np.argmin(finite))} has NaN or inf")
-    return rows
+        raise ValueError(f"{where}: row {int(np.argmin(finite))} has NaN or inf")
+    return found
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file, whole."""
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, BadZipFile):
         raise ValueError(f"{path} must be a .npy file with an array of numbers; it is damaged or not one") from None
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{path} must be a .npy file with one array; it is an archive")
@@ -74,7 +82,7 @@ def read_hdf5(path: Path) -> Collection:
             if absent:
                 raise ValueError(f"{path} must have the data set {absent[0]!r}, as those of ann-benchmarks have")
             distance = str(file.attrs.get("distance", "angular"))
-            docs, queries = (checks.vectors(file[name][:], f"{path}, {name}") for name in ("train", "test"))
+            docs, queries = (_checked(np.asarray(file[name]), f"{path}, {name}") for name in ("train", "test"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read as HDF5 ({error})") from None
     if distance not in METRICS:

@@ -137,6 +137,16 @@ def render(layout: Layout, files: Sequence[list[Record]]) -> list[str]:
     return [re.sub(r" +\|", " |", text) for text in lines]
 
 
+def _used(layout: Layout, sources: Sequence[str], files: Sequence[list[Record]]) -> list[str]:
+    """Those sources that a line of the table is from."""
+    first = [[bool(_records(layout, line, records)) for records in files] for line in layout.lines]
+    return [source for at, source in enumerate(sources) if any(there[at] and not any(there[:at]) for there in first)]
+
+
+def _told(source: str, run: Record) -> str:
+    return f"[{source}](bench/results/{source}): {run['cpu']}, {run['isa']}, commit {run['commit']}"
+
+
 def _records(layout: Layout, line: Line, records: list[Record]) -> dict[str, Record]:
     """By contestant, of the first table that has that workload."""
     there = [each for each in records if each["workload"] == line.workload and each["table"] in layout.tables]
@@ -183,8 +193,7 @@ def rewritten(text: str, folder: Path = RESULTS, newest: str | None = None) -> s
         if newest is not None and len(render(LAYOUTS[name], [read(folder / newest)])) > 2:
             sources = [newest]
         files = [read(folder / source) for source in sources]
-        run = files[0][0]
-        told = f"[{sources[0]}](bench/results/{sources[0]}): {run['cpu']}, {run['isa']}, commit {run['commit']}"
+        told = "; ".join(_told(source, read(folder / source)[0]) for source in _used(LAYOUTS[name], sources, files))
         lines = [
             f"<!-- bench:{name} {' '.join(sources)} -->",
             *render(LAYOUTS[name], files),

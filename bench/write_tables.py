@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bench import files
 from bench.machine import Machine
 from bench.registry import TABLES
 from bench.row import Row, Value
@@ -143,18 +145,19 @@ def save(rows: Sequence[Row], machine: Machine, limits: Sequence[Any], directory
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{machine.date}-{machine.slug}-{label}"
     sheet, page = directory / f"{stem}.csv", directory / f"{stem}.md"
-    with sheet.open("w", newline="") as file:
-        provenance = {**dataclasses.asdict(machine), "ceilings": ceilings}
-        records = [{**row.columns(), **provenance} for row in rows]
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
-        writer.writeheader()
-        writer.writerows(records)
-    page.write_text(markdown(rows, machine, ceilings))
+    provenance = {**dataclasses.asdict(machine), "ceilings": ceilings}
+    records = [{**row.columns(), **provenance} for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)))
+    writer.writeheader()
+    writer.writerows(records)
+    files.write(sheet, text.getvalue().encode())
+    files.write(page, markdown(rows, machine, ceilings).encode())
     everything = {
         "machine": dataclasses.asdict(machine),
         "ceilings": [dataclasses.asdict(each) for each in limits],
         "rows": [{**row.columns(), "all_ms": row.all_ms()} for row in rows],
     }
     path = directory / f"{stem}.json"
-    path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    files.write(path, (json.dumps(everything, indent=1) + "\n").encode())
     return [sheet, page, path]

@@ -106,6 +106,9 @@ def test_a_model_is_asked_of_sentence_transformers(folder: Path, monkeypatch: py
         ("docs.sparse.jsonl", '{"_id": "b", "vector": {}}', "'a' has none"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nz\tb\t1\n", "none of the 2 queries is judged"),
         ("ids.json", "[]", "must be a JSON object"),
+        ("ids.json", '{"doc_ids": ["b", "b", "c"], "query_ids": ["q", "r"]}', "'b' is there twice"),
+        ("queries.npy", VECTORS[:2, :3], "vectors of queries must have 4 dimensions, as those of documents; got 3"),
+        ("queries.tokens.npy", VECTORS[:4, :3], "tokens of queries must have 4 dimensions"),
     ],
 )
 def test_a_folder_with_a_flaw(folder: Path, remove: str, write: Any, said: str) -> None:
@@ -132,6 +135,11 @@ def test_an_empty_folder_and_a_stray_file(tmp_path: Path) -> None:
         opening.opened(Source(str(tmp_path / "docs.npy")))
     with pytest.raises(ValueError, match="must have 4 dimensions"):
         opening.opened(Source(str(tmp_path / "docs.npy"), tmp_path / "other.npy"))
+    with pytest.raises(ValueError, match=r"must end in \.npy"):
+        opening.opened(Source(str(tmp_path / "docs.npy"), path))
+    for stray in ({"queries": path}, {"metric": "l2"}, {"split": "dev"}, {"encoder": "a:b"}):
+        with pytest.raises(ValueError, match=f"--{next(iter(stray))} says nothing about --data scifact"):
+            opening.opened(Source("scifact", **stray))  # type: ignore[arg-type]
     for size in ("", "x", "99"):
         with pytest.raises(ValueError, match="100 or more"):
             opening.opened(Source(f"like-scifact:{size}"))

@@ -158,6 +158,8 @@ def test_splade_files_are_read(tmp_path: Path, name: str) -> None:
         ("[1]", 1),
         ('{"id": "a", "vector": {"x": "1"}}', 1),
         ('{"vector": {"x": 1}}', 1),
+        ('{"id": "a", "vector": {"x": 1}}\n\n\n{"id"', 4),
+        ('{"id": "a", "vector": {"x": NaN}}', 1),
     ],
 )
 def test_damaged_splade_files_name_the_line(tmp_path: Path, text: str, line: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def test_significance_is_of_paired_differences() -> None:
     assert abs(exact - 2 / 32) < 0.01
     noise = measures.significance(rng.standard_normal(100), rng.standard_normal(100), 7)
     assert 0.01 < noise <= 1
+
+
+def test_significance_of_many_queries_needs_little_memory() -> None:
+    own = np.random.default_rng(0).random(20_000)
+    tracemalloc.start()
+    measures.significance(own, own[::-1].copy(), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e8  # all draws in float64: 1.6 GB
 
 
 def test_exactness_knows_a_bit_from_a_proof() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import runpy
 import os
+import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -562,7 +562,7 @@ def test_commands_of_one_preset(preset: str, monkeypatch: pytest.MonkeyPatch) ->
     quick = run.parse(given[1])
     assert quick.threads == 2
     assert {heat.table for heat in quick.heats} <= {heat.table for heat in presets.PRESETS[preset]}
-    assert {heat for heat in quick.heats} <= {*presets.PRESETS["quick"]}
+    assert set(quick.heats) <= {*presets.PRESETS["quick"]}
 
 
 def test_what_cannot_be_written_or_is_stopped_is_a_sentence(

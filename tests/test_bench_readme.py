@@ -64,6 +64,15 @@ def test_new_results_take_the_place_of_old_ones_where_they_have_the_workloads(tm
     assert readme.rewritten(MARKED, tmp_path, "other.csv") == readme.rewritten(MARKED, tmp_path)
 
 
+def test_every_file_that_a_line_is_from_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", ROWS)
+    write(tmp_path / "b.csv", [*ROWS, ["search", "n1m-d768-q1-k100", "torch", "False", "9.0"]])
+    write(tmp_path / "c.csv", ROWS)
+    made = readme.rewritten(MARKED.replace("a.csv", "a.csv b.csv c.csv"), tmp_path)
+    (told,) = (line for line in made.splitlines() if line.startswith("<sub>"))
+    assert [name in told for name in ("a.csv", "b.csv", "c.csv")] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import files
 from bench.ablation.cells import Cell
 
 SETTINGS = tuple(field.name for field in fields(Cell) if field.name != "name")
@@ -85,7 +86,7 @@ class Journal:
             raise ValueError(f"--out must be empty or hold results of this grid; {out} has other things in it")
         (out / "queries").mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _write(path, json.dumps(manifest, indent=1).encode())
+            files.write(path, json.dumps(manifest, indent=1).encode())
         self.rows = _recovered(out / "cells.csv")
 
     @property
@@ -101,7 +102,7 @@ class Journal:
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-            _write(self.queries_of(str(row["cell"])), buffer.getvalue())
+            files.write(self.queries_of(str(row["cell"])), buffer.getvalue())
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([_shown(row.get(name)) for name in COLUMNS])
         with (self.out / "cells.csv").open("ab") as file:
@@ -114,7 +115,7 @@ class Journal:
         """Another table, whole."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([columns, *([_shown(each) for each in row] for row in rows)])
-        _write(self.out / name, text.getvalue().encode())
+        files.write(self.out / name, text.getvalue().encode())
         return self.out / name
 
 
@@ -155,10 +156,10 @@ def _recovered(path: Path) -> list[dict[str, Value]]:
     kept = path.read_bytes() if path.exists() else b""
     whole = kept[: kept.rfind(b"\n") + 1]
     if not whole:
-        _write(path, (",".join(COLUMNS) + "\n").encode())
+        files.write(path, (",".join(COLUMNS) + "\n").encode())
         return []
     if whole != kept:
-        _write(path, whole)
+        files.write(path, whole)
     return read(path)
 
 
@@ -170,17 +171,3 @@ def _check(path: Path, manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"{path} must be the manifest of an ablation; it is damaged: choose another --out") from None
     if differing is not None:
         raise ValueError(f"{path.parent} holds results of {differing}: choose another --out, or remove it")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -44,9 +44,8 @@ def opened(source: Source) -> Collection:
     for form, of in (("vectors", _vectors), ("tokens", _tokens)):
         dims = [of(rows) for rows in (found.docs, found.queries)]
         if None not in dims and dims[0] != dims[1]:
-            raise ValueError(
-                f"{source.data}: the {form} of queries must have {dims[0]} dimensions, as those of documents; got {dims[1]}"
-            )
+            wanted = f"{dims[0]} dimensions, as those of documents"
+            raise ValueError(f"{source.data}: the {form} of queries must have {wanted}; got {dims[1]}")
     return found
 
 

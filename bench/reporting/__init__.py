@@ -1,0 +1,1 @@
+"""What `bench.report` is made of: reading results, tables and figures of them, and the page."""

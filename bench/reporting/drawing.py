@@ -1,0 +1,103 @@
+"""What a figure is, before anything draws it: the page (`interactive`) and files for papers (`pictures`) draw the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+# Okabe and Ito's colours, without black and yellow, which a dark or a white page swallows.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SHAPES = (  # as plotly and as matplotlib call them; seven, so that 42 families differ in the pair
+    ("circle", "o"),
+    ("square", "s"),
+    ("diamond", "D"),
+    ("triangle-up", "^"),
+    ("cross", "P"),
+    ("star", "*"),
+    ("triangle-down", "v"),
+)
+GREY = "#808080"  # of what belongs to no family
+
+
+class Axis(NamedTuple):
+    """``log``: to base 10."""
+
+    title: str
+    log: bool = True
+
+
+class Series(NamedTuple):
+    """Points (x, y) with a text each. ``family`` is what toggles it and what it is coloured by, "" for none; ``style``
+    "points", "line" (no markers), "curve" (both), or "steps" (a frontier)."""
+
+    name: str
+    family: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str = "points"
+    hover: Sequence[str] = ()
+
+
+class Box(NamedTuple):
+    """Percentiles of one distribution: whiskers at 5 and 95, the box from 25 to 75, a mark at 99."""
+
+    name: str
+    family: str
+    at: dict[int, float]
+    hover: str
+
+
+class Figure(NamedTuple):
+    """``key`` is its name in the page and as a file. It has series, or boxes that lie along x, the first at the top."""
+
+    key: str
+    title: str
+    x: Axis
+    y: Axis
+    note: str
+    series: Sequence[Series] = ()
+    boxes: Sequence[Box] = ()
+
+    @property
+    def families(self) -> list[str]:
+        return list(dict.fromkeys(each.family for each in (*self.series, *self.boxes) if each.family))
+
+    def values(self, axis: str) -> list[float]:
+        """All of "x" or "y"."""
+        if self.boxes:
+            return [value for box in self.boxes for value in box.at.values()] if axis == "x" else []
+        return [value for each in self.series for value in getattr(each, axis)]
+
+
+class Look(NamedTuple):
+    colour: str
+    shape: str  # of plotly
+    marker: str  # of matplotlib
+
+
+def looks(families: Iterable[str]) -> dict[str, Look]:
+    """A colour and a shape for each, no pair twice among 42."""
+    names = list(dict.fromkeys(families))
+    pairs = {name: (COLOURS[at % len(COLOURS)], SHAPES[at % len(SHAPES)]) for at, name in enumerate(names)}
+    return {"": Look(GREY, "circle", "o")} | {name: Look(colour, *shape) for name, (colour, shape) in pairs.items()}
+
+
+def ticks(values: Sequence[float]) -> list[float]:
+    """Of a logarithmic axis: powers of ten, and where they are few 2 and 5 times these."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return []
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = (1, 2, 5) if high - low <= 2 else (1, 3) if high - low == 3 else (1,)
+    return [float(f"{step}e{power}") for power in range(low - 1, high + 1) for step in steps]
+
+
+def span(values: Sequence[float], log: bool) -> tuple[float, float]:
+    """The ends of an axis, a little beyond the values."""
+    if log:
+        values = [math.log10(value) for value in values if value > 0] or [0.0]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 0.3
+    low, high = low - margin, high + margin
+    return (10**low, 10**high) if log else (low, high)

@@ -1,0 +1,172 @@
+"""Every figure of the report, from results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bench.reporting import curves, words
+from bench.reporting.curves import Curve
+from bench.reporting.drawing import Axis, Box, Figure, Series
+from bench.reporting.reading import Ablation, Row, Run
+
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+MOST_CURVES = 12  # in one figure; the rest are in the table
+
+
+def of_ablation(results: Ablation, at: int) -> Iterator[Figure]:
+    """``at`` is the place of these results, which keeps keys apart."""
+    for number, (name, rows) in enumerate(results.collections.items()):
+        yield from paretos(name, rows, f"{at}-{number}")
+        timed = {str(row["cell"]): row for row in rows if str(row["cell"]) in results.latencies}
+        if timed:
+            yield latencies(name, results, timed, f"latency-{at}-{number}")
+
+
+def paretos(name: str, rows: Sequence[Row], key: str) -> Iterator[Figure]:
+    """Quality against time, and against memory."""
+    column, quality = words.quality_of(rows)
+    of = f"{name}, {rows[0]['n_docs']:,} documents"
+    costs = {
+        "b1_p50_ms": ("Time", Axis("median ms, one query a call"), 1.0),
+        "memory_bytes": ("Memory", Axis("MB kept in memory"), 1e-6),
+    }
+    for cost, (word, axis, scale) in costs.items():
+        shown = [row for row in rows if row[cost] and row[column] is not None]
+        if shown:
+            series = _pareto(shown, cost, column, scale)
+            note = "Up and left is better. Lines are frontiers: of a family, and grey, of all: nothing measured is both cheaper and better."
+            title = f"{word} against quality: {of}"
+            yield Figure(f"pareto-{word.lower()}-{key}", title, axis, Axis(quality, log=False), note, series)
+
+
+def _pareto(rows: Sequence[Row], cost: str, column: str, scale: float) -> list[Series]:
+    points = {id(row): (float(row[cost]) * scale, float(row[column])) for row in rows}
+    best = curves.frontier(list(points.values()))
+    made = [Series("best of all", "", *_columns(best), style="steps")]
+    for family in dict.fromkeys(str(row["family"]) for row in rows):
+        own = [row for row in rows if row["family"] == family]
+        found = [points[id(row)] for row in own]
+        made.append(Series(family, family, *_columns(curves.frontier(found)), style="steps"))
+        made.append(Series(family, family, *_columns(found), hover=[_cell_words(row) for row in own]))
+    return made
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _cell_words(row: Row) -> str:
+    lines = [str(row["cell"]), f"{words.settings(row)}; k={row['k']}; {row['exactness']}"]
+    told = {"nDCG@10": "ndcg_10", "recall": "recall"}
+    lines.append(", ".join(f"{name} {row[column]:.3f}" for name, column in told.items() if row[column] is not None))
+    times = [row[f"b1_{name}_ms"] for name in ("p50", "p95", "p99")]
+    if all(times):
+        lines.append(f"p50 / p95 / p99: {' / '.join(words.short(value) for value in times)} ms")
+    if row["memory_bytes"]:
+        lines.append(f"{words.memory(row['memory_bytes'])} in memory")
+    return "\n".join(lines)
+
+
+def latencies(name: str, results: Ablation, rows: dict[str, Row], key: str) -> Figure:
+    """A box for each cell, the fastest at the top."""
+    boxes = []
+    for cell, row in rows.items():
+        milliseconds = np.percentile(1e3 * results.latencies[cell], PERCENTILES)
+        at = dict(zip(PERCENTILES, milliseconds.tolist()))
+        said = ", ".join(f"p{percent} {words.short(value)}" for percent, value in at.items())
+        calls = f"{len(results.latencies[cell]):,} calls"
+        boxes.append(Box(cell, str(row["family"]), at, f"{cell}\nms: {said}\n{calls}"))
+    boxes.sort(key=lambda box: box.at[50])
+    note = "Box: the middle half of the calls; whiskers: 5 to 95 %; mark: 99 %."
+    title = f"Latency of single queries: {name}"
+    return Figure(key, title, Axis("ms a call of one query"), Axis("", log=False), note, boxes=boxes)
+
+
+def of_run(run: Run, at: int) -> Iterator[Figure]:
+    yield from rooflines(run, at)
+    yield from scaling(curves.of_run(run.timed), f"{at}")
+
+
+def rooflines(run: Run, at: int) -> Iterator[Figure]:
+    """One for each number of threads whose ceilings were measured: work per byte against work done per second."""
+    for threads, roof in ceilings(str(run.machine["ceilings"] or "")).items():
+        rows = [row for row in run.timed if row["threads"] == threads and row["gb_per_s"] and row["gop_per_s"]]
+        if rows and roof["reads"]:
+            yield _roofline(rows, roof, threads, f"roofline-{at}-t{threads}")
+
+
+def ceilings(text: str) -> dict[int, dict[str, dict[str, float]]]:
+    """Of each number of threads "reads" in GB/s by working set and "peaks" in Gop/s by kind, from the words of
+    `bench.ceilings.Ceilings.describe`."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for part in re.split(r";\s*(?=\d+ thread)", text):
+        threads = re.match(r"(\d+) thread", part)
+        if threads is not None:
+            reads = re.search(r"reads (.*?)(?: \(|,? float32)", part)
+            sizes = re.findall(r"([\d.,]+) GB/s of (\d+) MiB", reads[1] if reads else "")
+            int8 = re.search(r"int8 products in Gop/s: (.*)", part)
+            kinds = re.findall(r"([a-z]\w*) ([\d,.]*\d)", int8[1] if int8 else "")
+            peaks = {f"int8 {isa}": _number(rate) for isa, rate in kinds}
+            for kind, pattern in (("float32", r"float32 GEMM ([\d,.]*\d)"), ("bf16", r"bf16 ([\d,.]*\d)")):
+                rate = re.search(pattern, part)
+                peaks |= {kind: _number(rate[1])} if rate else {}
+            found[int(threads[1])] = {"reads": {size: _number(rate) for rate, size in sizes}, "peaks": peaks}
+    return found
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: int, key: str) -> Figure:
+    where = [float(row["gop_per_s"]) / float(row["gb_per_s"]) for row in rows]
+    low, high = min(where) / 3, max(where) * 3
+    size, rate = max(roof["reads"].items(), key=lambda item: float(item[0]))
+    series = []
+    for kind, peak in roof["peaks"].items():
+        ridge = peak / rate  # where reading and computing take as long
+        x = [low, ridge, high] if low < ridge < high else [low, high]
+        name = f"{kind}: {words.short(peak)} Gop/s"
+        series.append(Series(name, "", x, [min(peak, rate * value) for value in x], style="line"))
+    for name in dict.fromkeys(str(row["contestant"]) for row in rows):
+        own = [(x, row) for x, row in zip(where, rows) if row["contestant"] == name]
+        hover = [_race_words(row) for _, row in own]
+        y = [float(row["gop_per_s"]) for _, row in own]
+        series.append(Series(name, name, [x for x, _ in own], y, hover=hover))
+    note = (
+        f"Grey: what this machine can do, measured in the same run: reading {words.short(rate)} GB/s of {size} MiB (the "
+        "slope), and products. Work that stays in a cache, or that is skipped, can lie above."
+    )
+    title = f"Roofline, {threads} thread(s)"
+    return Figure(key, title, Axis("operations per byte that must be read"), Axis("Gop/s"), note, series)
+
+
+def _race_words(row: Row) -> str:
+    exact = {True: "exact", False: "not exact", None: "not checked"}[row["exact"]]
+    lines = [str(row["contestant"]), f"{words.title(str(row['table']))}: {row['workload']}"]
+    lines.append(f"{words.milliseconds(row['p50_ms'])}, {exact}")
+    lines.append(f"{words.short(row['gop_per_s'])} Gop/s, {words.short(row['gb_per_s'])} GB/s")
+    return "\n".join(lines + ([f"{row['of_ceiling']:.0%} of the ceiling"] if row.get("of_ceiling") else []))
+
+
+def scaling(found: Sequence[Curve], key: str) -> Iterator[Figure]:
+    """A figure for each operation and number that grows."""
+    for op, axis in dict.fromkeys((curve.op, curve.axis) for curve in found):
+        part = [curve for curve in found if (curve.op, curve.axis) == (op, axis)]
+        part.sort(key=lambda curve: -len(curve.x))
+        series = [_curve(curve) for curve in part[:MOST_CURVES]]
+        left = f" {len(part) - MOST_CURVES} more are left out." if len(part) > MOST_CURVES else ""
+        note = f"The slope is the exponent: 1 is time that doubles with {curves.AXES[axis][1]}, 0 time that stays.{left}"
+        subject = "cells" if op == "cells" else op
+        title = f"Time by {curves.AXES[axis][1]}: {subject}"
+        yield Figure(f"scaling-{key}-{op}-{axis}", title, Axis(curves.AXES[axis][1]), Axis("median ms"), note, series)
+
+
+def _curve(curve: Curve) -> Series:
+    fitted = curves.slope(curve.x, curve.y)
+    name = f"{curve.family}, slope {fitted:.2f} ({curve.fixed})"
+    hover = [f"{name}\n{words.short(x)}: {words.milliseconds(y)}" for x, y in zip(curve.x, curve.y)]
+    return Series(name, curve.family, curve.x, curve.y, style="curve", hover=hover)

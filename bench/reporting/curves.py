@@ -11,10 +11,10 @@ from bench.registry import TABLES
 from bench.reporting.reading import Row
 
 AXES = {  # column of a run -> of a cell, and in words
-    "n_docs": ("n_docs", "documents N"),
-    "n_queries": ("", "queries a batch Q"),
-    "k": ("k", "results k"),
-    "dim": ("dims", "dimensions D"),
+    "n_docs": ("n_docs", "documents (N)"),
+    "n_queries": ("", "queries a batch (Q)"),
+    "k": ("k", "results (k)"),
+    "dim": ("dims", "dimensions (D)"),
     "threads": ("threads", "threads"),
 }
 LEAST = {"threads": 2}  # numbers of threads make a series; of anything else three values do
@@ -39,12 +39,12 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 class Curve(NamedTuple):
-    """Times of one contestant as one number grows; ``fixed`` is all the rest, in words."""
+    """Times of one contestant as one number grows; ``fixed`` is all the rest, a word each."""
 
     axis: str
     op: str
     family: str
-    fixed: str
+    fixed: Sequence[str]
     x: list[float]
     y: list[float]
 
@@ -60,11 +60,11 @@ def _run_curves(axis: str, rows: Sequence[Row]) -> list[Curve]:
     for line in _series(axis, [key for key in RUN_KEYS if key != axis], rows, "p50_ms"):
         row = line[0][1]
         said = {"n_docs": f"N={row['n_docs']:,}", "dim": f"D={row['dim']}", "n_queries": f"Q={row['n_queries']:,}"}
-        said |= {"k": f"k={row['k']:,}", "threads": f"{row['threads']} thread(s)"}
-        said |= {} if row["dim"] else {"dim": ""}
-        fixed = [text for key, text in said.items() if key != axis and text]
+        said |= {"k": f"k={row['k']:,}", "threads": f"threads={row['threads']}"}
+        said |= {key: str(row[key]) for key in ("metric", "data", "letter", "kind") if row.get(key)}
+        fixed = [text for key, text in said.items() if key != axis and row[key]]
         x, y = [float(value) for value, _ in line], [float(each["p50_ms"]) for _, each in line]
-        found.append(Curve(axis, _op(row), str(row["contestant"]), ", ".join(fixed), x, y))
+        found.append(Curve(axis, _op(row), str(row["contestant"]), fixed, x, y))
     return found
 
 
@@ -75,9 +75,10 @@ def of_cells(rows: Sequence[Row]) -> list[Curve]:
         for line in _series(column, [key for key in CELL_KEYS if key != column], rows, "b1_p50_ms") if column else []:
             row = line[0][1]
             parts = [row["store"], row["candidates"] if row["candidates"] != "none" else None, row["fusion"]]
-            parts += [f"k={row['k']}"] * (axis != "k") + [f"{row['threads']} thread(s)"] * (axis != "threads")
+            parts += [f"N={row['n_docs']:,}"] * (axis != "n_docs") + [f"k={row['k']:,}"] * (axis != "k")
+            parts += [f"threads={row['threads']}"] * (axis != "threads")
             x, y = [float(value) for value, _ in line], [float(each["b1_p50_ms"]) for _, each in line]
-            found.append(Curve(axis, "cells", str(row["family"]), ", ".join(str(p) for p in parts if p), x, y))
+            found.append(Curve(axis, "cells", str(row["family"]), [str(part) for part in parts if part], x, y))
     return found
 
 

@@ -21,15 +21,16 @@ GREY = "#808080"  # of what belongs to no family
 
 
 class Axis(NamedTuple):
-    """``log``: to base 10."""
+    """``log``: to base 10. ``at`` are its ticks, where they are not left to `ticks`."""
 
     title: str
     log: bool = True
+    at: Sequence[float] = ()
 
 
 class Series(NamedTuple):
     """Points (x, y) with a text each. ``family`` is what toggles it and what it is coloured by, "" for none; ``style``
-    "points", "line" (no markers), "curve" (both), or "steps" (a frontier)."""
+    "points", "curve" (joined points), "steps" (a frontier), or "roof" (a line with its name at its end)."""
 
     name: str
     family: str
@@ -83,11 +84,11 @@ def looks(families: Iterable[str]) -> dict[str, Look]:
     return {"": Look(GREY, "circle", "o")} | {name: Look(colour, *shape) for name, (colour, shape) in pairs.items()}
 
 
-def ticks(values: Sequence[float]) -> list[float]:
-    """Of a logarithmic axis: powers of ten, and where they are few 2 and 5 times these."""
+def ticks(axis: Axis, values: Sequence[float]) -> list[float]:
+    """Of a logarithmic axis: its own, or powers of ten, and where they are few 2 and 5 times these."""
     positive = [value for value in values if value > 0]
-    if not positive:
-        return []
+    if axis.at or not positive:
+        return list(axis.at)
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
     steps = (1, 2, 5) if high - low <= 2 else (1, 3) if high - low == 3 else (1,)
     return [float(f"{step}e{power}") for power in range(low - 1, high + 1) for step in steps]

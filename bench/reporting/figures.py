@@ -13,7 +13,7 @@ from bench.reporting.drawing import Axis, Box, Figure, Series
 from bench.reporting.reading import Ablation, Row, Run
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
-MOST_CURVES = 12  # in one figure; the rest are in the table
+MOST_CURVES, MOST_TICKS = 12, 8  # in one figure; the rest are in the table
 
 
 def of_ablation(results: Ablation, at: int) -> Iterator[Figure]:
@@ -37,7 +37,7 @@ def paretos(name: str, rows: Sequence[Row], key: str) -> Iterator[Figure]:
         shown = [row for row in rows if row[cost] and row[column] is not None]
         if shown:
             series = _pareto(shown, cost, column, scale)
-            note = "Up and left is better. Lines are frontiers: of a family, and grey, of all: nothing measured is both cheaper and better."
+            note = "Up and left is better. Lines are frontiers, of a family and (grey) of all: nothing that was measured beats them."
             title = f"{word} against quality: {of}"
             yield Figure(f"pareto-{word.lower()}-{key}", title, axis, Axis(quality, log=False), note, series)
 
@@ -80,7 +80,7 @@ def latencies(name: str, results: Ablation, rows: dict[str, Row], key: str) -> F
         calls = f"{len(results.latencies[cell]):,} calls"
         boxes.append(Box(cell, str(row["family"]), at, f"{cell}\nms: {said}\n{calls}"))
     boxes.sort(key=lambda box: box.at[50])
-    note = "Box: the middle half of the calls; whiskers: 5 to 95 %; mark: 99 %."
+    note = "Box: the middle half of the calls; whiskers: 5 to 95 %; mark: 99 %, point at it for figures."
     title = f"Latency of single queries: {name}"
     return Figure(key, title, Axis("ms a call of one query"), Axis("", log=False), note, boxes=boxes)
 
@@ -125,12 +125,15 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
     where = [float(row["gop_per_s"]) / float(row["gb_per_s"]) for row in rows]
     low, high = min(where) / 3, max(where) * 3
     size, rate = max(roof["reads"].items(), key=lambda item: float(item[0]))
+    used = {str(rows[0]["isa"]), *(str(row["contestant"]).partition("@")[2] for row in rows)}
     series = []
     for kind, peak in roof["peaks"].items():
+        if kind.startswith("int8 ") and kind[5:] not in used:
+            continue
         ridge = peak / rate  # where reading and computing take as long
         x = [low, ridge, high] if low < ridge < high else [low, high]
         name = f"{kind}: {words.short(peak)} Gop/s"
-        series.append(Series(name, "", x, [min(peak, rate * value) for value in x], style="line"))
+        series.append(Series(name, "", x, [min(peak, rate * value) for value in x], style="roof"))
     for name in dict.fromkeys(str(row["contestant"]) for row in rows):
         own = [(x, row) for x, row in zip(where, rows) if row["contestant"] == name]
         hover = [_race_words(row) for _, row in own]
@@ -156,17 +159,20 @@ def scaling(found: Sequence[Curve], key: str) -> Iterator[Figure]:
     """A figure for each operation and number that grows."""
     for op, axis in dict.fromkeys((curve.op, curve.axis) for curve in found):
         part = [curve for curve in found if (curve.op, curve.axis) == (op, axis)]
-        part.sort(key=lambda curve: -len(curve.x))
-        series = [_curve(curve) for curve in part[:MOST_CURVES]]
-        left = f" {len(part) - MOST_CURVES} more are left out." if len(part) > MOST_CURVES else ""
-        note = f"The slope is the exponent: 1 is time that doubles with {curves.AXES[axis][1]}, 0 time that stays.{left}"
-        subject = "cells" if op == "cells" else op
-        title = f"Time by {curves.AXES[axis][1]}: {subject}"
-        yield Figure(f"scaling-{key}-{op}-{axis}", title, Axis(curves.AXES[axis][1]), Axis("median ms"), note, series)
+        part = sorted(part, key=lambda curve: -len(curve.x))[:MOST_CURVES]
+        common = [word for word in part[0].fixed if all(word in curve.fixed for curve in part)]
+        grows = curves.AXES[axis][1]
+        title = f"Time against {grows}: {', '.join([op, *common])}"
+        at = sorted({value for curve in part for value in curve.x})
+        x = Axis(grows, at=at if len(at) <= MOST_TICKS else ())
+        note = "Slopes are exponents, fitted: at 1 twice as much takes twice as long, at 0 as long."
+        series = [_curve(curve, common) for curve in part]
+        yield Figure(f"scaling-{key}-{op}-{axis}", title, x, Axis("median ms"), note, series)
 
 
-def _curve(curve: Curve) -> Series:
-    fitted = curves.slope(curve.x, curve.y)
-    name = f"{curve.family}, slope {fitted:.2f} ({curve.fixed})"
+def _curve(curve: Curve, common: Sequence[str]) -> Series:
+    """Named by what not all curves have in common."""
+    fitted = round(curves.slope(curve.x, curve.y), 2) + 0.0  # never -0.00
+    name = ", ".join([curve.family, *(word for word in curve.fixed if word not in common), f"slope {fitted:.2f}"])
     hover = [f"{name}\n{words.short(x)}: {words.milliseconds(y)}" for x, y in zip(curve.x, curve.y)]
     return Series(name, curve.family, curve.x, curve.y, style="curve", hover=hover)

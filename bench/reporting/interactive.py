@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from bench.reporting import drawing, words
 from bench.reporting.drawing import Axis, Box, Figure, Look, Series
 
-LINES = {"line": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
-ROW = 24  # pixels of a box
+LINES = {"roof": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
+BROAD = {"width": 6}  # the frontier of all, which lies under those of the families
+ROW = 26  # pixels of a box, with two lines of its name
+LINE = 24  # letters in one of them
 
 
 def figure(what: Figure, looks: Mapping[str, Look]) -> dict[str, Any]:
     """``key``, ``data`` and ``layout``; colours of paper and ink are left to the page, which knows light from dark."""
-    data = [_boxes(what, family, looks) for family in what.families] if what.boxes else []
-    data += _ends(what, looks) if what.boxes else [_series(each, looks[each.family]) for each in what.series]
+    data = [_series(each, looks[each.family]) for each in what.series]
+    for family in what.families if what.boxes else ():
+        own = [(place, box) for place, box in enumerate(what.boxes) if box.family == family]
+        data += [_boxes(family, own, looks[family]), _ends(family, own, looks[family])]
     layout: dict[str, Any] = {"xaxis": _axis(what.x, what.values("x")), "yaxis": _axis(what.y, what.values("y"))}
     if what.boxes:
         names = [_label(box.name) for box in what.boxes]
-        layout["yaxis"] = {"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "automargin": True}
-        layout["yaxis"] |= {"range": [-0.7, len(names) - 0.3], "tickfont": {"size": 10}, "dtick": 1}
+        layout["yaxis"] = {"tickvals": list(range(len(names))), "ticktext": names, "tickfont": {"size": 10}}
+        layout["yaxis"] |= {"range": [len(names) - 0.4, -0.6], "automargin": True}
         layout["height"] = 120 + ROW * len(names)
     return {"key": what.key, "data": data, "layout": layout}
 
@@ -33,19 +37,19 @@ def _text(words: str) -> str:
 
 
 def _label(name: str) -> str:
-    """Of a box: long names are broken, so that they leave room on a phone."""
-    lines = [""]
-    for part in name.replace("-", "-\n").split("\n"):
-        if len(lines[-1]) + len(part) > 22 and lines[-1]:
-            lines.append("")
-        lines[-1] += part
-    return _text("\n".join(lines))
+    """Of a box: long names are broken into two lines, and shortened, so that they leave room on a phone."""
+    if len(name) <= LINE:
+        return _text(name)
+    hyphens = [at + 1 for at, sign in enumerate(name) if sign == "-"]
+    middle = min(hyphens or [LINE], key=lambda at: abs(at - len(name) / 2))
+    lines = (name[:middle], name[middle:])
+    return _text("\n".join(line if len(line) <= LINE else f"{line[: LINE - 1]}…" for line in lines))
 
 
 def _axis(axis: Axis, values: list[float]) -> dict[str, Any]:
     made: dict[str, Any] = {"title": {"text": _text(axis.title)}, "automargin": True}
     if axis.log:
-        at = drawing.ticks(values)
+        at = drawing.ticks(axis, values)
         low, high = drawing.span(values, log=True)
         made |= {"type": "log", "tickvals": at, "ticktext": [words.short(value) for value in at]}
         return made | {"range": [math.log10(low), math.log10(high)]}
@@ -56,13 +60,13 @@ def _series(each: Series, look: Look) -> dict[str, Any]:
     points = each.style in ("points", "curve")
     made: dict[str, Any] = {
         "type": "scatter",
-        "mode": {"points": "markers", "curve": "lines+markers"}.get(each.style, "lines"),
+        "mode": {"points": "markers", "curve": "lines+markers", "roof": "lines+text"}.get(each.style, "lines"),
         "name": _text(each.name),
         "x": list(each.x),
         "y": list(each.y),
         "meta": each.family,
         "legendgroup": _text(each.name),
-        "showlegend": each.style != "steps" or not each.family,
+        "showlegend": points or not (each.family or each.style == "roof"),
     }
     if points:
         made["marker"] = {"color": look.colour, "symbol": look.shape, "size": 9, "line": {"width": 1}}
@@ -71,11 +75,15 @@ def _series(each: Series, look: Look) -> dict[str, Any]:
         made["hoverinfo"] = "skip"
     if each.style in LINES:
         made["line"] = {"color": look.colour, **LINES[each.style]}
+    if each.style == "steps" and not each.family:
+        made |= {"line": made["line"] | BROAD, "opacity": 0.4}
+    if each.style == "roof":
+        made |= {"text": [*[""] * (len(each.x) - 1), _text(each.name)], "textposition": "top left"}
     return made
 
 
-def _boxes(what: Figure, family: str, looks: Mapping[str, Look]) -> dict[str, Any]:
-    own = [box for box in what.boxes if box.family == family]
+def _boxes(family: str, own: Sequence[tuple[int, Box]], look: Look) -> dict[str, Any]:
+    """``own`` are the places and the boxes of the family."""
     names = {"lowerfence": 5, "q1": 25, "median": 50, "q3": 75, "upperfence": 95}
     return {
         "type": "box",
@@ -83,19 +91,16 @@ def _boxes(what: Figure, family: str, looks: Mapping[str, Look]) -> dict[str, An
         "name": _text(family),
         "meta": family,
         "legendgroup": _text(family),
-        "y": [_label(box.name) for box in own],
-        **{name: [box.at[percent] for box in own] for name, percent in names.items()},
-        "line": {"color": looks[family].colour, "width": 1.5},
+        "y": [place for place, _ in own],
+        "width": 0.6,
+        **{name: [box.at[percent] for _, box in own] for name, percent in names.items()},
+        "line": {"color": look.colour, "width": 1.5},
         "hoverinfo": "skip",
     }
 
 
-def _ends(what: Figure, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
+def _ends(family: str, own: Sequence[tuple[int, Box]], look: Look) -> dict[str, Any]:
     """The marks at 99 %, which also have the texts."""
-    made = []
-    for family in what.families:
-        own: list[Box] = [box for box in what.boxes if box.family == family]
-        x = [box.at[99] for box in own]
-        marks = Series(family, family, x, [], hover=[box.hover for box in own])
-        made.append(_series(marks, looks[family]) | {"y": [_label(box.name) for box in own], "showlegend": False})
-    return made
+    places, x = [float(place) for place, _ in own], [box.at[99] for _, box in own]
+    marks = Series(family, family, x, places, hover=[box.hover for _, box in own])
+    return _series(marks, look) | {"showlegend": False}

@@ -2,7 +2,14 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const plots = data.figures.map((figure) => ({ ...figure, element: document.getElementById(figure.key) }));
-  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const pointing = matchMedia("(hover: hover)").matches; // without, plotly's buttons would hide the legend for good
+  const settings = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: pointing ? "hover" : false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    toImageButtonOptions: { format: "svg" },
+  };
 
   // What the style sheet says, light or dark or on paper, is what plots are drawn in.
   function colours() {
@@ -12,15 +19,23 @@
     return { paper_bgcolor: paper, plot_bgcolor: paper, "font.color": ink, axis };
   }
 
+  // The legend is above the plot, which keeps its own height however many entries there are.
+  function legendHeight(figure) {
+    const names = figure.data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name.length);
+    const each = 50 + 6.5 * Math.max(0, ...names);
+    return 20 * Math.ceil(names.length / Math.max(1, Math.floor(figure.element.clientWidth / each)));
+  }
+
   function layout(figure) {
     const { axis, "font.color": ink, ...rest } = colours();
-    const below = { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 11 } };
+    const above = { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", font: { size: 11 } };
     return {
       ...rest,
       font: { color: ink, size: 12 },
       margin: { l: 8, r: 8, t: 8, b: 8 },
       hoverlabel: { align: "left" },
-      legend: below,
+      legend: above,
+      height: 380 + legendHeight(figure),
       ...figure.layout,
       xaxis: { ...axis, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },

@@ -99,7 +99,7 @@ def _searched(everything: Sequence[Results]) -> list[tuple[str, list[Any]]]:
     for results in everything:
         if isinstance(results, Ablation):
             for name, rows in results.collections.items():
-                found.append((f"{name}, {rows[0]['n_docs']:,} documents", rows))
+                found.append((f"{name} ({rows[0]['n_docs']:,} documents)", rows))
     return found
 
 
@@ -136,8 +136,8 @@ def _summary(everything: Sequence[Results]) -> str:
 def _results(results: Results, group: Sequence[Figure]) -> str:
     of = tables.of_run(results) if isinstance(results, Run) else tables.of_ablation(results)
     missing = [f"<li>{escape(each)}</li>" for each in tables.absent(results)]
-    parts = [f"<section><h2>{escape(_name(results))}</h2>", _machine(results), _figures("", group)]
-    parts += [tables.html(table) for table in of]
+    shown = [tables.html(table) for table in of]
+    parts = [f"<section><h2>{escape(_name(results))}</h2>", _machine(results), *shown[:1], _figures("", group), *shown[1:]]
     if missing:
         parts.append(f"<details><summary>Without figures: {len(missing)}</summary><ul>{''.join(missing)}</ul></details>")
     return "\n".join([*parts, "</section>"])

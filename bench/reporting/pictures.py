@@ -10,8 +10,9 @@ from bench.reporting import drawing, words
 from bench.reporting.drawing import Axis, Figure, Look
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches
-STYLES = {"points": "none", "line": ":", "curve": "-", "steps": "-"}
-SETTINGS = {"text.parse_math": False, "svg.hashsalt": "pyengine", "svg.fonttype": "none", "font.size": 9}
+STYLES = {"points": "none", "roof": ":", "curve": "-", "steps": "-"}
+BROAD = {"linewidth": 5, "alpha": 0.4}  # the frontier of all, under those of the families
+SETTINGS = {"text.parse_math": False, "lines.linewidth": 1.2, "svg.hashsalt": "pyengine", "svg.fonttype": "none", "font.size": 9}
 
 
 def save(figures: Sequence[Figure], looks: Mapping[str, Look], folder: Path) -> list[Path]:
@@ -46,7 +47,7 @@ def _draw(canvas: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
     axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
     named = dict(zip(labels, handles))
-    canvas.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(4, 1 + 90 // _longest(named)))
+    canvas.legend(named.values(), named.keys(), loc="outside lower center", ncols=max(1, min(4, 88 // _longest(named))))
 
 
 def _longest(names: Mapping[str, Any]) -> int:
@@ -57,11 +58,14 @@ def _series(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
     for each in figure.series:
         look, points = looks[each.family], each.style in ("points", "curve")
         axes.plot(
-            each.x, each.y, color=look.colour, linestyle=STYLES[each.style], linewidth=1.2,
+            each.x, each.y, color=look.colour, linestyle=STYLES[each.style], 
             marker=look.marker if points else "", markersize=5, markeredgecolor="black", markeredgewidth=0.4,
             drawstyle="steps-post" if each.style == "steps" else "default",
-            label=each.name if points or not each.family else "_",
+            label=each.name if points or not (each.family or each.style == "roof") else "_",
+            **BROAD if each.style == "steps" and not each.family else {},
         )  # fmt: skip
+        if each.style == "roof":
+            axes.annotate(each.name, (each.x[-1], each.y[-1]), (0, 2), textcoords="offset points", ha="right", fontsize=7)
 
 
 def _boxes(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
@@ -85,7 +89,7 @@ def _axis(axes: Any, name: str, axis: Axis, values: Sequence[float]) -> None:
     low, high = drawing.span(values, axis.log)
     if axis.log:
         scale("log")
-        at = [value for value in drawing.ticks(values) if low <= value <= high]
+        at = [value for value in drawing.ticks(axis, values) if low <= value <= high]
         getattr(axes, f"set_{name}ticks")(at, [words.short(value) for value in at])
         getattr(axes, f"set_{name}ticks")([], minor=True)
     limit(low, high)

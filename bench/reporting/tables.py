@@ -10,6 +10,7 @@ from bench.reporting import words
 from bench.reporting.reading import Ablation, Row, Run
 
 Shown = Callable[[Any], str]
+NUMBER = ' class="number"'
 
 
 class Table(NamedTuple):
@@ -63,7 +64,7 @@ CELLS: dict[str, tuple[str, Shown]] = {
     "b1_p50_ms": ("p50 ms", words.short),
     "b1_p95_ms": ("p95 ms", words.short),
     "b1_p99_ms": ("p99 ms", words.short),
-    "b1_cpu_ratio": ("× CPU of other", words.short),
+    "b1_cpu_ratio": ("CPU / other's", words.short),
     "queries_per_s": ("queries/s", words.short),
     "build_s": ("build s", words.short),
     "memory_bytes": ("memory", words.memory),
@@ -114,7 +115,10 @@ def absent(results: Ablation | Run) -> list[str]:
 
 
 def html(table: Table) -> str:
-    heading = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in table.heading)
+    heading = ""
+    for at, name in enumerate(table.heading):
+        numbers = any(_sorting(row[at][0]) for row in table.cells)
+        heading += f'<th scope="col"{NUMBER * numbers}><button type="button">{escape(name)}</button></th>'
     lines = []
     for row in table.cells:
         cells = [f"<td{_sorting(value)}>{escape(text)}</td>" for value, text in row]
@@ -128,7 +132,7 @@ def html(table: Table) -> str:
 
 def _sorting(value: Any) -> str:
     """The number that a column is sorted by, where it is one."""
-    return f' class="number" data-value="{float(value)}"' if isinstance(value, (int, float)) else ""
+    return f'{NUMBER} data-value="{float(value)}"' if isinstance(value, (int, float)) else ""
 
 
 def markdown(tables: Sequence[Table]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def advice(rows: Sequence[Row], percentile: str = USUAL) -> list[Step]:
     steps = [
         Step(
             0.0,
-            f"nothing that was measured is so fast: the fastest, {first['cell']}, needs "
+            f"nothing that was measured is so fast: the fastest, “{first['cell']}”, needs "
             f"{milliseconds(first[percentile])} for {PERCENTILES[percentile]}.",
         )
     ]
@@ -81,14 +82,14 @@ def _best(rows: Sequence[Row], percentile: str, everything: Sequence[Row]) -> st
 
     best = min(rows, key=lambda row: (-quality(row), row["memory_bytes"]))
     said = (
-        f"use {best['cell']} ({settings(best)}): {name} {quality(best):.3f}, {PERCENTILES[percentile]} answered within "
+        f"use “{best['cell']}” ({settings(best)}): {name} {quality(best):.3f}, {PERCENTILES[percentile]} answered within "
         f"{milliseconds(best[percentile])}, {memory(best['memory_bytes'])} in memory."
     )
     near = [row for row in rows if quality(row) >= NEAR * quality(best)]
     saving = min(near, key=lambda row: row["memory_bytes"])
     if saving["memory_bytes"] < 0.9 * best["memory_bytes"]:
         said += (
-            f" With {memory(saving['memory_bytes'])}, {saving['cell']} is within 1 % of that: "
+            f" With {memory(saving['memory_bytes'])}, “{saving['cell']}” is within 1 % of that: "
             f"{quality(saving):.3f}, {milliseconds(saving[percentile])}."
         )
     return said
@@ -101,33 +102,22 @@ def at_budget(steps: Sequence[Step], budget: float) -> str:
 
 def races(run: Run) -> list[str]:
     """A sentence for each table of a run: how often ours was right, and how fast beside the best of the others."""
-    tables = dict.fromkeys(str(row["table"]) for row in run.timed)
-    told = [(table, _race([row for row in run.timed if row["table"] == table])) for table in tables]
-    return [f"{title(table)}: {words}" for table, words in told if words]
+    tables = dict.fromkeys(str(row["table"]) for row in run.timed if row["role"] == "ours")
+    return [_race(table, [row for row in run.timed if (row["table"], row["role"]) == (table, "ours")]) for table in tables]
 
 
 def title(table: str) -> str:
     return TABLES[table].title if table in TABLES else table
 
 
-def _race(rows: Sequence[Row]) -> str:
-    ours = [row for row in rows if row["role"] == "ours"]
-    if not ours:
-        return ""
+def _race(table: str, ours: Sequence[Row]) -> str:
     exact = sum(row["exact"] is True for row in ours)
-    said = f"{exact} of our {len(ours)} answers were equal to the specification to the bit"
-    workloads = dict.fromkeys(row["workload"] for row in ours)
-    gains = []
-    for workload in workloads:
-        fastest = min((row for row in ours if row["workload"] == workload), key=lambda row: row["p50_ms"])
-        peers = [row for row in rows if row["workload"] == workload and row["role"] == "peer"]
-        if peers:
-            gains.append((min(row["p50_ms"] for row in peers) / fastest["p50_ms"], fastest, workload))
-    if not gains:
+    said = f"{re.split('[:;]', title(table))[0]}: {exact} of {len(ours)} answers exact to the bit"
+    fastest: dict[str, Row] = {}  # of each workload
+    for row in sorted(ours, key=lambda row: float(row["p50_ms"])):
+        fastest.setdefault(str(row["workload"]), row)
+    ratios = sorted(float(row["vs_best_peer"]) for row in fastest.values() if row.get("vs_best_peer"))
+    if not ratios:
         return f"{said}."
-    gains.sort(key=lambda gain: gain[0])
-    middle, won = gains[len(gains) // 2], sum(gain[0] > 1 for gain in gains)
-    return (
-        f"{said}; our fastest beat the best peer in {won} of {len(gains)} workloads. In the middle of them, {middle[2]}, "
-        f"{middle[1]['contestant']} took {milliseconds(middle[1]['p50_ms'])}, the best peer {short(middle[0])} times that."
-    )
+    between = " to ".join(dict.fromkeys(short(each) for each in (ratios[0], ratios[-1])))
+    return f"{said}; our fastest is {between} times as fast as the best peer."

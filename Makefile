@@ -10,7 +10,7 @@ SEED ?= 0
 EXTENSION := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
 
 .NOTPARALLEL: # the stamps share one environment
-.PHONY: help demo test test-integrations ahead-of-time lint sanitize fuzz sanitize-fuzz clean
+.PHONY: help demo test test-integrations test-report ahead-of-time lint sanitize fuzz sanitize-fuzz clean
 
 help:
 	@echo "make demo    search SciFact's abstracts for 300 claims, dense, token by token and by words (BM25), and compare the"
@@ -18,6 +18,7 @@ help:
 	@echo "make test    install torch, triton, faiss and the rest, and run the tests"
 	@echo "make test-integrations   install LangChain, PyLate, MTEB and the other libraries that pyengine has faces for, and run"
 	@echo "             the faces' tests, the libraries' own among them; writes pyengine/integrations/README.md"
+	@echo "make test-report   the report of bench.report, looked at in Chromium (Debian: apt-get install chromium)"
 	@echo "make ahead-of-time   compile every form of every Triton kernel for every chip, and write the table of it"
 	@echo "make lint    ruff and mypy"
 	@echo "make sanitize   the tests on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer: all"
@@ -33,6 +34,11 @@ test: $(VENV)/test.stamp
 
 test-integrations: $(HEAVY)/stamp
 	$(HEAVY)/bin/python -m pytest tests/integrations tests/test_integration_*.py
+
+test-report: $(VENV)/test.stamp
+	@command -v chromium > /dev/null || { echo "make test-report needs Chromium: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pip install --quiet playwright matplotlib
+	$(BIN)/python -m pytest tests/test_report.py tests/test_report_browser.py
 
 ahead-of-time: $(VENV)/test.stamp
 	$(BIN)/python -m bench.ahead_of_time --all

@@ -24,7 +24,13 @@ from bench.reporting.reading import Results, Run
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench.report", description="Results as a page for people.")
     add = made.add_argument
-    add("results", nargs="+", type=Path, metavar="RESULTS", help="folders of bench.ablate, CSV files of bench.run --save")
+    add(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="folders of bench.ablate, CSV files of bench.run --save",
+    )
     add("-o", "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)")
     add("--figures", type=Path, metavar="DIR", help="also every figure as PNG and SVG, by matplotlib")
     add("--markdown", type=Path, metavar="FILE", help="also the tables as Markdown")

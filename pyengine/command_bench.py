@@ -1,5 +1,5 @@
-"""``pyengine bench`` and ``pyengine ablate``, the installed faces of ``python -m bench.run`` and ``bench.ablate``,
-which lie beside the package in a checkout."""
+"""``pyengine bench``, ``ablate`` and ``report``, the installed faces of ``python -m bench.run``, ``bench.ablate`` and
+``bench.report``, which lie beside the package in a checkout."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def bench(context: typer.Context) -> None:
 def ablate(context: typer.Context) -> None:
     """Measure a grid of indexes on your data, or published claims (--help: the options of bench.ablate)."""
     raise typer.Exit(run("ablate", context.args))
+
+
+def report(context: typer.Context) -> None:
+    """Make a page, figures and tables of what bench and ablate measured (--help: the options of bench.report)."""
+    raise typer.Exit(run("report", context.args))

@@ -1,4 +1,4 @@
-"""The commands of ``pyengine``: info, demo, search, eval, bench, ablate."""
+"""The commands of ``pyengine``: info, demo, search, eval, bench, ablate, report."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def demo(
 app.command()(command_search.search)
 app.command(context_settings=command_bench.PASSED_ON, add_help_option=False)(command_bench.bench)
 app.command(context_settings=command_bench.PASSED_ON, add_help_option=False)(command_bench.ablate)
+app.command(context_settings=command_bench.PASSED_ON, add_help_option=False)(command_bench.report)
 
 
 @app.command("eval")

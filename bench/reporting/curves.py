@@ -20,7 +20,19 @@ AXES = {  # column of a run -> of a cell, and in words
 LEAST = {"threads": 2}  # numbers of threads make a series; of anything else three values do
 RUN_KEYS = ("n_docs", "dim", "n_queries", "k", "metric", "data", "keep", "letter", "lengths", "query_tokens", "mean")
 RUN_KEYS += ("query_terms", "touched", "apart", "kind", "contestant", "threads", "cpu")
-CELL_KEYS = ("family", "candidates", "store", "originals", "dims", "pool", "lists", "probes", "links", "ef", "code_bytes")
+CELL_KEYS = (
+    "family",
+    "candidates",
+    "store",
+    "originals",
+    "dims",
+    "pool",
+    "lists",
+    "probes",
+    "links",
+    "ef",
+    "code_bytes",
+)
 CELL_KEYS += ("bits", "project", "depth", "fusion", "normalize", "weight", "backend", "threads", "k", "n_docs")
 
 

@@ -17,6 +17,7 @@ SHAPES = (  # as plotly and as matplotlib call them; seven, so that 42 families 
     ("star", "*"),
     ("triangle-down", "v"),
 )
+DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))  # the same of both
 GREY = "#808080"  # of what belongs to no family
 
 
@@ -30,7 +31,8 @@ class Axis(NamedTuple):
 
 class Series(NamedTuple):
     """Points (x, y) with a text each. ``family`` is what toggles it and what it is coloured by, "" for none; ``style``
-    "points", "curve" (joined points), "steps" (a frontier), or "roof" (a line with its name at its end)."""
+    "points", "curve" (joined points), "steps" (a frontier), or "roof" (a line with its name at its end). ``turn`` tells
+    curves of one family apart."""
 
     name: str
     family: str
@@ -38,6 +40,7 @@ class Series(NamedTuple):
     y: Sequence[float]
     style: str = "points"
     hover: Sequence[str] = ()
+    turn: int = 0
 
 
 class Box(NamedTuple):

@@ -166,7 +166,8 @@ def scaling(found: Sequence[Curve], key: str) -> Iterator[Figure]:
         at = sorted({value for curve in part for value in curve.x})
         x = Axis(grows, at=at if len(at) <= MOST_TICKS else ())
         note = "Slopes are exponents, fitted: at 1 twice as much takes twice as long, at 0 as long."
-        series = [_curve(curve, common) for curve in part]
+        own = [[each for each in part if each.family == curve.family] for curve in part]
+        series = [_curve(curve, common)._replace(turn=among.index(curve)) for curve, among in zip(part, own)]
         yield Figure(f"scaling-{key}-{op}-{axis}", title, x, Axis("median ms"), note, series)
 
 

@@ -8,12 +8,12 @@ from html import escape
 from typing import Any
 
 from bench.reporting import drawing, words
-from bench.reporting.drawing import Axis, Box, Figure, Look, Series
+from bench.reporting.drawing import DASHES, Axis, Box, Figure, Look, Series
 
 LINES = {"roof": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
 BROAD = {"width": 6}  # the frontier of all, which lies under those of the families
 ROW = 26  # pixels of a box, with two lines of its name
-LINE = 24  # letters in one of them
+LINE = 26  # letters in one of them
 
 
 def figure(what: Figure, looks: Mapping[str, Look]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _label(name: str) -> str:
     if len(name) <= LINE:
         return _text(name)
     hyphens = [at + 1 for at, sign in enumerate(name) if sign == "-"]
-    middle = min(hyphens or [LINE], key=lambda at: abs(at - len(name) / 2))
+    middle = min(hyphens or [LINE], key=lambda at: max(at, len(name) - at))
     lines = (name[:middle], name[middle:])
     return _text("\n".join(line if len(line) <= LINE else f"{line[: LINE - 1]}…" for line in lines))
 
@@ -75,6 +75,8 @@ def _series(each: Series, look: Look) -> dict[str, Any]:
         made["hoverinfo"] = "skip"
     if each.style in LINES:
         made["line"] = {"color": look.colour, **LINES[each.style]}
+    if each.style == "curve":
+        made["line"] |= {"dash": DASHES[each.turn % len(DASHES)][0]}
     if each.style == "steps" and not each.family:
         made |= {"line": made["line"] | BROAD, "opacity": 0.4}
     if each.style == "roof":

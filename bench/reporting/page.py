@@ -137,9 +137,17 @@ def _results(results: Results, group: Sequence[Figure]) -> str:
     of = tables.of_run(results) if isinstance(results, Run) else tables.of_ablation(results)
     missing = [f"<li>{escape(each)}</li>" for each in tables.absent(results)]
     shown = [tables.html(table) for table in of]
-    parts = [f"<section><h2>{escape(_name(results))}</h2>", _machine(results), *shown[:1], _figures("", group), *shown[1:]]
+    parts = [
+        f"<section><h2>{escape(_name(results))}</h2>",
+        _machine(results),
+        *shown[:1],
+        _figures("", group),
+        *shown[1:],
+    ]
     if missing:
-        parts.append(f"<details><summary>Without figures: {len(missing)}</summary><ul>{''.join(missing)}</ul></details>")
+        parts.append(
+            f"<details><summary>Without figures: {len(missing)}</summary><ul>{''.join(missing)}</ul></details>"
+        )
     return "\n".join([*parts, "</section>"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,15 @@ from bench.reporting import drawing, words
 from bench.reporting.drawing import Axis, Figure, Look
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches
-STYLES = {"points": "none", "roof": ":", "curve": "-", "steps": "-"}
+STYLES = {"points": "none", "roof": ":", "steps": "-"}
 BROAD = {"linewidth": 5, "alpha": 0.4}  # the frontier of all, under those of the families
-SETTINGS = {"text.parse_math": False, "lines.linewidth": 1.2, "svg.hashsalt": "pyengine", "svg.fonttype": "none", "font.size": 9}
+SETTINGS = {
+    "text.parse_math": False,
+    "lines.linewidth": 1.2,
+    "svg.hashsalt": "pyengine",
+    "svg.fonttype": "none",
+    "font.size": 9,
+}
 
 
 def save(figures: Sequence[Figure], looks: Mapping[str, Look], folder: Path) -> list[Path]:
@@ -38,7 +45,7 @@ def save(figures: Sequence[Figure], looks: Mapping[str, Look], folder: Path) -> 
 
 def _draw(canvas: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
     axes = canvas.add_subplot()
-    axes.set_title(figure.title, fontsize=10)
+    axes.set_title(textwrap.fill(figure.title, 80), fontsize=9)
     (_boxes if figure.boxes else _series)(axes, figure, looks)
     _axis(axes, "x", figure.x, figure.values("x"))
     if not figure.boxes:
@@ -58,14 +65,16 @@ def _series(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
     for each in figure.series:
         look, points = looks[each.family], each.style in ("points", "curve")
         axes.plot(
-            each.x, each.y, color=look.colour, linestyle=STYLES[each.style], 
+            each.x, each.y, color=look.colour, linestyle=drawing.DASHES[each.turn % 4][1] if each.style == "curve" else STYLES[each.style], 
             marker=look.marker if points else "", markersize=5, markeredgecolor="black", markeredgewidth=0.4,
             drawstyle="steps-post" if each.style == "steps" else "default",
             label=each.name if points or not (each.family or each.style == "roof") else "_",
             **BROAD if each.style == "steps" and not each.family else {},
         )  # fmt: skip
         if each.style == "roof":
-            axes.annotate(each.name, (each.x[-1], each.y[-1]), (0, 2), textcoords="offset points", ha="right", fontsize=7)
+            axes.annotate(
+                each.name, (each.x[-1], each.y[-1]), (0, 2), textcoords="offset points", ha="right", fontsize=7
+            )
 
 
 def _boxes(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:

@@ -10,14 +10,20 @@ from bench.registry import TABLES
 from bench.reporting.reading import Row, Run
 
 BUDGET = 10.0  # milliseconds, unless the reader says otherwise
-PERCENTILES = {"b1_p50_ms": "half of the queries", "b1_p95_ms": "95 % of the queries", "b1_p99_ms": "99 % of the queries"}
+PERCENTILES = {
+    "b1_p50_ms": "half of the queries",
+    "b1_p95_ms": "95 % of the queries",
+    "b1_p99_ms": "99 % of the queries",
+}
 USUAL = "b1_p95_ms"
 NEAR = 0.99  # of the best quality: as good, to somebody who wants to save memory
 
 
 def short(value: float) -> str:
     """Three figures, or all those before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"
+    return (
+        f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"
+    )
 
 
 def milliseconds(value: float) -> str:
@@ -103,7 +109,9 @@ def at_budget(steps: Sequence[Step], budget: float) -> str:
 def races(run: Run) -> list[str]:
     """A sentence for each table of a run: how often ours was right, and how fast beside the best of the others."""
     tables = dict.fromkeys(str(row["table"]) for row in run.timed if row["role"] == "ours")
-    return [_race(table, [row for row in run.timed if (row["table"], row["role"]) == (table, "ours")]) for table in tables]
+    return [
+        _race(table, [row for row in run.timed if (row["table"], row["role"]) == (table, "ours")]) for table in tables
+    ]
 
 
 def title(table: str) -> str:

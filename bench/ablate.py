@@ -38,7 +38,8 @@ DEFAULT, CLAIMS = "scifact", "claims"
 SHOWN = {
     "cell": "cell", "exactness": "exactness", "recall": "recall", "ndcg_10": "nDCG@10", "p_value": "p",
     "b1_calls": "calls", "b1_p50_ms": "p50 ms", "b1_p99_ms": "p99 ms", "b1_cpu_ratio": "x other",
-    "b32_p50_ms": "p50 ms of 32", "queries_per_s": "queries/s", "build_s": "build s", "memory_bytes": "bytes", "disk_bytes": "on disk",
+    "b32_p50_ms": "p50 ms of 32", "queries_per_s": "queries/s", "build_s": "build s", "memory_bytes": "bytes",
+    "disk_bytes": "on disk",
 }  # fmt: skip
 VERDICTS = ("claim", "verdict", "figure", "published", "measure", "cell", "against", "says", "source", "note", "reason")
 

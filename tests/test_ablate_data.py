@@ -139,7 +139,7 @@ def test_an_empty_folder_and_a_stray_file(tmp_path: Path) -> None:
         opening.opened(Source(str(tmp_path / "docs.npy"), path))
     for stray in ({"queries": path}, {"metric": "l2"}, {"split": "dev"}, {"encoder": "a:b"}):
         with pytest.raises(ValueError, match=f"--{next(iter(stray))} says nothing about --data scifact"):
-            opening.opened(Source("scifact", **stray))  # type: ignore[arg-type]
+            opening.opened(Source("scifact", **stray))
     for size in ("", "x", "99"):
         with pytest.raises(ValueError, match="100 or more"):
             opening.opened(Source(f"like-scifact:{size}"))

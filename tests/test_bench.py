@@ -552,7 +552,12 @@ def test_energy_is_read_where_it_can_be(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("preset", ["dense", "maxsim", "sparse"])
 def test_commands_of_one_preset(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[list[str]] = []
-    monkeypatch.setattr(run, "main", lambda words: given.append(words) or 0)
+
+    def kept(words: list[str]) -> int:
+        given.append(words)
+        return 0
+
+    monkeypatch.setattr(run, "main", kept)
     for words in ([], ["--quick", "--threads", "2"]):
         monkeypatch.setattr("sys.argv", [preset, *words])
         with pytest.raises(SystemExit) as ended:
@@ -585,7 +590,12 @@ def test_what_cannot_be_written_or_is_stopped_is_a_sentence(
 
 def test_only_ceilings_of_working_sets_that_occur_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(ceilings, "measure", lambda threads, sizes: asked.append(sizes) or CEILINGS)
+
+    def measured(threads: int, sizes: tuple[int, ...]) -> Ceilings:
+        asked.append(sizes)
+        return CEILINGS
+
+    monkeypatch.setattr(ceilings, "measure", measured)
     for shape in ("n1k-d8-k5", "n50k-d768-k5", "n1m-d768"):
         run._settings(run.parse(["--op", "dense_topk", "--shapes", shape, shape]))
     assert asked == [ceilings.READ_SIZES[:1], ceilings.READ_SIZES[:2], ceilings.READ_SIZES]

@@ -3,10 +3,10 @@
     python -m bench.ablate --data scifact --out results && python -m bench.report results
     python -m bench.report results bench/results/*-dense.csv -o report.html --figures figures --markdown table.md
 
-RESULTS are folders of `bench.ablate` and CSV files of `bench.run --save`. The page is one file that asks the network for
-nothing: what to use for a budget of time, machines, speed and exactness, rooflines, quality against time and memory,
-growth with N, Q, k, D and threads, latencies. ``--figures`` writes every figure as PNG and SVG too, ``--markdown`` the
-tables. Exit status: 0; 2 with one sentence for bad input.
+RESULTS are folders of `bench.ablate` and CSV files of `bench.run --save`. The page is one file that asks the network
+for nothing: what to use for a budget of time, machines, speed and exactness, rooflines, quality against time and
+memory, growth with N, Q, k, D and threads, latencies. ``--figures`` writes every figure as PNG and SVG too,
+``--markdown`` the tables. Exit status: 0; 2 with one sentence for bad input.
 """
 
 from __future__ import annotations

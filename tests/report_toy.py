@@ -16,8 +16,8 @@ HOSTILE = "</script><script>document.title='stolen'</script><b>&amp;|$x_1$"
 CEILINGS = (
     "1 thread(s): copies in GB/s read and written: 9.0 of 64 MiB; reads 20.0 GB/s of 64 MiB, 10.0 GB/s of 2048 MiB "
     "(9.0 in 4 KiB pages), float32 GEMM 100 Gop/s, bf16 not measured, int8 products in Gop/s: avx2 500, amx 5,000; "
-    "2 thread(s): reads 15.0 GB/s of 2048 MiB (9.0 in 4 KiB pages), float32 GEMM 190 Gop/s, bf16 1,500, int8 products in "
-    "Gop/s: not measured"
+    "2 thread(s): reads 15.0 GB/s of 2048 MiB (9.0 in 4 KiB pages), float32 GEMM 190 Gop/s, bf16 1,500, int8 products "
+    "in Gop/s: not measured"
 )
 MACHINE = {
     "date": "2026-01-02", "cpu": "A <processor>", "cores": 2, "memory_gib": 8, "isa": "amx", "versions": "numpy 2",

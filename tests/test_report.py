@@ -78,7 +78,7 @@ def test_hostile_names_are_text(results: list[reading.Results]) -> None:
     names = [trace["name"] for each in json.loads(Parts(text).scripts[0])["figures"] for trace in each["data"]]
     assert not any("<b>" in name for name in names)
     assert any("&lt;b&gt;&amp;amp;" in name for name in names)
-    told = tables.markdown([each for each in tables.of_run(results[1])])  # type: ignore[arg-type]
+    told = tables.markdown(list(tables.of_run(results[1])))  # type: ignore[arg-type]
     assert "<script>" not in told
     assert len({line.count(" | ") for line in told.splitlines() if line.startswith("| ")}) == 1
 
@@ -176,7 +176,7 @@ def test_a_roofline_has_a_roof_of_what_is_used_and_points_at_their_place(results
 def test_boxes_are_percentiles_of_the_calls(results: list[reading.Results]) -> None:
     boxes = {box.name: box for box in drawn(results)["latency-0-0"].boxes}
     assert boxes["middle"].at[50] == pytest.approx(1.75, rel=1e-6)
-    assert list(boxes)[0] == "prefix-8"
+    assert next(iter(boxes)) == "prefix-8"
     assert "40 calls" in boxes["middle"].hover
 
 

@@ -14,9 +14,9 @@ pytest.importorskip("rich")
 pytest.importorskip("plotly")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 
-from bench import report
-from tests import report_toy
-from tests.report_toy import HOSTILE
+from bench import report  # noqa: E402
+from tests import report_toy  # noqa: E402
+from tests.report_toy import HOSTILE  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -53,9 +53,7 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: said.append(request.url) if not _own(request.url, address) else None)
         page.goto(address)
-        page.wait_for_function(
-            "document.querySelectorAll('.plot').length == document.querySelectorAll('.main-svg .xy').length"
-        )
+        page.wait_for_selector(".plot:not(:has(.main-svg .xy))", state="detached", timeout=20_000)
         return page
 
     yield go
@@ -123,14 +121,17 @@ def test_nothing_is_wider_than_a_narrow_window(opened: Any, width: int) -> None:
         assert plot.bounding_box()["width"] <= width
 
 
+def paper_of(page: Any) -> set[str]:
+    return set(page.evaluate("[...document.querySelectorAll('.plot')].map(plot => plot.layout.paper_bgcolor)"))
+
+
 def test_plots_are_dark_where_the_reader_is_and_white_on_paper(opened: Any) -> None:
     page = opened(color_scheme="dark")
-    paper = "document.querySelector('.plot').layout.paper_bgcolor"
-    assert page.evaluate(paper) == "#16181c"
-    page.emulate_media(media="print", color_scheme="dark")
-    page.wait_for_function(f"{paper} == '#ffffff'")
-    page.emulate_media(media="screen", color_scheme="light")
-    page.wait_for_function(f"{paper} == '#ffffff'")
+    assert paper_of(page) == {"#16181c"}
+    for asked in ({"media": "print"}, {"media": "screen", "color_scheme": "light"}):
+        page.emulate_media(**asked)
+        page.wait_for_timeout(500)
+        assert paper_of(page) == {"#ffffff"}
     assert len(page.pdf()) > 20_000
 
 

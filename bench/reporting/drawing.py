@@ -1,4 +1,4 @@
-"""What a figure is, before anything draws it: the page (`interactive`) and files for papers (`pictures`) draw the same."""
+"""What a figure is, before anything draws it: the page (`interactive`) and files (`pictures`) draw the same."""
 
 from __future__ import annotations
 

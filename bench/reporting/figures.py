@@ -37,7 +37,7 @@ def paretos(name: str, rows: Sequence[Row], key: str) -> Iterator[Figure]:
         shown = [row for row in rows if row[cost] and row[column] is not None]
         if shown:
             series = _pareto(shown, cost, column, scale)
-            note = "Up and left is better. Lines are frontiers, of a family and (grey) of all: nothing that was measured beats them."
+            note = "Up and left is better. Lines are frontiers, of a family and (grey) of all: nothing beats them."
             title = f"{word} against quality: {of}"
             yield Figure(f"pareto-{word.lower()}-{key}", title, axis, Axis(quality, log=False), note, series)
 
@@ -140,8 +140,8 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
         y = [float(row["gop_per_s"]) for _, row in own]
         series.append(Series(name, name, [x for x, _ in own], y, hover=hover))
     note = (
-        f"Grey: what this machine can do, measured in the same run: reading {words.short(rate)} GB/s of {size} MiB (the "
-        "slope), and products. Work that stays in a cache, or that is skipped, can lie above."
+        f"Grey: what this machine can do, measured in the same run: reading {words.short(rate)} GB/s of {size} MiB "
+        "(the slope), and products. Work that stays in a cache, or that is skipped, can lie above."
     )
     title = f"Roofline, {threads} thread(s)"
     return Figure(key, title, Axis("operations per byte that must be read"), Axis("Gop/s"), note, series)

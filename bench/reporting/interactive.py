@@ -10,7 +10,7 @@ from typing import Any
 from bench.reporting import drawing, words
 from bench.reporting.drawing import DASHES, Axis, Box, Figure, Look, Series
 
-LINES = {"roof": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
+LINES: dict[str, dict[str, Any]] = {"roof": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
 BROAD = {"width": 6}  # the frontier of all, which lies under those of the families
 ROW = 26  # pixels of a box, with two lines of its name
 LINE = 26  # letters in one of them
@@ -31,9 +31,9 @@ def figure(what: Figure, looks: Mapping[str, Look]) -> dict[str, Any]:
     return {"key": what.key, "data": data, "layout": layout}
 
 
-def _text(words: str) -> str:
-    """plotly takes some HTML for its own, which a name must not be."""
-    return escape(words, quote=False).replace("\n", "<br>")
+def _text(text: str) -> str:
+    """plotly takes some HTML, and what is between dollars, for its own, which a name must not be."""
+    return escape(text, quote=False).replace("$", "&#36;").replace("\n", "<br>")
 
 
 def _label(name: str) -> str:
@@ -70,7 +70,7 @@ def _series(each: Series, look: Look) -> dict[str, Any]:
     }
     if points:
         made["marker"] = {"color": look.colour, "symbol": look.shape, "size": 9, "line": {"width": 1}}
-        made |= {"text": [_text(words) for words in each.hover], "hovertemplate": "%{text}<extra></extra>"}
+        made |= {"text": [_text(text) for text in each.hover], "hovertemplate": "%{text}<extra></extra>"}
     else:
         made["hoverinfo"] = "skip"
     if each.style in LINES:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench.reporting import figures, interactive, tables, words
+from bench.reporting import curves, figures, interactive, tables, words
 from bench.reporting.drawing import Figure, Look, looks
 from bench.reporting.reading import MACHINE, Ablation, Results, Run
 
@@ -35,7 +35,7 @@ def drawn(everything: Sequence[Results]) -> list[list[Figure]]:
         of = figures.of_run(results, at) if isinstance(results, Run) else figures.of_ablation(results, at)
         made.append(list(of))
     cells = [row for each in everything if isinstance(each, Ablation) for row in each.finished]
-    made.append(list(figures.scaling(figures.curves.of_cells(cells), "cells")))
+    made.append(list(figures.scaling(curves.of_cells(cells), "cells")))
     return made
 
 
@@ -118,7 +118,8 @@ def _summary(everything: Sequence[Results]) -> str:
         ]
         parts.append(
             '<form><label>Budget <input id="budget" type="number" inputmode="decimal" min="0" step="any" '
-            f'value="{words.BUDGET:g}"> ms</label> <label>for <select id="percentile">{"".join(choices)}</select></label></form>'
+            f'value="{words.BUDGET:g}"> ms</label> '
+            f'<label>for <select id="percentile">{"".join(choices)}</select></label></form>'
         )
     for name, rows in searched:
         said = words.at_budget(words.advice(rows), words.BUDGET)
@@ -128,8 +129,8 @@ def _summary(everything: Sequence[Results]) -> str:
         )
     for run in everything:
         if isinstance(run, Run):
-            said = [f"<li>{escape(each)}</li>" for each in words.races(run)]
-            parts.append(f"<p>{escape(_name(run))}:</p><ul>{''.join(said)}</ul>")
+            told = [f"<li>{escape(each)}</li>" for each in words.races(run)]
+            parts.append(f"<p>{escape(_name(run))}:</p><ul>{''.join(told)}</ul>")
     return "\n".join([*parts, "</section>"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.reporting import drawing, words
-from bench.reporting.drawing import Axis, Figure, Look
+from bench.reporting.drawing import Axis, Figure, Look, Series
 
 WIDTH, HEIGHT = 6.4, 4.4  # inches
 STYLES = {"points": "none", "roof": ":", "steps": "-"}
@@ -64,17 +64,21 @@ def _longest(names: Mapping[str, Any]) -> int:
 def _series(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
     for each in figure.series:
         look, points = looks[each.family], each.style in ("points", "curve")
-        axes.plot(
-            each.x, each.y, color=look.colour, linestyle=drawing.DASHES[each.turn % 4][1] if each.style == "curve" else STYLES[each.style], 
-            marker=look.marker if points else "", markersize=5, markeredgecolor="black", markeredgewidth=0.4,
+        (line,) = axes.plot(
+            each.x, each.y, color=look.colour, linestyle=_dash(each), marker=look.marker if points else "",
+            markersize=5, markeredgecolor="black", markeredgewidth=0.4,
             drawstyle="steps-post" if each.style == "steps" else "default",
             label=each.name if points or not (each.family or each.style == "roof") else "_",
-            **BROAD if each.style == "steps" and not each.family else {},
         )  # fmt: skip
+        if each.style == "steps" and not each.family:
+            line.set(**BROAD)
         if each.style == "roof":
-            axes.annotate(
-                each.name, (each.x[-1], each.y[-1]), (0, 2), textcoords="offset points", ha="right", fontsize=7
-            )
+            end = each.x[-1], each.y[-1]
+            axes.annotate(each.name, end, (0, 2), textcoords="offset points", ha="right", fontsize=7)
+
+
+def _dash(series: Series) -> str:
+    return drawing.DASHES[series.turn % len(drawing.DASHES)][1] if series.style == "curve" else STYLES[series.style]
 
 
 def _boxes(axes: Any, figure: Figure, looks: Mapping[str, Look]) -> None:
@@ -96,6 +100,7 @@ def _axis(axes: Any, name: str, axis: Axis, values: Sequence[float]) -> None:
     scale, limit, label = change
     label(axis.title)
     low, high = drawing.span(values, axis.log)
+    limit(low, high)  # before the scale, which has no room for a single value
     if axis.log:
         scale("log")
         at = [value for value in drawing.ticks(axis, values) if low <= value <= high]

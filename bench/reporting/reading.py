@@ -18,7 +18,7 @@ from bench.ablation import journal
 
 Value = str | int | float | bool | None
 Row = Mapping[str, Any]
-NEEDED = ("table", "workload", "n_docs", "dim", "n_queries", "k", "contestant", "role", "threads", "exact", "recall")
+NEEDED: tuple[str, ...] = ("table", "workload", "n_docs", "dim", "n_queries", "k", "contestant", "role", "threads", "exact", "recall")
 NEEDED += ("p20_ms", "p50_ms", "p80_ms", "gb_per_s", "gop_per_s", "note", "date", "cpu", "cores", "isa", "ceilings")
 TEXTS = frozenset(
     {"table", "workload", "metric", "data", "letter", "lengths", "kind", "contestant", "role", "version", "exactness"}
@@ -72,7 +72,8 @@ Results = Ablation | Run
 
 
 def read(path: Path) -> Results:
-    """The results at ``path``, a folder of `bench.ablate` or a CSV of `bench.run`. ValueError or OSError in a sentence."""
+    """The results at ``path``, a folder of `bench.ablate` or a CSV of `bench.run`. ValueError or OSError in one
+    sentence."""
     if path.is_dir():
         return _ablation(path)
     if not path.exists():

@@ -43,7 +43,7 @@ RUN: dict[str, tuple[str, Shown]] = {
     "p50_ms": ("p50 ms", words.short),
     "p80_ms": ("p80 ms", words.short),
     "ms_per_query": ("ms/query", words.short),
-    "vs_best_peer": ("× best peer", words.short),
+    "vs_best_peer": ("x peer", words.short),
     "gb_per_s": ("GB/s", words.short),
     "gop_per_s": ("Gop/s", words.short),
     "of_ceiling": ("of ceiling", "{:.0%}".format),
@@ -124,8 +124,9 @@ def html(table: Table) -> str:
         cells = [f"<td{_sorting(value)}>{escape(text)}</td>" for value, text in row]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(lines)
+    title = escape(table.title)
     return (
-        f'<h3>{escape(table.title)}</h3>\n<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}">'
+        f'<h3>{title}</h3>\n<div class="wide" tabindex="0" role="region" aria-label="{title}">'
         f"<table>\n<thead><tr>{heading}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 

@@ -88,8 +88,8 @@ def _best(rows: Sequence[Row], percentile: str, everything: Sequence[Row]) -> st
 
     best = min(rows, key=lambda row: (-quality(row), row["memory_bytes"]))
     said = (
-        f"use “{best['cell']}” ({settings(best)}): {name} {quality(best):.3f}, {PERCENTILES[percentile]} answered within "
-        f"{milliseconds(best[percentile])}, {memory(best['memory_bytes'])} in memory."
+        f"use “{best['cell']}” ({settings(best)}): {name} {quality(best):.3f}, {PERCENTILES[percentile]} answered "
+        f"within {milliseconds(best[percentile])}, {memory(best['memory_bytes'])} in memory."
     )
     near = [row for row in rows if quality(row) >= NEAR * quality(best)]
     saving = min(near, key=lambda row: row["memory_bytes"])

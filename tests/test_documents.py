@@ -186,7 +186,7 @@ def test_a_copy_answers_alike_and_is_another() -> None:
 
 
 def test_a_filter_that_is_no_function_is_a_sentence() -> None:
-    with pytest.raises(TypeError, match="filter must be a function of a document; got {'row': 1}"):
+    with pytest.raises(TypeError, match=r"filter must be a function of a document; got {'row': 1}"):
         made(3).nearest(np.ones(D), 1, {"row": 1})  # type: ignore[arg-type]
 
 

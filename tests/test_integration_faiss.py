@@ -187,7 +187,9 @@ def test_inverted_lists_keep_the_ids_that_were_given(kind: str) -> None:
 def test_faiss_that_is_missing_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     for call in (face.from_faiss, face.to_faiss):
-        with pytest.raises(ImportError, match="^this needs faiss-cpu, which is not installed: run 'pip install faiss-"):
+        with pytest.raises(
+            ImportError, match=r"^this needs faiss-cpu, which is not installed: run 'pip install faiss-"
+        ):
             call(face.IndexFlat(D))
 
 
@@ -203,7 +205,7 @@ def test_bad_input_is_a_sentence() -> None:
         (lambda: ours.add_with_ids(DOCS, None), TypeError, "ids must"),
         (lambda: ours.reconstruct(300), ValueError, "key must be below ntotal, 300"),
         (lambda: ours.reconstruct_n(299, 2), ValueError, "n0 and ni must lie within the 300 vectors"),
-        (lambda: face.to_faiss(DOCS), TypeError, "index must be an IndexFlat of this module; got ndarray"),
+        (lambda: face.to_faiss(DOCS), TypeError, "index must be an IndexFlat of this module; got ndarray"),  # type: ignore[arg-type]
         (lambda: face.from_faiss(DOCS), TypeError, "index must be a faiss index; got ndarray"),
         (lambda: face.from_faiss(faiss.IndexFlat(D, faiss.METRIC_L1)), ValueError, "metric must be"),
     ):

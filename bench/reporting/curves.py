@@ -18,8 +18,8 @@ AXES = {  # column of a run -> of a cell, and in words
     "threads": ("threads", "threads"),
 }
 LEAST = {"threads": 2}  # numbers of threads make a series; of anything else three values do
-RUN_KEYS: tuple[str, ...] = ("n_docs", "dim", "n_queries", "k", "metric", "data", "keep", "letter", "lengths", "query_tokens", "mean")
-RUN_KEYS += ("query_terms", "touched", "apart", "kind", "contestant", "threads", "cpu")
+RUN_KEYS: tuple[str, ...] = ("n_docs", "dim", "n_queries", "k", "metric", "data", "keep", "letter", "lengths")
+RUN_KEYS += ("query_tokens", "mean", "query_terms", "touched", "apart", "kind", "contestant", "threads", "cpu")
 CELL_KEYS: tuple[str, ...] = (
     "family",
     "candidates",

@@ -65,7 +65,8 @@ class Figure(NamedTuple):
 
     @property
     def families(self) -> list[str]:
-        return list(dict.fromkeys(each.family for each in (*self.series, *self.boxes) if each.family))
+        names = [each.family for each in self.series] + [box.family for box in self.boxes]
+        return list(dict.fromkeys(filter(None, names)))
 
     def values(self, axis: str) -> list[float]:
         """All of "x" or "y"."""

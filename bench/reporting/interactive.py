@@ -10,7 +10,11 @@ from typing import Any
 from bench.reporting import drawing, words
 from bench.reporting.drawing import DASHES, Axis, Box, Figure, Look, Series
 
-LINES: dict[str, dict[str, Any]] = {"roof": {"dash": "dot", "width": 1.5}, "curve": {"width": 2}, "steps": {"shape": "hv", "width": 1.5}}
+LINES: dict[str, dict[str, Any]] = {
+    "roof": {"dash": "dot", "width": 1.5},
+    "curve": {"width": 2},
+    "steps": {"shape": "hv", "width": 1.5},
+}
 BROAD = {"width": 6}  # the frontier of all, which lies under those of the families
 ROW = 26  # pixels of a box, with two lines of its name
 LINE = 26  # letters in one of them

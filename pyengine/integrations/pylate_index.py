@@ -66,9 +66,7 @@ class MaxSim(Base):
     def __len__(self) -> int:
         return len(self.index)
 
-    def add_documents(
-        self, documents_ids: Any, documents_embeddings: Any, batch_size: int = 2000
-    ) -> MaxSim:
+    def add_documents(self, documents_ids: Any, documents_embeddings: Any, batch_size: int = 2000) -> MaxSim:
         """Add documents, arrays or tensors [L, D]; all or none. ``batch_size`` is ignored."""
         ids = _ids(documents_ids)
         docs = parts.sets_of(documents_embeddings, "documents_embeddings", self.index.dim)

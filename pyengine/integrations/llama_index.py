@@ -44,7 +44,7 @@ DIFFERENCES = (
     "a zero vector has similarity 0 (the original: NaN)",
     "modes sparse, text_search and hybrid (BM25) are new, and svm and the other learners are refused",
     "query.doc_ids and query.mmr_threshold are obeyed (the original reads neither), and an empty node_ids means any",
-    "persist writes a folder (the original: a file)",
+    "persist writes a folder (the original: a file), and to_dict has the settings alone",
 )
 BY_WORDS = (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH)
 

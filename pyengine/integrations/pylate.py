@@ -116,6 +116,8 @@ def rerank(
     As in PyLate, the documents of a query are padded to the longest of them by zeros, which can win. ``device`` is
     ignored: the engine chooses, and the answer is the same.
     """
+    if not len(documents_ids) and not len(queries_embeddings) and not len(documents_embeddings):
+        return []
     queries = parts.sets_of(queries_embeddings, "queries_embeddings")
     lists = [list(each) for each in documents_embeddings]
     sizes, named = ([len(each) for each in side] for side in (lists, documents_ids))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,7 @@ def test_async_twins(stores: Any) -> None:
         assert await again.aget_by_ids(["id-3"]) == store.get_by_ids(["id-3"])
         await again.adelete(["id-3"])
         assert await again.aget_by_ids(["id-3"]) == []
-        with pytest.raises(ValueError, match="hybrid must not be set"):
+        with pytest.raises(ValueError, match="hybrid is for similarity_search"):
             await again.asimilarity_search_with_relevance_scores("a cat", hybrid=True)
 
     asyncio.run(check())
@@ -118,7 +120,7 @@ def test_retrievers(stores: Any) -> None:
     assert diverse.invoke("x") == store.max_marginal_relevance_search("x", 5, lambda_mult=0.2)
     hybrid = store.as_retriever(search_kwargs={"hybrid": True, "k": 2})
     assert hybrid.invoke("dog number 9") == store.similarity_search("dog number 9", 2, hybrid=True)
-    with pytest.raises(ValueError, match="hybrid must not be set"):
+    with pytest.raises(ValueError, match="hybrid is for similarity_search"):
         store.similarity_search_with_relevance_scores("x", hybrid=True)
 
 
@@ -198,6 +200,24 @@ def test_what_was_saved_answers_the_same(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"vectors\.npy was altered"):
         PyengineVectorStore.load(tmp_path / "store", embedding())
+
+
+def test_copies(stores: Any) -> None:
+    want = stores[0].similarity_search_with_score("a cat", 20)
+    for store in (copy.deepcopy(stores[0]), pickle.loads(pickle.dumps(stores[0]))):
+        assert store.similarity_search_with_score("a cat", 20) == want
+        store.delete(IDS)
+    assert stores[0].similarity_search_with_score("a cat", 20) == want
+
+
+def test_hybrid_is_not_ignored(stores: Any) -> None:
+    for call, query in (
+        (stores[0].max_marginal_relevance_search, "a cat"),
+        (stores[0].similarity_search_by_vector, [1.0] * 32),
+        (stores[0].similarity_search_with_score_by_vector, [1.0] * 32),
+    ):
+        with pytest.raises(ValueError, match="hybrid is for similarity_search"):
+            call(query, hybrid=True)
 
 
 def test_threads(stores: Any) -> None:

@@ -266,6 +266,7 @@ def test_rerank_at_the_edges() -> None:
     assert face.rerank([[]], [doc], [[]]) == [[]]
     assert face.rerank([[1]], [doc], doc[None, None]) == [[{"id": 1, "score": 6.0}]]
     assert face.rerank([], torch.ones(0, 2, 3), []) == []
+    assert face.rerank([], [], []) == []
     with pytest.raises(
         ValueError, match=r"list of ids and one of as many documents; got 1 queries, lists of \[2\] ids"
     ):

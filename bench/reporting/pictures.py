@@ -106,4 +106,3 @@ def _axis(axes: Any, name: str, axis: Axis, values: Sequence[float]) -> None:
         at = [value for value in drawing.ticks(axis, values) if low <= value <= high]
         getattr(axes, f"set_{name}ticks")(at, [words.short(value) for value in at])
         getattr(axes, f"set_{name}ticks")([], minor=True)
-    limit(low, high)

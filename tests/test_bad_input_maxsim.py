@@ -59,7 +59,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduce": "symmetric", "doc_weights": [1.0] * 9}, ValueError, "query_weights must come with doc_weights"),
     ({"bias": [1.0]}, ValueError, r"bias must have shape \(4,\), one per document; got \(1,\)"),
     ({"bias": [np.nan, 0, 0, 0]}, ValueError, "bias must be finite; entry 0 is nan"),
-    ({"backend": "cuda"}, ValueError, "backend must be 'auto' or one of"),
+    ({"backend": "tpu"}, ValueError, "backend must be 'auto' or one of"),
     ({"backend": "faiss"}, RuntimeError, "backend 'faiss' cannot run maxsim"),
     ({"num_threads": 0}, ValueError, "num_threads must be a positive integer"),
 ]

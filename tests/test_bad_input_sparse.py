@@ -41,7 +41,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"groups": [1]}, ValueError, "groups must have shape"),
     ({"threshold": "high"}, TypeError, "threshold must"),
     ({"precision": "quick"}, ValueError, "precision must be one of 'exact', 'fast'; got 'quick'"),
-    ({"backend": "cuda"}, ValueError, "backend must be 'auto' or one of"),
+    ({"backend": "tpu"}, ValueError, "backend must be 'auto' or one of"),
     ({"backend": "faiss"}, RuntimeError, "backend 'faiss' cannot run sparse top-10, dot, queries float32"),
     ({"num_threads": 0}, ValueError, "num_threads must be a positive integer"),
 ]

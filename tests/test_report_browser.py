@@ -121,6 +121,14 @@ def test_nothing_is_wider_than_a_narrow_window(opened: Any, width: int) -> None:
         assert plot.bounding_box()["width"] <= width
 
 
+def test_nothing_is_cut_off_on_paper(opened: Any) -> None:
+    page = opened(viewport={"width": 700, "height": 900})
+    page.emulate_media(media="print")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") == 700
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(each => each.scrollWidth))") <= 700
+
+
 def paper_of(page: Any) -> set[str]:
     return set(page.evaluate("[...document.querySelectorAll('.plot')].map(plot => plot.layout.paper_bgcolor)"))
 

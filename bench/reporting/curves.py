@@ -18,22 +18,14 @@ AXES = {  # column of a run -> of a cell, and in words
     "threads": ("threads", "threads"),
 }
 LEAST = {"threads": 2}  # numbers of threads make a series; of anything else three values do
-RUN_KEYS: tuple[str, ...] = ("n_docs", "dim", "n_queries", "k", "metric", "data", "keep", "letter", "lengths")
-RUN_KEYS += ("query_tokens", "mean", "query_terms", "touched", "apart", "kind", "contestant", "threads", "cpu")
-CELL_KEYS: tuple[str, ...] = (
-    "family",
-    "candidates",
-    "store",
-    "originals",
-    "dims",
-    "pool",
-    "lists",
-    "probes",
-    "links",
-    "ef",
-    "code_bytes",
+RUN_KEYS = (
+    *("n_docs", "dim", "n_queries", "k", "metric", "data", "keep", "letter", "lengths", "query_tokens", "mean"),
+    *("query_terms", "touched", "apart", "kind", "contestant", "threads", "cpu"),
 )
-CELL_KEYS += ("bits", "project", "depth", "fusion", "normalize", "weight", "backend", "threads", "k", "n_docs")
+CELL_KEYS = (
+    *("family", "candidates", "store", "originals", "dims", "pool", "lists", "probes", "links", "ef", "code_bytes"),
+    *("bits", "project", "depth", "fusion", "normalize", "weight", "backend", "threads", "k", "n_docs"),
+)
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

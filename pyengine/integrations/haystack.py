@@ -26,8 +26,8 @@ try:
     from haystack.document_stores.types import DuplicatePolicy
     from haystack.utils import expit
     from haystack.utils.filters import document_matches_filter
-except ImportError:
-    raise ImportError("this face needs the package haystack-ai: pip install haystack-ai") from None
+except ModuleNotFoundError as error:
+    raise ImportError("this needs haystack-ai, which is not installed: run 'pip install haystack-ai'") from error
 
 from pyengine.integrations.haystack_metadata import MetadataQueries, in_thread
 

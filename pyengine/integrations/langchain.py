@@ -23,8 +23,8 @@ from pyengine.integrations.documents import Documents, Hit
 try:
     from langchain_core.documents import Document
     from langchain_core.vectorstores import VectorStore
-except ImportError:
-    raise ImportError("this face needs the package langchain-core: pip install langchain-core") from None
+except ModuleNotFoundError as error:
+    raise ImportError("this needs langchain-core, which is not installed: run 'pip install langchain-core'") from error
 
 LIBRARY = "langchain-core"
 DIFFERENCES = (

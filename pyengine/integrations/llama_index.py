@@ -32,8 +32,8 @@ try:
         VectorStoreQueryResult,
     )
     from llama_index.core.vector_stores.utils import build_metadata_filter_fn
-except ImportError:
-    raise ImportError("this face needs the package llama-index-core: pip install llama-index-core") from None
+except ModuleNotFoundError as error:
+    raise ImportError("this needs llama-index-core, which is not installed: run 'pip install llama-index-core'") from error
 
 LIBRARY = "llama-index-core"
 DIFFERENCES = (

@@ -72,8 +72,19 @@ def run(
         pytest.skip(f"{sources.name} has no {first}")
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = Path(scratch) / "outcomes.json"
-        command = ["-q", "-p", "outcomes", "-p", plugin, "-p", "no:cacheprovider", "-o", "addopts=", *options.split()]
-        output = _python("pytest", *command, *tests, folder=sources, PYENGINE_OUTCOMES=str(outcomes))
+        command = [
+            "-q",
+            "-p",
+            "outcomes",
+            "-p",
+            plugin,
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "addopts=",
+            f"--rootdir={sources}",
+        ]
+        output = _python("pytest", *command, *options.split(), *tests, folder=sources, PYENGINE_OUTCOMES=str(outcomes))
         found: dict[str, str] = json.loads(outcomes.read_text(encoding="utf-8")) if outcomes.exists() else {}
     different = different or {}
     passed = [name for name, outcome in found.items() if outcome == "passed"]

@@ -33,7 +33,9 @@ try:
     )
     from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 except ModuleNotFoundError as error:
-    raise ImportError("this needs llama-index-core, which is not installed: run 'pip install llama-index-core'") from error
+    raise ImportError(
+        "this needs llama-index-core, which is not installed: run 'pip install llama-index-core'"
+    ) from error
 
 LIBRARY = "llama-index-core"
 DIFFERENCES = (

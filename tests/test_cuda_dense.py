@@ -3,6 +3,8 @@ the bit, nothing written where nothing is."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,49 +13,18 @@ from pyengine import checks, conformance, dense, stores
 from pyengine.backends import cuda_dense, registry
 from pyengine.conformance import Case
 from pyengine.filters import FilterArguments
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problem import Documents
 from pyengine.search import exact_search
-from pyengine.types import F32
+from tests import dense_cases
+from tests.dense_cases import CASES, rows
 
+check = partial(dense_cases.check, name="cuda")
 pytestmark = pytest.mark.usefixtures("emulated", "poison")
-CASES = [
-    ("random", "k>N", "cosine", "matrix"),
-    ("random", "all", "l2", "int8"),
-    ("random", "mask_per_query", "dot", "int8"),
-    ("random", "bitmap", "l2", "matrix"),
-    ("random", "bias_huge", "dot", "int8"),
-    ("random", "bias_small", "cosine", "matrix"),
-    ("random", "dims=D-1", "cosine", "int8"),
-    ("ties", "plain", "dot", "int8"),
-    ("random", "all_filters", "l2", "int8"),
-    ("zeros", "plain", "cosine", "int8"),
-    ("all_equal", "plain", "l2", "matrix"),
-    ("all_magnitudes", "plain", "dot", "matrix"),
-    ("huge", "plain", "dot", "matrix"),
-    ("subnormal", "plain", "cosine", "matrix"),
-    ("one_document", "plain", "l2", "matrix"),
-    ("no_documents", "plain", "cosine", "matrix"),
-    ("no_queries", "plain", "dot", "int8"),
-]
-
-
-def check(problem: DenseProblem) -> None:
-    """What is proposed, in lists of two lengths, and the answer."""
-    backend = registry.get("cuda")
-    asked = problem.asking(problem.places())
-    scores = conformance.rank_scores(asked)
-    for width in (problem.k, backend.first_width(asked)):
-        conformance.check_candidates(asked, backend.propose(asked, width), scores)
-    conformance.same(exact_search(problem, backend), conformance.specified(problem), "topk")
 
 
 @pytest.mark.parametrize("names", CASES, ids="-".join)
 def test_conformance(names: tuple[str, str, str, str]) -> None:
     check(Case(*names).problem())
-
-
-def rows(seed: int, count: int, dim: int) -> F32:
-    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A part of the conformance suite, since the interpreter takes half a second for a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,49 +15,23 @@ from pyengine import checks, conformance, dense, stores
 from pyengine.backends import registry
 from pyengine.conformance import Case
 from pyengine.filters import FilterArguments
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problem import Documents
 from pyengine.search import exact_search
-from pyengine.types import F32
+from tests import dense_cases
+from tests.dense_cases import CASES, rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.backends import triton_dense  # noqa: E402
 from pyengine.kernels import dense_topk  # noqa: E402
 
+check = partial(dense_cases.check, name="triton")
 pytestmark = [
     pytest.mark.usefixtures("interpreter", "poison"),
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),  # in the interpreter
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
 ]
 BACKEND = registry.get("triton")
-CASES = [
-    ("random", "k>N", "cosine", "matrix"),
-    ("random", "all", "l2", "int8"),
-    ("random", "mask_per_query", "dot", "int8"),
-    ("random", "bitmap", "l2", "matrix"),
-    ("random", "bias_huge", "dot", "int8"),
-    ("random", "bias_small", "cosine", "matrix"),
-    ("random", "dims=D-1", "cosine", "int8"),
-    ("ties", "plain", "dot", "int8"),
-    ("random", "all_filters", "l2", "int8"),
-    ("zeros", "plain", "cosine", "int8"),
-    ("all_equal", "plain", "l2", "matrix"),
-    ("all_magnitudes", "plain", "dot", "matrix"),
-    ("huge", "plain", "dot", "matrix"),
-    ("subnormal", "plain", "cosine", "matrix"),
-    ("one_document", "plain", "l2", "matrix"),
-    ("no_documents", "plain", "cosine", "matrix"),
-    ("no_queries", "plain", "dot", "int8"),
-]
-
-
-def check(problem: DenseProblem) -> None:
-    """What is proposed, in lists of two lengths, and the answer."""
-    asked = problem.asking(problem.places())
-    scores = conformance.rank_scores(asked)
-    for width in (problem.k, BACKEND.first_width(asked)):
-        conformance.check_candidates(asked, BACKEND.propose(asked, width), scores)
-    conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), "topk")
 
 
 @pytest.mark.parametrize("names", CASES, ids="-".join)
@@ -65,10 +40,6 @@ def test_conformance(names: tuple[str, str, str, str]) -> None:
     if names not in known and names[3] == "int8":
         pytest.skip("int8 codes need the compiled extension")
     check(Case(*names).problem())
-
-
-def rows(seed: int, count: int, dim: int) -> F32:
-    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, dense, stores
+from pyengine import dense, stores
 from pyengine.backends import registry, triton_backend
 from pyengine.filters import FilterArguments
 from pyengine.problem import DenseProblem, Documents
-from pyengine.search import exact_search
-from pyengine.types import F32
+from tests import dense_cases
+from tests.dense_cases import rows
 
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.backends import triton_dense
 
+check = partial(dense_cases.check, name="triton")
 pytestmark = pytest.mark.usefixtures("interpreter", "poison")
 BACKEND = registry.get("triton")
 AT_ONCE = 70  # rounded down to 64
@@ -37,16 +39,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(triton_backend, "_at_once", lambda docs: AT_ONCE)
     monkeypatch.setattr(triton_dense, "propose", watched)
     return counts
-
-
-def rows(seed: int, count: int, dim: int) -> F32:
-    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-
-
-def check(problem: DenseProblem) -> None:
-    asked = problem.asking(problem.places())
-    conformance.check_candidates(asked, BACKEND.propose(asked, problem.k), conformance.rank_scores(asked))
-    conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), "topk")
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contestants import ISAS, Unavailable, module, on_isa
-from pyengine import exact
+from pyengine.refining import exact
 
 REPEATS = 9
 GEMM_SIDE = 2048

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import pyengine
-from pyengine import exact
 from pyengine.backends import registry
+from pyengine.refining import exact
 from pyengine.types import F32, I64
 
 ISAS = ("baseline", "avx2", "avx512", "amx", "neon")

@@ -19,8 +19,8 @@ import numpy as np
 import pyengine
 from bench.shapes import Corpus
 from bench.token_shapes import TokenCorpus
-from pyengine import demo_maxsim
-from pyengine.ragged import Ragged
+from pyengine.demos import demo_maxsim
+from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
 
 SEED = 20261121

@@ -16,8 +16,9 @@ import pyengine
 from bench import data, gate, training
 from bench.contestants import Answer, first_two, module
 from bench.shapes import Corpus
-from pyengine import demo_maxsim, reference_maxsim
-from pyengine.ragged import Ragged
+from pyengine.demos import demo_maxsim
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim
 from pyengine.types import F32
 
 K = 10

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.contestants import Answer
-from pyengine import reference, reference_maxsim, reference_sparse
-from pyengine.ragged import Ragged
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.ragged import Ragged
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.specification import reference, reference_maxsim, reference_sparse
 from pyengine.types import F32, I64, Bool
 
 TOKENS = 1 << 16  # that the specification takes at once
@@ -64,7 +64,7 @@ class Truth(ABC):
 
 
 class Specification(Truth):
-    """Of dense search: `pyengine.reference`. ``mask`` bool [N] says which documents may be returned."""
+    """Of dense search: `pyengine.specification.reference`. ``mask`` bool [N] says which documents may be returned."""
 
     def __init__(self, docs: Rows, queries: F32, metric: str, mask: Bool | None = None) -> None:
         super().__init__(len(docs))
@@ -77,7 +77,7 @@ class Specification(Truth):
 
 
 class TokenSpecification(Truth):
-    """Of late interaction: `pyengine.reference_maxsim`, some documents at a time."""
+    """Of late interaction: `pyengine.specification.reference_maxsim`, some documents at a time."""
 
     def __init__(self, docs: Ragged, queries: Ragged, reduce: str) -> None:
         super().__init__(len(docs.values))
@@ -91,7 +91,7 @@ class TokenSpecification(Truth):
 
 
 class SparseSpecification(Truth):
-    """Of sparse search: `pyengine.reference_sparse`, some documents at a time."""
+    """Of sparse search: `pyengine.specification.reference_sparse`, some documents at a time."""
 
     def __init__(self, docs: SparseRows, queries: SparseRows) -> None:
         super().__init__(len(docs))

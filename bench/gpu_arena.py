@@ -15,8 +15,8 @@ from bench.contestants import Answer, module
 from bench.shapes import Workload
 from bench.sparse_arena import SparseArena
 from bench.token_arena import TokenArena
-from pyengine import exact
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.refining import exact
 from pyengine.types import F32, I64, TopK
 
 CHUNK = 1 << 18  # rows

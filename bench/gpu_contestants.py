@@ -18,7 +18,7 @@ from bench.peers.sentence_transformers import from_hits
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.training import TRAINERS, Score, Trainer
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
 
 BACKEND = "triton"

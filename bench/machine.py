@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pyengine
-from pyengine import exact
+from pyengine.refining import exact
 
 PACKAGES = (
     *("numpy", "torch", "faiss-cpu", "usearch", "sentence-transformers", "scalable-vs", "scann"),

@@ -15,7 +15,7 @@ from bench.shapes import Workload
 from bench.sparse_shapes import Asking, SparseCorpus
 from bench.sparse_text import Documents
 from bench.token_arena import offered
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
 
 
 class SparseArena(Arena):

@@ -14,7 +14,7 @@ import pyengine
 from bench import sparse_data
 from bench.sparse_data import I32
 from pyengine import evaluate
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.types import F64
 
 K1, B = 0.9, 0.4

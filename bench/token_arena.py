@@ -1,4 +1,4 @@
-"""The arena of late interaction: documents and queries are `pyengine.ragged.Ragged`."""
+"""The arena of late interaction: documents and queries are `pyengine.inputs.ragged.Ragged`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench import data, gate
 from bench.arena import Arena
 from bench.contestants import Answer, Unavailable, first_two
 from bench.shapes import Workload
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 class TokenArena(Arena):

@@ -8,7 +8,7 @@ from bench.compress import Compressed, Compressor, bytes_of
 from bench.contestants import BACKENDS, BITS, Contestant, Search, Unavailable, at, require
 from bench.peers._tokens import best
 from bench.token_arena import offered
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 def one_off(backend: str = "cpu") -> Contestant:

@@ -33,7 +33,7 @@ class Lengths(NamedTuple):
 
 TEXTS, PAGES, PASSAGES, SHORT = Lengths(20, 300, 123), Lengths(700, 1302, 1001), Lengths(20, 180, 60), Lengths(2, 40, 9)
 BATCH, LONG_BATCH = Lengths(40, 180, 110), Lengths(1024, 1024, 1024)
-SCIFACT_DOCS, SCIFACT_TOKENS, ABSTRACTS = 165, 40_215, Lengths(80, 256, 244)  # of `pyengine.demo_maxsim`
+SCIFACT_DOCS, SCIFACT_TOKENS, ABSTRACTS = 165, 40_215, Lengths(80, 256, 244)  # of `pyengine.demos.demo_maxsim`
 
 
 LENGTHS = (TEXTS, PAGES, PASSAGES, BATCH, LONG_BATCH, ABSTRACTS, SHORT)  # a mean that is none of theirs is every length

@@ -21,8 +21,8 @@ from bench.row import Row
 from bench.shapes import Heat
 from bench.token_arena import TokenArena
 from bench.token_shapes import TokenWorkload
-from pyengine import reference_maxsim
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim
 from pyengine.types import F32, F64
 
 TOLERANCE = 1e-5  # of gradients

@@ -169,7 +169,7 @@ def halves(x):
 
 def code_docs(rows: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of rows float32 [N, D], their first ``dims``: int8 codes [N, W] of the unit vectors, padded with zeros; scale and
-    residual float32 [N], as `pyengine.problem.Codes`; norms float64 [N], which are not finite where a row is not."""
+    residual float32 [N], as `problem.Codes`; norms float64 [N], which are not finite where a row is not."""
     count, width = len(rows), -(-dims // 64) * 64
     codes = torch.empty((count, width), dtype=torch.int8, device=rows.device)
     scale, residual = (torch.empty(count, device=rows.device) for _ in range(2))

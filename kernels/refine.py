@@ -1,4 +1,4 @@
-"""Scores of listed pairs in float64, by the specification and to the bit (`pyengine/reference.py`).
+"""Scores of listed pairs in float64, by the specification and to the bit (`pyengine/specification/reference.py`).
 
 Eight strided lanes from +0.0, each product and each sum rounded on its own (compiled without contraction), then
 ((l0+l1)+(l2+l3)) + ((l4+l5)+(l6+l7)). What is masked at the end of a row adds +0.0, which changes no lane.

@@ -1,5 +1,5 @@
 """Sliced vectors on the GPU: bounds on the gated inner products of all documents, of each query those that may be among
-its k best, and the specification's scores of these (`pyengine.reference_sliced`).
+its k best, and the specification's scores of these (`pyengine.specification.reference_sliced`).
 
 Weights are scaled by powers of two, d = D d' for all documents and q = U q' for each query, so that the largest lies
 between 2^14 and 2^15, and rounded to half precision: within 2^-11 of themselves, or within 2^-25 where they are below

@@ -1,4 +1,4 @@
-"""The specification's scores of listed documents, for sparse rows: `pyengine.reference_sparse`, to the bit.
+"""The specification's scores of listed documents, for sparse rows, to the bit (`reference_sparse`).
 
 A program takes one query and ``LANES`` of its documents, a lane each. The query's terms go by in ascending order; each
 lane finds the term among those of its document, by bisection from where it found the last, and adds the product of the

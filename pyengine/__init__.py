@@ -3,24 +3,24 @@
 from typing import TYPE_CHECKING, Any
 
 from pyengine.backends.registry import backends, use_backend
-from pyengine.bm25 import BM25, bm25
-from pyengine.dense import topk, topk_both
 from pyengine.fuse import fuse
-from pyengine.index import DenseIndex
-from pyengine.lexicon import lexicon_head
-from pyengine.loading import load
-from pyengine.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
-from pyengine.multi_vector import MultiVectorIndex
-from pyengine.pooling import Pooling, pool_tokens
-from pyengine.ragged import Ragged
-from pyengine.ranges import range_search
-from pyengine.ranks import rank_of
-from pyengine.sliced import sliced_topk
-from pyengine.sliced_rows import SlicedRows
-from pyengine.sparse import explain_terms, sparse_topk
-from pyengine.sparse_index import SparseIndex
-from pyengine.sparse_rows import SparseRows
-from pyengine.text import Analyzer
+from pyengine.indexes.index import DenseIndex
+from pyengine.indexes.loading import load
+from pyengine.indexes.multi_vector import MultiVectorIndex
+from pyengine.indexes.pooling import Pooling, pool_tokens
+from pyengine.indexes.sparse_index import SparseIndex
+from pyengine.inputs.ragged import Ragged
+from pyengine.inputs.sliced_rows import SlicedRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.lexical.bm25 import BM25, bm25
+from pyengine.lexical.lexicon import lexicon_head
+from pyengine.lexical.text import Analyzer
+from pyengine.searches.dense import topk, topk_both
+from pyengine.searches.maxsim import maxsim, maxsim_align, maxsim_candidates, maxsim_pairs, maxsim_topk
+from pyengine.searches.ranges import range_search
+from pyengine.searches.ranks import rank_of
+from pyengine.searches.sliced import sliced_topk
+from pyengine.searches.sparse import explain_terms, sparse_topk
 from pyengine.types import Alignment, Ranges, TermContributions, TopK
 
 if TYPE_CHECKING:

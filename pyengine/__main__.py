@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import pyengine
-from pyengine import checks, exact
+from pyengine import checks
+from pyengine.refining import exact
 
 OPTIONAL = {"torch": "torch", "triton": "triton", "faiss": "faiss-cpu"}
 

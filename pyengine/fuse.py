@@ -9,8 +9,8 @@ import numpy as np
 
 from pyengine import checks, fusion
 from pyengine.fusion import Ranking
-from pyengine.reference import round_score
-from pyengine.request import as_input
+from pyengine.searches.request import as_input
+from pyengine.specification.reference import round_score
 from pyengine.types import F32, F64, I64, TopK
 
 METHODS = ("rrf", "convex", "product")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import reference_maxsim
-from pyengine.maxsim import maxsim_align
+from pyengine.searches.maxsim import maxsim_align
+from pyengine.specification import reference_maxsim
 from pyengine.types import F32, F64, I64
 
 SHADES = " .:-=+*#%@"  # from the smallest product to the largest

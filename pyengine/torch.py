@@ -2,8 +2,9 @@
 
 The forward pass keeps an int32 per query token and pair, the winning document token; the backward pass adds rows up by
 it, in an order that does not depend on threads. Both are torch operators: their schemas, shapes and gradients are here,
-once, their kernels in `pyengine.torch_maxsim`, for GPUs in `pyengine.torch_triton`. A kernel for another device joins
-by `pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see `pyengine.torch_ops`.
+once, their kernels in `pyengine.training.torch_maxsim`, for GPUs in `pyengine.training.torch_triton`. A kernel for
+another device joins by `pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see
+`pyengine.training.torch_ops`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ except ModuleNotFoundError as error:
     raise ImportError("pyengine.torch needs torch, which is not installed: run 'pip install torch'") from error
 from torch import Tensor
 
-from pyengine import checks, torch_blocks, torch_maxsim, torch_triton
-from pyengine import torch_ops as torch_ops  # registers them
+from pyengine import checks
+from pyengine.training import torch_blocks, torch_maxsim, torch_triton
+from pyengine.training import torch_ops as torch_ops  # registers them
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -59,9 +61,9 @@ def maxsim(
 ) -> Tensor:
     """Differentiable MaxSim scores.
 
-    With up to 32 bits and without "softmax" they are the specification's (`pyengine.reference_maxsim`) to the bit. Of
-    equal maxima the first gets the gradient. Works under `torch.compile(fullgraph=True)`, and under `torch.autocast`,
-    which changes nothing here.
+    With up to 32 bits and without "softmax" they are the specification's (`pyengine.specification.reference_maxsim`) to
+    the bit. Of equal maxima the first gets the gradient. Works under `torch.compile(fullgraph=True)`, and under
+    `torch.autocast`, which changes nothing here.
 
     Parameters
     ----------

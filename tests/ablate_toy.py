@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.ablation import journal
 from bench.datasets.collection import Collection, Rows
-from pyengine.ragged import Ragged
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.ragged import Ragged
+from pyengine.inputs.sparse_rows import SparseRows
 
 N_DOCS, N_QUERIES, DIM = 300, 8, 16
 GRID = """

@@ -17,9 +17,11 @@ from hypothesis import settings
 
 import pyengine
 from bench import cuda_compiled
-from pyengine import conformance_cases, exact, exact_sparse, segments
 from pyengine.backends import cuda_device
+from pyengine.conformance import conformance_cases
+from pyengine.indexes import segments
 from pyengine.kernels import plan
+from pyengine.refining import exact, exact_sparse
 from tests import cuda_driver
 from tests import interpreter as triton_interpreter
 from tests.cuda_driver import FakeDriver

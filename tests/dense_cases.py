@@ -7,8 +7,8 @@ import numpy as np
 
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.problem import DenseProblem
-from pyengine.search import exact_search
+from pyengine.problems.problem import DenseProblem
+from pyengine.searches.search import exact_search
 from pyengine.types import F32
 
 CASES = [

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import SparseIndex, SparseRows, conformance, segments, sparse_store
-from pyengine import reference_sparse as spec
-from pyengine.problem_sparse import Postings, TermRows
+from pyengine import SparseIndex, SparseRows, conformance
+from pyengine.indexes import segments, sparse_store
+from pyengine.problems.problem_sparse import Postings, TermRows
+from pyengine.specification import reference_sparse as spec
 from pyengine.types import I64
 
 V = 40  # terms

@@ -179,9 +179,9 @@ def test_comments_and_claims_may_change(folder: Path) -> None:
 
 def test_the_installed_face_passes_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("typer")
-    from pyengine import command_bench
+    from pyengine.command_line import command_bench
 
-    command = [sys.executable, "-m", "pyengine.cli", "ablate", "--grid", "nowhere.toml"]
+    command = [sys.executable, "-m", "pyengine.command_line.cli", "ablate", "--grid", "nowhere.toml"]
     root = str(Path(__file__).parent.parent)
     ended = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True)
     assert ended.returncode == 2

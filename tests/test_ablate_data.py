@@ -16,7 +16,7 @@ from bench.datasets import clustered, made_up, opening, scifact, texts, zipf
 from bench.datasets.clustered import Clustered
 from bench.datasets.collection import Collection, Rows, numbered
 from bench.datasets.opening import Source
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
 
 RNG = np.random.default_rng(5)
 VECTORS = RNG.standard_normal((6, 4)).astype(np.float32)

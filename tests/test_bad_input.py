@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DenseIndex, TopK, conformance, reference, topk
+from pyengine import DenseIndex, TopK, conformance, topk
+from pyengine.specification import reference
 from pyengine.types import F32
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
 

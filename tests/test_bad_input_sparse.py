@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
 

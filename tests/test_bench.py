@@ -45,7 +45,8 @@ from bench.race import Settings
 from bench.registry import OPS, Choice, Op
 from bench.row import Row
 from bench.shapes import Heat, Workload
-from pyengine import exact, reference
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32
 
 TINY = (

@@ -23,8 +23,8 @@ from bench.row import Row
 from bench.shapes import Heat
 from bench.token_contestants import matrix, one_off
 from bench.token_shapes import Lengths, TokenWorkload
-from pyengine import reference_maxsim
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim
 
 TINY = TokenWorkload(n_docs=40, dim=24, n_queries=3, k=5, lengths=Lengths(1, 9, 4), query_tokens=6, letter="T")
 CEILINGS = Ceilings(1, ((1 << 20, 2e10), (1 << 30, 1e10)), 8e9, 1e11, {"avx2": 1e12, "amx": 4e12}, "avx2")

@@ -39,8 +39,8 @@ from bench.shapes import Heat
 from bench.sparse_data import SPLADE, TEXT
 from bench.sparse_shapes import Asking, SparseCorpus, SparseWorkload
 from bench.sparse_text import Documents
-from pyengine import reference_sparse
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.specification import reference_sparse
 from pyengine.types import F32
 
 TINY = SparseWorkload(n_docs=300, n_queries=3, k=5)
@@ -72,7 +72,7 @@ def measured(table: str, workload: SparseWorkload, *racing: Any) -> dict[str, Ro
 
 
 def with_index() -> None:
-    pytest.importorskip("pyengine.sparse_index")
+    pytest.importorskip("pyengine.indexes.sparse_index")
 
 
 def test_documents_follow_their_law() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import reference_sparse
-from pyengine.bm25 import VARIANTS
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.lexical.bm25 import VARIANTS
+from pyengine.specification import reference_sparse
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
 

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, dense, exact, reference, stores
+from pyengine import conformance
 from pyengine.backends import centring
 from pyengine.backends.cpu_backend import CpuBackend
-from pyengine.problem import DenseProblem
+from pyengine.indexes import stores
+from pyengine.problems.problem import DenseProblem
+from pyengine.refining import exact
+from pyengine.searches import dense
+from pyengine.specification import reference
 from pyengine.types import F32, Candidates
 
 pytestmark = [

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import MultiVectorIndex, Ragged, conformance, exact, kmeans, reference, storage, token_store
-from pyengine import reference_maxsim as spec
+from pyengine import MultiVectorIndex, Ragged, conformance
 from pyengine.backends import registry
-from pyengine.codecs import CODECS, RESIDUALS
-from pyengine.rows import Rows, bfloat16_values
+from pyengine.indexes import kmeans, storage, token_store
+from pyengine.indexes.codecs import CODECS, RESIDUALS
+from pyengine.inputs.rows import Rows, bfloat16_values
+from pyengine.refining import exact
+from pyengine.specification import reference
+from pyengine.specification import reference_maxsim as spec
 from pyengine.types import F32
 
 pytestmark = [

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 
-from pyengine import cli, command_bench
+from pyengine.command_line import cli, command_bench
 
 ECHO = "import pathlib, sys\npathlib.Path('told').write_text(' '.join(sys.argv[1:]))\nsys.exit(7)\n"
 

@@ -16,7 +16,8 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("Stemmer")
 
-from pyengine import cli, text_search
+from pyengine.command_line import cli
+from pyengine.lexical import text_search
 from pyengine.types import F32
 
 DOCS = {"a": ("Cats", "They purr in boxes."), "b": ("Dogs", "A dog ran after the box."), "c": ("", "Nothing here")}

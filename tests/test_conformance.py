@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import DenseIndex, TopK, conformance, reference, topk
+from pyengine import DenseIndex, TopK, conformance, topk
 from pyengine.backends.base import Backend
 from pyengine.backends.numpy_backend import NumpyBackend
-from pyengine.lists import first_rows
-from pyengine.problem import DenseProblem
+from pyengine.inputs.lists import first_rows
+from pyengine.problems.problem import DenseProblem
+from pyengine.specification import reference
 from pyengine.types import F32, I64, Candidates
 
 pytestmark = pytest.mark.filterwarnings("error")

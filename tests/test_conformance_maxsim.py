@@ -8,7 +8,7 @@ import pytest
 from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.backends.numpy_backend import NumpyMaxSim
-from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.types import Candidates
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

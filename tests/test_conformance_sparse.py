@@ -7,7 +7,7 @@ import pytest
 
 from pyengine import conformance
 from pyengine.backends.numpy_backend import NumpySparse
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import Candidates
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pyengine import reference, rows
 from pyengine.backends import cuda_device, cuda_kernels
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.dense_terms import Lengths, document_terms, scale_of
+from pyengine.inputs import rows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
-from pyengine.problem import Documents
+from pyengine.problems.problem import Documents
+from pyengine.specification import reference
 from pyengine.types import F32
 from tests import cuda_driver
 from tests.cuda_driver import FakeDriver

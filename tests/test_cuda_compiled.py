@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench import cuda_compiled
-from pyengine import exact
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
+from pyengine.refining import exact
 
 native = exact.native()
 COMPILER = cuda_compiled.nvcc()

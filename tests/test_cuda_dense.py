@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import checks, conformance, dense, stores
+from pyengine import checks, conformance
 from pyengine.backends import cuda_dense, registry
 from pyengine.conformance import Case
-from pyengine.filters import FilterArguments
-from pyengine.problem import Documents
-from pyengine.search import exact_search
+from pyengine.indexes import stores
+from pyengine.inputs.filters import FilterArguments
+from pyengine.problems.problem import Documents
+from pyengine.searches import dense
+from pyengine.searches.search import exact_search
 from tests import dense_cases
 from tests.dense_cases import CASES, rows
 

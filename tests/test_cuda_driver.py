@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import dense, exact
 from pyengine.backends import cuda_backend, cuda_dense, cuda_device, cuda_kernels, registry
 from pyengine.backends.cuda_device import Gpu
-from pyengine.problem import Documents
+from pyengine.problems.problem import Documents
+from pyengine.refining import exact
+from pyengine.searches import dense
 from pyengine.types import F32
 from tests import cuda_driver
 from tests.cuda_driver import FakeDriver

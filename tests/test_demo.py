@@ -41,7 +41,7 @@ def test_a_heatmap_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_demo_compares_late_interaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = pytest.importorskip("rich.console")
     pytest.importorskip("ir_measures")
-    from pyengine import demo_maxsim
+    from pyengine.demos import demo_maxsim
 
     tokens = demo_maxsim.load()
     assert (len(tokens.docs), len(tokens.queries), tokens.docs.dim) == (165, 80, 128)
@@ -69,7 +69,7 @@ def test_the_demo_compares_words(monkeypatch: pytest.MonkeyPatch) -> None:
     console = pytest.importorskip("rich.console")
     pytest.importorskip("ir_measures")
     pytest.importorskip("Stemmer")
-    from pyengine import demo_sparse
+    from pyengine.demos import demo_sparse
 
     texts = demo_sparse.load()
     assert (len(texts.docs), len(texts.queries)) == (5183, 300)
@@ -95,7 +95,9 @@ def test_bm25_and_fusion_are_as_good_as_they_should_be() -> None:
     pytest.importorskip("ir_measures")
     pytest.importorskip("Stemmer")
     pytest.importorskip("rich")
-    from pyengine import demo_sparse, evaluate, text_search
+    from pyengine import evaluate
+    from pyengine.demos import demo_sparse
+    from pyengine.lexical import text_search
 
     texts = demo_sparse.load()
     qrels = evaluate.load_qrels(demo_sparse.DATA)

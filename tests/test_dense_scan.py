@@ -14,12 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyengine import checks, dense, exact, reference, stores
+from pyengine import checks
 from pyengine.backends.cpu_backend import CpuBackend
-from pyengine.explain import explain
+from pyengine.indexes import stores
 from pyengine.kernels.plan import DensePlan, plan_dense
-from pyengine.problem import DenseProblem, Documents
-from pyengine.search import exact_search, fast_search
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.refining import exact
+from pyengine.searches import dense
+from pyengine.searches.explain import explain
+from pyengine.searches.search import exact_search, fast_search
+from pyengine.specification import reference
 from pyengine.types import F32
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]

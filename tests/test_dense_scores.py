@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pyengine import dense_scores, reference
-from pyengine.reference import METRICS
+from pyengine.searches import dense_scores
+from pyengine.specification import reference
+from pyengine.specification.reference import METRICS
 from pyengine.types import F32
 
 RNG = np.random.default_rng(3)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
+from pyengine.indexes import storage
 from pyengine.integrations import documents_storage
 from pyengine.integrations.documents import Documents, Hit
 from pyengine.integrations.documents_words import ABOVE_ZERO
@@ -279,7 +280,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
         content = json.loads(manifest.read_text())
         content |= {name: value}
         del content["blake2b"]
-        manifest.write_text(json.dumps(content | {"blake2b": pe.storage._content_hash(content)}))
+        manifest.write_text(json.dumps(content | {"blake2b": storage._content_hash(content)}))
         with pytest.raises(ValueError, match="must"):
             load(tmp_path).matching("cat", 1)
 

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import conformance, dense, reference, search
+from pyengine import conformance
 from pyengine.backends import faiss_backend
 from pyengine.backends.faiss_backend import FaissBackend
-from pyengine.problem import Documents
+from pyengine.problems.problem import Documents
+from pyengine.searches import dense, search
+from pyengine.specification import reference
 from pyengine.types import TopK
 
 faiss = pytest.importorskip("faiss")

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import DenseIndex, Ranges, TopK, conformance, dense, reference, topk
+from pyengine import DenseIndex, Ranges, TopK, conformance, topk
 from pyengine.backends import registry
-from pyengine.conformance_cases import stores
-from pyengine.filters import FilterArguments, above, below
-from pyengine.problem import Documents
-from pyengine.search import exact_search
+from pyengine.conformance.conformance_cases import stores
+from pyengine.inputs.filters import FilterArguments, above, below
+from pyengine.problems.problem import Documents
+from pyengine.searches import dense
+from pyengine.searches.search import exact_search
+from pyengine.specification import reference
 from pyengine.types import F32, I64
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

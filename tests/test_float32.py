@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyengine import reference
 from pyengine.backends import float32
+from pyengine.specification import reference
 from pyengine.types import F32, F64
 
 DOWN = np.float32(-np.inf)

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DenseIndex, TopK, conformance, exact, reference, topk
-from pyengine.arrays import GrowingArray
+from pyengine import DenseIndex, TopK, conformance, topk
+from pyengine.indexes.arrays import GrowingArray
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, I64
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
@@ -260,7 +262,7 @@ def test_a_problem_made_before_a_change_sees_the_documents_of_then(store: str) -
         change()
         for status in pyengine.backends():
             if status.available:
-                result = pyengine.dense.run(problem, status.name, "exact", like=QUERIES)
+                result = pyengine.searches.dense.run(problem, status.name, "exact", like=QUERIES)
                 conformance.same(result, want, f"{status.name}, after a change")
 
 

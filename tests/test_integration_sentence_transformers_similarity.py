@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import reference
 from pyengine.integrations import sentence_transformers as face
+from pyengine.specification import reference
 
 torch = pytest.importorskip("torch")
 library = pytest.importorskip("sentence_transformers").util

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import reference
+from pyengine.specification import reference
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn import neighbors  # noqa: E402

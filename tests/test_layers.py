@@ -8,26 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "pyengine"
-WORDS = {
-    "types", "reference", "reference_maxsim", "reference_softmax", "checks", "living", "rows", "ragged", "lists",
-    "filters", "problem", "problem_maxsim", "exact", "exact_maxsim", "sparse_rows", "sparse_forms", "problem_sparse",
-    "reference_sparse", "exact_sparse", "sliced_rows", "problem_sliced", "reference_sliced", "exact_sliced",
-}  # fmt: skip
-INDEXES = {
-    "arrays", "ids", "row_store", "ragged_store", "stores", "kmeans", "codecs", "token_store", "sparse_store",
-    "segments", "chunks", "contents", "storage", "life", "index", "multi_vector", "pooling",
-    "sparse_index",
-}  # fmt: skip
-SEARCHES = {
-    "search", "request", "dense", "maxsim", "maxsim_request", "maxsim_scores", "sparse", "sliced", "ranges", "ranks",
-    "explain",
-}  # fmt: skip
 LAYERS = [  # lowest first; what is not named is the uppermost layer
     {"kernels", "_native"},
-    WORDS,
+    {"types", "checks", "specification", "inputs", "problems", "refining"},
     {"backends"},
-    SEARCHES,
-    INDEXES,
+    {"searches"},
+    {"indexes"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "kernels" not in path.parts)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import lexicon
+from pyengine.lexical import lexicon
 from pyengine.types import F32, Bool
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

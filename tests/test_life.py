@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pyengine as pe
-from pyengine import DenseIndex, arrays, conformance, exact, reference, stores
-from pyengine.arrays import DiskArray, GrowingArray
+from pyengine import DenseIndex, conformance
+from pyengine.indexes import arrays, stores
+from pyengine.indexes.arrays import DiskArray, GrowingArray
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, I64
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

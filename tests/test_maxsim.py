@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, exact, maxsim_request, problem_maxsim
-from pyengine import reference_maxsim as spec
+from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
-from pyengine.explain import explain
-from pyengine.problem import Documents
-from pyengine.problem_maxsim import TokenDocuments
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.problems import problem_maxsim
+from pyengine.problems.problem import Documents
+from pyengine.problems.problem_maxsim import TokenDocuments
+from pyengine.refining import exact
+from pyengine.searches import maxsim_request
+from pyengine.searches.explain import explain
+from pyengine.specification import reference_maxsim as spec
 from pyengine.types import F32
 from tests.engines import SLOW
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pyengine import exact, reference
+from pyengine.refining import exact
+from pyengine.specification import reference
 
 NATIVE = exact.native()
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="not built")

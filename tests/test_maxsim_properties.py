@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine import reference_maxsim as spec
 from pyengine.backends import registry
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim as spec
 from tests.engines import SLOW
 
 ABLE = [name for name in registry.FAMILIES["maxsim"] if not registry.of_family(name, "maxsim").missing()]

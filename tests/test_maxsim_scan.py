@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyengine import exact
-from pyengine.codecs import RESIDUALS, Residual
+from pyengine.indexes.codecs import RESIDUALS, Residual
 from pyengine.kernels.plan import plan_maxsim
+from pyengine.refining import exact
 from pyengine.types import F32, F64, I64, U8, Candidates
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.skipif(exact.native() is None, reason="not built")]

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, exact, reference_softmax
-from pyengine import reference_maxsim as spec
+from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.backends.registry import FAMILIES
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.refining import exact
+from pyengine.specification import reference_maxsim as spec
+from pyengine.specification import reference_softmax
 from pyengine.types import F32, F64
 from tests.engines import SLOW
 

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pyengine as pe
-from pyengine import MultiVectorIndex, Ragged, conformance, exact, problem_maxsim, stores
-from pyengine import reference_maxsim as spec
-from pyengine.codecs import RESIDUALS
+from pyengine import MultiVectorIndex, Ragged, conformance
+from pyengine.indexes import stores
+from pyengine.indexes.codecs import RESIDUALS
+from pyengine.problems import problem_maxsim
+from pyengine.refining import exact
+from pyengine.specification import reference_maxsim as spec
 from pyengine.types import F32, I64
 from tests.engines import SLOW
 
@@ -82,7 +85,7 @@ def test_documents_come_in_any_form(kind: str) -> None:
 
 
 def test_a_long_list_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 4 * D * 10)
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 4 * D * 10)
     for docs in (DOCS, Ragged.of(DOCS)):
         index = MultiVectorIndex(D, "float32")
         index.add(docs, ids=np.arange(40)[::-1])
@@ -364,8 +367,8 @@ def test_originals_on_disk_are_streamed_from_a_map_and_never_held(
 ) -> None:
     np.save(tmp_path / "tokens.npy", LONG.values)
     mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    monkeypatch.setattr("pyengine.arrays.BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("pyengine.indexes.arrays.BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 1 << 16)
     index = MultiVectorIndex(64, codec, "disk", directory=tmp_path)
     if codec == "residual2":
         index.train(LONG.part(slice(100)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import exact
+from pyengine.refining import exact
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.filterwarnings("error")
@@ -94,7 +94,7 @@ def test_an_index_keeps_what_pooling_leaves(
     form: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     want, merged = pe.pool_tokens(DOCS, arguments.get("pool", 1), arguments.get("drop"))
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 4 * 6 * 9)  # so that they come in pieces
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 4 * 6 * 9)  # so that they come in pieces
     docs = {"ragged": pe.Ragged.of(DOCS), "list": DOCS, "iterator": iter([DOCS[:3], DOCS[3:5], DOCS[5:]])}[form]
     if form == "iterator" and "drop" in arguments:
         arguments = arguments | {"drop": iter(np.split(DROP, [3, 13]))}
@@ -148,7 +148,7 @@ def test_pieces_are_counted_through(monkeypatch: pytest.MonkeyPatch) -> None:
         index.add(iter([DOCS]), drop=iter([DROP, DROP]))
     with pytest.raises(TypeError, match="drop must be an iterator of arrays where docs is an iterator; got a ndarray"):
         index.add(iter([DOCS]), drop=DROP)
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 4 * 6 * 9)
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 4 * 6 * 9)
     bad = [*DOCS[:7], np.where(np.arange(13)[:, None] == 9, np.nan, DOCS[7])]
     with pytest.raises(ValueError, match="docs must be finite in float32; token 9 of row 7 holds"):
         index.add(bad, pool=2, drop=np.arange(66) == 60)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyengine import SparseRows, exact_sparse
-from pyengine.problem_sparse import Postings, TermRows
+from pyengine import SparseRows
+from pyengine.problems.problem_sparse import Postings, TermRows
+from pyengine.refining import exact_sparse
 from pyengine.types import F32, F64, I64
 
 WINDOW = 1 << 14  # documents

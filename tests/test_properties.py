@@ -10,8 +10,9 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from pyengine import DenseIndex, TopK, conformance, reference, topk
-from pyengine.conformance_cases import stores
+from pyengine import DenseIndex, TopK, conformance, topk
+from pyengine.conformance.conformance_cases import stores
+from pyengine.specification import reference
 from pyengine.types import F32
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pyengine import ragged
-from pyengine.ragged import Ragged
+from pyengine.inputs import ragged
+from pyengine.inputs.ragged import Ragged
 
 VALUES = np.arange(12, dtype=np.float32).reshape(6, 2)
 

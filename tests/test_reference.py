@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import conformance, reference
+from pyengine import conformance
+from pyengine.specification import reference
 from pyengine.types import F32, TopK
 
 METRICS = reference.METRICS

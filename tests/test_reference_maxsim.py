@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pyengine import conformance
-from pyengine import reference_maxsim as spec
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim as spec
 from pyengine.types import F32, TopK
 
 pytestmark = pytest.mark.filterwarnings("error")

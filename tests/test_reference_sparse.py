@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, conformance_sparse, reference
-from pyengine import reference_sparse as spec
-from pyengine.sparse_rows import SparseRows
+from pyengine import conformance
+from pyengine.conformance import conformance_sparse
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.specification import reference
+from pyengine.specification import reference_sparse as spec
 from pyengine.types import F32, TopK
 
 pytestmark = pytest.mark.filterwarnings("error")

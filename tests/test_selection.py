@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DenseIndex, conformance, dense, reference, topk, use_backend
+from pyengine import DenseIndex, conformance, topk, use_backend
 from pyengine.backends import registry
 from pyengine.backends.base import Backend
 from pyengine.backends.numpy_backend import NumpyBackend
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches import dense
+from pyengine.specification import reference
 
 ROOT = Path(pyengine.__file__).parents[1]
 QUERIES = np.eye(2, 3, dtype=np.float32)

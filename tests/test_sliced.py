@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import conformance, exact, exact_sliced, reference_sliced, reference_sparse, sliced
+from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.explain import explain
-from pyengine.problem_sliced import SlicedDocuments
+from pyengine.problems.problem_sliced import SlicedDocuments
+from pyengine.refining import exact, exact_sliced
+from pyengine.searches import sliced
+from pyengine.searches.explain import explain
+from pyengine.specification import reference_sliced, reference_sparse
 from pyengine.types import F32, F64
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
@@ -188,7 +191,7 @@ def test_rows_of_other_forms() -> None:
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize(("n_terms", "dims"), [(50, 7), (50, 50), (50, 60), (50, 1), (256, 1), (1000, 4)])
 def test_densified(monkeypatch: pytest.MonkeyPatch, n_terms: int, dims: int, strided: bool) -> None:
-    monkeypatch.setattr("pyengine.sliced_rows.PORTION", 40)
+    monkeypatch.setattr("pyengine.inputs.sliced_rows.PORTION", 40)
     rng = np.random.default_rng(0)
     dense = rng.integers(-3, 4, (20, n_terms)) * (rng.random((20, n_terms)) < 0.2)
     dense[3] = 0

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, conformance_sparse, exact_sparse, request, sparse
-from pyengine import reference_sparse as spec
+from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.explain import explain
-from pyengine.filters import FilterArguments
-from pyengine.problem_sparse import SparseDocuments, TermRows
-from pyengine.sparse_rows import SparseRows
+from pyengine.conformance import conformance_sparse
+from pyengine.inputs.filters import FilterArguments
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import SparseDocuments, TermRows
+from pyengine.refining import exact_sparse
+from pyengine.searches import request, sparse
+from pyengine.searches.explain import explain
+from pyengine.specification import reference_sparse as spec
 from pyengine.types import Candidates, TopK
 
 pytestmark = [

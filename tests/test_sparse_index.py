@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import SparseIndex, SparseRows, conformance, exact_sparse, segments, sparse_store
-from pyengine import reference_sparse as spec
-from pyengine.arrays import DiskArray, GrowingArray
-from pyengine.problem_sparse import Postings, TermRows
+from pyengine import SparseIndex, SparseRows, conformance
+from pyengine.indexes import segments, sparse_store
+from pyengine.indexes.arrays import DiskArray, GrowingArray
+from pyengine.problems.problem_sparse import Postings, TermRows
+from pyengine.refining import exact_sparse
+from pyengine.specification import reference_sparse as spec
 from tests.sparse_model import DOCS, QUERIES, V, drawn, holds, kept, kinds, listed, made, ordered
 
 pytestmark = [
@@ -109,7 +111,7 @@ def test_rows_come_in_any_form() -> None:
 
 
 def test_many_rows_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 100)
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 100)
     index = SparseIndex(V, "uint8")
     index.add(DOCS, ids=np.arange(200)[::-1])
     assert listed(index.rows(index.ids)) == kept(DOCS, "uint8")
@@ -117,7 +119,7 @@ def test_many_rows_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_of_a_known_number_of_entries_do_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyengine.chunks.BLOCK_BYTES", 100)
+    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 100)
     grown: list[int] = []
     grow = GrowingArray._grow
 
@@ -146,7 +148,7 @@ def test_originals_on_disk_are_read_here_and_there(tmp_path: Path) -> None:
 
 @kinds
 def test_rows_are_copied_in_blocks(weights: str, originals: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyengine.arrays.BLOCK_BYTES", 100)
+    monkeypatch.setattr("pyengine.indexes.arrays.BLOCK_BYTES", 100)
     index = made(weights, originals)
     index.remove(range(0, 200, 3))
     index.compact()

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pyengine as pe
-from pyengine import SparseIndex, SparseRows, segments
+from pyengine import SparseIndex, SparseRows
+from pyengine.indexes import segments
 from pyengine.types import I64
 from tests.sparse_model import DOCS, KINDS, QUERIES, V, drawn, holds, kept, listed, made
 

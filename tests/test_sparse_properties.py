@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine import reference_sparse as spec
 from pyengine.backends import registry
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.specification import reference_sparse as spec
 
 BACKENDS = [name for name in registry.FAMILIES["sparse"] if not registry.of_family(name, "sparse").missing()]
 WEIGHTS = ["impacts", "normal", "signs", "integers", "huge", "tiny", "binary"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyengine import sparse_forms, sparse_rows
-from pyengine.problem_sparse import TermRows
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs import sparse_forms, sparse_rows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import TermRows
 
 pytestmark = [
     pytest.mark.filterwarnings("error", "ignore:Sparse"),  # torch says once what is in beta and what it does not check

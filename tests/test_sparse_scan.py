@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import conformance, exact_sparse, reference
-from pyengine import reference_sparse as spec
-from pyengine.problem_sparse import SparseDocuments, TermRows
-from pyengine.sparse_rows import SparseRows
+from pyengine import conformance
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import SparseDocuments, TermRows
+from pyengine.refining import exact_sparse
+from pyengine.specification import reference
+from pyengine.specification import reference_sparse as spec
 from pyengine.types import Bool, Candidates
 from tests.conftest import ISAS, using_isa
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import SparseIndex, SparseRows, conformance, exact_sparse
+from pyengine import SparseIndex, SparseRows, conformance
+from pyengine.refining import exact_sparse
 from tests.sparse_model import QUERIES, V, drawn, kinds, listed, made, ordered
 
 pytestmark = [

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import conformance, exact_sparse, sparse
-from pyengine import reference_sparse as spec
+from pyengine import conformance
 from pyengine.backends.cpu_sparse import CpuSparse
-from pyengine.problem_sparse import SparseDocuments, SparseProblem, TermRows
-from pyengine.search import exact_search
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
+from pyengine.refining import exact_sparse
+from pyengine.searches import sparse
+from pyengine.searches.search import exact_search
+from pyengine.specification import reference_sparse as spec
 
 pytestmark = pytest.mark.skipif(exact_sparse.native() is None, reason="not built")
 N, TERMS = 40_000, 12

@@ -19,16 +19,10 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import (
-    DenseIndex,
-    MultiVectorIndex,
-    SparseIndex,
-    conformance,
-    conformance_cases,
-    exact,
-    sparse_store,
-    storage,
-)
+from pyengine import DenseIndex, MultiVectorIndex, SparseIndex, conformance
+from pyengine.conformance import conformance_cases
+from pyengine.indexes import sparse_store, storage
+from pyengine.refining import exact
 from pyengine.types import F32
 from tests.sparse_model import V, drawn
 

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import DenseIndex, backends, conformance, exact, reference, stores
-from pyengine.problem import Codes, Documents
-from pyengine.rows import Rows, to_bfloat16
+from pyengine import DenseIndex, backends, conformance
+from pyengine.indexes import stores
+from pyengine.inputs.rows import Rows, to_bfloat16
+from pyengine.problems.problem import Codes, Documents
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32
 
 pytestmark = [

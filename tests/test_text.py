@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pyengine as pe
-from pyengine.text import ENGLISH, WORD
+from pyengine.lexical.text import ENGLISH, WORD
 
 TEXT = "The Runners were RUNNING in the fields: 2 foxes, 10 geese -- and it's snow_white naïveté!"
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import DenseIndex, TopK, conformance, exact, reference
+from pyengine import DenseIndex, TopK, conformance
 from pyengine.kernels import plan
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, I64
 
 pytestmark = [pytest.mark.filterwarnings("error")]

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyengine as pe
-from pyengine import checks, conformance, dense, reference, search
+from pyengine import checks, conformance
 from pyengine.backends import registry, torch_backend
 from pyengine.backends.torch_backend import TorchBackend
-from pyengine.problem import DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches import dense, search
+from pyengine.specification import reference
 from pyengine.types import TopK
 
 torch = pytest.importorskip("torch")

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import reference_maxsim
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.specification import reference_maxsim
 from pyengine.types import F32
 
 torch = pytest.importorskip("torch")
-from pyengine import torch_blocks, torch_maxsim  # noqa: E402
+from pyengine.training import torch_blocks, torch_maxsim  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor

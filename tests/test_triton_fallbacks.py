@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import dense
 from pyengine.backends import registry, triton_backend
 from pyengine.kernels.chips import CHIPS, chip_of
-from pyengine.problem import Documents
+from pyengine.problems.problem import Documents
+from pyengine.searches import dense
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,24 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import codecs, conformance, exact, maxsim_request
+from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.conformance import rank_scores
-from pyengine.filters import FilterArguments
-from pyengine.problem import Documents
-from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.ragged import Ragged
-from pyengine.search import exact_search
-from pyengine.token_store import SAMPLE, TokenStore
+from pyengine.indexes import codecs
+from pyengine.indexes.token_store import SAMPLE, TokenStore
+from pyengine.inputs.filters import FilterArguments
+from pyengine.inputs.ragged import Ragged
+from pyengine.problems.problem import Documents
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.refining import exact
+from pyengine.searches import maxsim_request
+from pyengine.searches.search import exact_search
 from pyengine.types import F32
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine import torch_maxsim, torch_triton  # noqa: E402
 from pyengine.backends import triton_maxsim  # noqa: E402
+from pyengine.training import torch_maxsim, torch_triton  # noqa: E402
 from tests.test_torch_maxsim import batch  # noqa: E402
 
 pytestmark = [

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import reference
 from pyengine.kernels.chips import CHIPS
+from pyengine.specification import reference
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyengine import conformance, exact, reference_sliced, sliced
+from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.filters import FilterArguments
+from pyengine.inputs.filters import FilterArguments
+from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.sliced_plan import BLOCKS, TILE, plan_sliced
-from pyengine.problem_sliced import SlicedDocuments, SlicedProblem
-from pyengine.search import exact_search
-from pyengine.sliced_rows import SlicedRows
+from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
+from pyengine.refining import exact
+from pyengine.searches import sliced
+from pyengine.searches.search import exact_search
+from pyengine.specification import reference_sliced
 from pyengine.types import Candidates
 
 Values = Callable[[np.random.Generator, tuple[int, int]], Any]

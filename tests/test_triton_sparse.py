@@ -12,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyengine
-from pyengine import conformance, exact, reference_sparse, sparse
+from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.conformance_sparse import documents, rows
-from pyengine.filters import FilterArguments
+from pyengine.conformance.conformance_sparse import documents, rows
+from pyengine.inputs.filters import FilterArguments
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.sparse_plan import BLOCKS, HEADS, TILE, illegal, levels, plan_columns, plan_sparse
-from pyengine.problem_sparse import SparseProblem
-from pyengine.search import exact_search
-from pyengine.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.refining import exact
+from pyengine.searches import sparse
+from pyengine.searches.search import exact_search
+from pyengine.specification import reference_sparse
 from pyengine.types import Candidates
 
 Values = Callable[[np.random.Generator, int], Any]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import dense, stores
 from pyengine.backends import registry, triton_backend
-from pyengine.filters import FilterArguments
-from pyengine.problem import DenseProblem, Documents
+from pyengine.indexes import stores
+from pyengine.inputs.filters import FilterArguments
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches import dense
 from tests import dense_cases
 from tests.dense_cases import rows
 

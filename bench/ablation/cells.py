@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pyengine import codecs, stores
 from pyengine.backends import registry
 from pyengine.fuse import METHODS, NORMALIZATIONS
+from pyengine.indexes import codecs, stores
 
 FAMILIES = ("dense", "maxsim", "sparse", "hybrid")
 STORES = {

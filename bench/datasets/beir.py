@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from bench.datasets import sparse_files, texts, trec, vectors
 from bench.datasets.collection import Collection, Rows, numbered
 from bench.datasets.sparse_files import Named
-from pyengine import evaluate, text_search
+from pyengine import evaluate
 from pyengine.evaluate import Document, Qrels
-from pyengine.ragged import Ragged
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.ragged import Ragged
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.lexical import text_search
 from pyengine.types import F32
 
 KINDS = ("docs", "queries")

@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.contestants import Unavailable
 from pyengine.evaluate import Qrels
-from pyengine.ragged import Ragged
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.ragged import Ragged
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.types import F32, I64
 
 WHERE = {  # what a collection lacks -> how to give it one

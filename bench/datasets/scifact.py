@@ -9,7 +9,8 @@ import numpy as np
 
 from bench.datasets import texts
 from bench.datasets.collection import Collection, Rows
-from pyengine import demo_maxsim, demo_sparse, evaluate
+from pyengine import evaluate
+from pyengine.demos import demo_maxsim, demo_sparse
 from pyengine.types import I64
 
 

@@ -8,11 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pyengine import checks, text_search
-from pyengine.bm25 import BM25
+from pyengine import checks
 from pyengine.evaluate import Document
-from pyengine.sparse_rows import SparseRows
-from pyengine.text import Analyzer
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.lexical import text_search
+from pyengine.lexical.bm25 import BM25
+from pyengine.lexical.text import Analyzer
 from pyengine.types import F32
 
 Encoder = Callable[[list[str]], Any]

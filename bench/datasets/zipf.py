@@ -14,7 +14,7 @@ import numpy as np
 from bench import sparse_data
 from bench.datasets.clustered import bisect
 from bench.sparse_data import Law
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.types import F64, I64
 
 SHIFTS = np.geomspace(0.3, 1000, 60)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.contestants import Answer, Search, module
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 DOCS = 128  # documents padded together where all of them would not fit: what colpali-engine takes at once
 FITS = 1 << 30  # bytes of a tensor of products that may be made at once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.contestants import Contestant, Search, Unavailable, module
 from bench.peers._tokens import FROM_0, Packed
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 def segmented_maxsim(docs: Ragged, reduce: str, threads: int) -> Search:

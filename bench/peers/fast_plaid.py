@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.contestants import Answer, Contestant, Search, Unavailable, module, version_of
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 def fast_plaid(docs: Ragged, reduce: str, threads: int) -> Search:

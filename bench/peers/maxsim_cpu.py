@@ -6,7 +6,7 @@ import numpy as np
 
 from bench.contestants import Contestant, Search, module
 from bench.peers._tokens import best
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 def maxsim_cpu(docs: Ragged, reduce: str, threads: int) -> Search:

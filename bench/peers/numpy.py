@@ -9,7 +9,7 @@ import numpy as np
 from bench.arena import Kept
 from bench.contestants import Contestant, Search
 from bench.peers._tokens import best
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.contestants import Contestant, Search, module
 from bench.peers._tokens import FROM_0, Padded
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 
 
 def pylate_scores(docs: Ragged, reduce: str, threads: int) -> Search:

@@ -8,7 +8,7 @@ from typing import Any
 from bench.arena import Kept
 from bench.contestants import Contestant, Search, Unavailable, module
 from bench.peers._tokens import Packed, Padded
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
 
 

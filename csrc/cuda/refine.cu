@@ -1,4 +1,4 @@
-// Scores of listed pairs in float64, by the specification and to the bit (pyengine/reference.py). Eight threads to a pair,
+// Scores of listed pairs in float64, by the specification and to the bit (pyengine/specification/reference.py). Eight threads to a pair,
 // one for each lane; addition commutes, so that all of them arrive at the same sum of lanes.
 #include "device.cuh"
 

@@ -8,11 +8,12 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from pyengine import exact, exact_maxsim, exact_sliced, exact_sparse, reference
-from pyengine.problem import DenseProblem, Problem
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.problem_sliced import SlicedProblem
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem import DenseProblem, Problem
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.refining import exact, exact_maxsim, exact_sliced, exact_sparse
+from pyengine.specification import reference
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 P = TypeVar("P", bound=Problem)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyengine import exact
-from pyengine.problem import Codes, DenseProblem, Documents
-from pyengine.rows import Rows
+from pyengine.inputs.rows import Rows
+from pyengine.problems.problem import Codes, DenseProblem, Documents
+from pyengine.refining import exact
 from pyengine.types import F32, F64, Candidates
 
 MANY = 4096  # documents: fewer are soon scored in full

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import exact, exact_maxsim
 from pyengine.backends import centring, machine
 from pyengine.backends.base import Backend, MaxSimBackend
+from pyengine.inputs.rows import Rows
 from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
-from pyengine.problem import ALL, Codes, DenseProblem, Documents
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.rows import Rows
+from pyengine.problems.problem import ALL, Codes, DenseProblem, Documents
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.refining import exact, exact_maxsim
 from pyengine.types import I64, Candidates
 
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pyengine import exact, exact_sliced
 from pyengine.backends import machine
 from pyengine.backends.base import SlicedBackend
 from pyengine.kernels.plan import DensePlan, plan_dense
-from pyengine.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.refining import exact, exact_sliced
 from pyengine.types import Candidates
 
 READ = 2  # bytes of a code and an index

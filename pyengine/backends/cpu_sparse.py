@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from pyengine import exact_sparse
 from pyengine.backends import machine
 from pyengine.backends.base import SparseBackend
-from pyengine.problem import ALL
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem import ALL
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.refining import exact_sparse
 from pyengine.types import I64, Candidates
 
 FEW_QUERIES = 3  # so many read all rows in the time in which these are inverted

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pyengine.backends import cuda_dense, cuda_device
 from pyengine.backends.base import Backend
+from pyengine.inputs.rows import Rows
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problem import DenseProblem
-from pyengine.rows import Rows
+from pyengine.problems.problem import DenseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes

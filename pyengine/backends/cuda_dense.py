@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyengine import checks, exact, reference
+from pyengine import checks
 from pyengine.backends import cuda_device
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.cuda_kernels import PAD, Coded, Pools, code_docs, code_queries, decode, pools, refine_pairs, scan
 from pyengine.backends.cuda_kernels import select as select_keys
 from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.inputs.rows import Rows
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
-from pyengine.problem import Codes, DenseProblem, Documents
-from pyengine.rows import Rows
+from pyengine.problems.problem import Codes, DenseProblem, Documents
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import exact
 from pyengine.kernels.chips import Chip, chip_of
-from pyengine.problem import Corpus
+from pyengine.problems.problem import Corpus
+from pyengine.refining import exact
 
 T = TypeVar("T")
 LIBRARY = "libcuda.so.1"

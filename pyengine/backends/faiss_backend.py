@@ -14,7 +14,7 @@ import numpy as np
 from pyengine.backends import float32
 from pyengine.backends.base import Backend
 from pyengine.backends.float32 import DocumentTerms
-from pyengine.problem import DenseProblem
+from pyengine.problems.problem import DenseProblem
 from pyengine.types import F32, I64, Candidates
 
 BLOCK = 1 << 14  # documents added to an index at a time

@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine import reference
-from pyengine.problem import DenseProblem
-from pyengine.rows import Rows
+from pyengine.inputs.rows import Rows
+from pyengine.problems.problem import DenseProblem
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Candidates
 
 UNIT = 2.0**-24

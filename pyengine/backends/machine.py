@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import checks, exact
-from pyengine.problem import Problem
+from pyengine import checks
+from pyengine.problems.problem import Problem
+from pyengine.refining import exact
 
 ISAS = ("amx", "avx512", "avx2", "neon", "baseline")
 MAX_DIMS = 1 << 16  # sums of byte products stay in int32

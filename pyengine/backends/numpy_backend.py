@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pyengine import checks, reference, reference_maxsim, reference_sliced, reference_sparse
+from pyengine import checks
 from pyengine.backends import sparse_lists
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, best_of
 from pyengine.backends.sparse_lists import Sharing
-from pyengine.problem import DenseProblem, Problem
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.problem_sliced import SlicedProblem
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem import DenseProblem, Problem
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.specification import reference, reference_maxsim, reference_sliced, reference_sparse
 from pyengine.types import Bool, Candidates
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pyengine.backends.base import Backend, Proposer
 from pyengine.checks import choice
-from pyengine.problem import Problem
+from pyengine.problems.problem import Problem
 
 P = TypeVar("P", bound=Problem)
 GROUP = "pyengine.backends"

@@ -12,8 +12,8 @@ import numpy as np
 from pyengine.backends import sparse_lists
 from pyengine.backends.base import SparseBackend
 from pyengine.backends.sparse_lists import Inverted, Sharing
-from pyengine.problem_sparse import SparseProblem
-from pyengine.sparse_rows import SparseRows
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import Candidates
 
 PRODUCT = 1 << 22  # scores of queries and documents that share terms, held at a time

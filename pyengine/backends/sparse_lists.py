@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine import reference
-from pyengine.problem_sparse import SparseProblem
-from pyengine.sparse_rows import I32
+from pyengine.inputs.sparse_rows import I32
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Candidates
 
 ERROR = 2.0**-50

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
-from pyengine.problem import DenseProblem, Problem
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.problem_sliced import SlicedProblem
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem import DenseProblem, Problem
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Candidates, TopK
 
 

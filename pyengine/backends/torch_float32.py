@@ -13,7 +13,7 @@ from torch import Tensor
 from pyengine import checks
 from pyengine.backends import float32
 from pyengine.backends.float32 import DocumentTerms, QueryTerms
-from pyengine.problem import DenseProblem
+from pyengine.problems.problem import DenseProblem
 from pyengine.types import F64, U8, Candidates
 
 BLOCK = {"cpu": (256, 4096), "cuda": (1024, 32768)}  # queries and documents per product; documents a multiple of 8

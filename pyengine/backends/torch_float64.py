@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import checks, reference
+from pyengine import checks
 from pyengine.backends.torch_float32 import tensor
-from pyengine.lists import first_rows
-from pyengine.problem import DenseProblem
+from pyengine.inputs.lists import first_rows
+from pyengine.problems.problem import DenseProblem
+from pyengine.specification import reference
 from pyengine.types import F32, Candidates, TopK
 
 PAIRS = 1 << 18  # pairs scored at a time: eight lanes, and as much scratch again, are 32 MiB

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import checks, reference
+from pyengine import checks
 from pyengine.backends import float32
 from pyengine.backends.torch_float32 import Best, rounding
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.rows import Rows
+from pyengine.inputs.rows import Rows
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Candidates
 
 QUERY_TOKENS, DOC_TOKENS = 512, 8192  # in one product; more where one query or eight documents have more

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import checks, reference
+from pyengine import checks
 from pyengine.backends import float32
 from pyengine.backends.torch_float32 import Best, tensor
-from pyengine.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.specification import reference
 from pyengine.types import F64, I64, Candidates
 
 QUERIES, WEIGHTS = 256, 1 << 19  # queries in a block of bounds, and weights of documents in one product

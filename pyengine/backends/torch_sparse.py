@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyengine.backends import sparse_lists
 from pyengine.backends.sparse_lists import Inverted, Sharing
-from pyengine.problem_sparse import SparseProblem
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F64, I64
 
 

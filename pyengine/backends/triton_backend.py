@@ -8,13 +8,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
+from pyengine.inputs.rows import Rows
 from pyengine.kernels import sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problem import Corpus, DenseProblem, Documents
-from pyengine.problem_maxsim import MaxSimProblem
-from pyengine.problem_sliced import SlicedProblem
-from pyengine.problem_sparse import SparseProblem
-from pyengine.rows import Rows
+from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes

@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import checks, exact, reference
+from pyengine import checks
 from pyengine.backends import torch_float64, triton_device
 from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.backends.torch_float32 import tensor
+from pyengine.inputs.rows import Rows
 from pyengine.kernels import refine as refining
 from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs, code_queries, scan
-from pyengine.problem import Codes, DenseProblem, Documents
-from pyengine.rows import Rows
+from pyengine.problems.problem import Codes, DenseProblem, Documents
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}

@@ -9,7 +9,7 @@ import torch
 import triton
 
 from pyengine.kernels.chips import CHIPS, Chip, chip_of
-from pyengine.problem import Corpus
+from pyengine.problems.problem import Corpus
 
 T = TypeVar("T")
 NO_GPU = "it needs an NVIDIA GPU, and torch finds none; TRITON_INTERPRET=1 runs its kernels, slowly, without one"

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import checks, reference
+from pyengine import checks
 from pyengine.backends import triton_device, triton_tokens
+from pyengine.inputs.lists import first_rows
 from pyengine.kernels import maxsim_refine, maxsim_topk, selection
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
 from pyengine.kernels.selection import Pools
-from pyengine.lists import first_rows
-from pyengine.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Attempt, Bool, Candidates
 
 MOST_PROGRAMS = (1 << 31) - 1  # of one launch

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyengine import reference
 from pyengine.backends import triton_device
 from pyengine.kernels import selection
 from pyengine.kernels.selection import Pools
-from pyengine.problem import Problem
+from pyengine.problems.problem import Problem
+from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Attempt, Candidates
 
 P = TypeVar("P", bound=Problem)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyengine.backends import triton_pools
 from pyengine.backends.triton_tiles import EXACT, Tiles
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.sparse_plan import SHORT
 from pyengine.kernels.sparse_topk import QueryTables
-from pyengine.sparse_rows import SparseRows
 from pyengine.types import F64, I64
 
 HALF = 2.0**-11  # what half precision loses of a number at most, relatively

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pyengine.backends import float32, triton_device, triton_pools
 from pyengine.backends.triton_pools import Found
+from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.kernels import selection, sliced_topk
 from pyengine.kernels.sliced_plan import TILE, UNROLL, SlicedPlan, plan_sliced
 from pyengine.kernels.sliced_topk import SlicedErrors, SlicedTiles, sliced_refine
-from pyengine.problem_sliced import SlicedDocuments, SlicedProblem
-from pyengine.sliced_rows import SlicedRows
+from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
 from pyengine.types import F32, F64, Attempt, Candidates
 
 HALF, LOST = 2.0**-11, 2.0**-24.9  # what half precision loses: relatively, and 2^-25 at least

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine import exact, exact_sparse
 from pyengine.backends import triton_device, triton_pools
 from pyengine.backends.triton_pools import Found
 from pyengine.backends.triton_queries import scaled
@@ -12,7 +11,8 @@ from pyengine.backends.triton_tiles import Tiles, device_rows, tiles
 from pyengine.kernels import selection, sparse_topk
 from pyengine.kernels.sparse_plan import TILE, SparsePlan, plan_sparse
 from pyengine.kernels.sparse_refine import DeviceRows, sparse_refine
-from pyengine.problem_sparse import SparseDocuments, SparseProblem, TermRows
+from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
+from pyengine.refining import exact, exact_sparse
 from pyengine.types import F32, F64, Attempt, Candidates
 
 LEAST = np.float32(2.0**-149)  # as a threshold: what may score above 0

@@ -11,9 +11,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from pyengine import exact, lists, reference
 from pyengine.backends import triton_dense, triton_device
-from pyengine.problem import DenseProblem
+from pyengine.inputs import lists
+from pyengine.problems.problem import DenseProblem
+from pyengine.refining import exact
+from pyengine.specification import reference
 from pyengine.types import F32, F64, Candidates
 
 ALIGN = 8  # rows: parts begin at a byte of a mask

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyengine.inputs.sparse_rows import I32
 from pyengine.kernels import sparse_plan
 from pyengine.kernels.sparse_plan import SHORT, TILE, UNROLL
 from pyengine.kernels.sparse_refine import DeviceRows
 from pyengine.kernels.sparse_topk import DocumentTiles
-from pyengine.problem_sparse import TermRows
-from pyengine.sparse_rows import I32
+from pyengine.problems.problem_sparse import TermRows
 from pyengine.types import I64
 
 PORTION = 1 << 24  # postings looked at together: some 500 MB of scratch

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pyengine.backends import triton_device
+from pyengine.inputs.rows import Rows
 from pyengine.kernels import maxsim_plan, maxsim_refine, maxsim_topk
 from pyengine.kernels.maxsim_plan import SLOTS, Tile, lay
 from pyengine.kernels.maxsim_refine import TokenSets
-from pyengine.problem import Codes
-from pyengine.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.rows import Rows
+from pyengine.problems.problem import Codes
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.types import F64, I64
 
 BLOCK = 1 << 16  # tokens that are coded at a time

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.dense import topk
 from pyengine.integrations import parts, runs
+from pyengine.searches.dense import topk
 from pyengine.types import TopK
 
 LIBRARY = "beir"

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
+from pyengine.indexes.sparse_index import SparseIndex
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.integrations import parts
-from pyengine.sparse import sparse_topk
-from pyengine.sparse_index import SparseIndex
-from pyengine.sparse_rows import SparseRows
+from pyengine.searches.sparse import sparse_topk
 from pyengine.types import F32
 
 LIBRARY = "bm25s"

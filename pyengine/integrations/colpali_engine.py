@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine import maxsim, ragged
+from pyengine import maxsim
 from pyengine import torch as engine
+from pyengine.inputs import ragged
 from pyengine.integrations import parts
 from pyengine.integrations.parts import PyengineUnsupported as PyengineUnsupported
 

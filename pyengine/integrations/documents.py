@@ -15,10 +15,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from pyengine import checks
-from pyengine.dense import topk
 from pyengine.fuse import fuse
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
 from pyengine.integrations.documents_words import NOTHING, Words
+from pyengine.searches.dense import topk
 from pyengine.types import F32, F64, Bool, TopK
 
 R = TypeVar("R")  # the record of a document

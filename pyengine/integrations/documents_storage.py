@@ -1,7 +1,7 @@
 """Named documents in a folder: their records as JSON lines, their vectors beside them.
 
-The folder is one of `pyengine.storage`: kill -9 at any moment leaves the old store or the new one, whole, and what was
-truncated or altered is refused. Its array ``documents`` is the bytes of lines ``{"id": .., "document": ..}``,
+The folder is one of `pyengine.indexes.storage`: kill -9 at any moment leaves the old store or the new one, whole, and
+what was truncated or altered is refused. Its array ``documents`` is the bytes of lines ``{"id": .., "document": ..}``,
 ``rows`` int64 [n] says which of them have a vector, and ``vectors`` is float32 [n, D].
 """
 
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pyengine import checks, storage
+from pyengine import checks
+from pyengine.indexes import storage
+from pyengine.indexes.storage import Saved
 from pyengine.integrations.documents import Documents
-from pyengine.storage import Saved
 from pyengine.types import F32
 
 R = TypeVar("R")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.bm25 import BM25
-from pyengine.sparse_index import SparseIndex
-from pyengine.text import Analyzer
+from pyengine.indexes.sparse_index import SparseIndex
+from pyengine.lexical.bm25 import BM25
+from pyengine.lexical.text import Analyzer
 from pyengine.types import Bool, TopK
 
 ABOVE_ZERO = float(np.finfo(np.float32).smallest_subnormal)  # the score of a document that shares a word with the query

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyengine import checks
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
 from pyengine.integrations import parts
-from pyengine.request import as_input
+from pyengine.searches.request import as_input
 from pyengine.types import F32, I64, Bool
 
 LIBRARY = "faiss-cpu"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pyengine import checks
 from pyengine import torch as engine
-from pyengine.maxsim import maxsim_topk
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.searches.maxsim import maxsim_topk
 
 LIBRARY = "late-interaction-kernels"
 DIFFERENCES = (

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.bm25 import BM25
-from pyengine.dense import topk
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
+from pyengine.indexes.multi_vector import MultiVectorIndex
+from pyengine.indexes.sparse_index import SparseIndex
 from pyengine.integrations import parts, runs
-from pyengine.multi_vector import MultiVectorIndex
-from pyengine.sparse_index import SparseIndex
-from pyengine.text import Analyzer
-from pyengine.text_search import ABOVE_ZERO
+from pyengine.lexical.bm25 import BM25
+from pyengine.lexical.text import Analyzer
+from pyengine.lexical.text_search import ABOVE_ZERO
+from pyengine.searches.dense import topk
 from pyengine.types import F32, I64, TopK
 
 LIBRARY = "mteb"

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pyengine import checks, exact, ragged
-from pyengine.ragged import Ragged
+from pyengine import checks
+from pyengine.inputs import ragged
+from pyengine.inputs.ragged import Ragged
+from pyengine.refining import exact
 from pyengine.types import F32
 
 Pairs = Sequence[tuple[Any, Any]]

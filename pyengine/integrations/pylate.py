@@ -27,7 +27,7 @@ from torch import Tensor
 from pyengine import torch as engine
 from pyengine.integrations import parts
 from pyengine.integrations.parts import PyengineUnsupported as PyengineUnsupported
-from pyengine.maxsim import maxsim_topk
+from pyengine.searches.maxsim import maxsim_topk
 
 LIBRARY = "pylate"
 DIFFERENCES = (

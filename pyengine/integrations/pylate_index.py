@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
+from pyengine.indexes.loading import load
+from pyengine.indexes.multi_vector import MultiVectorIndex
 from pyengine.integrations import parts
 from pyengine.integrations.pylate import LIBRARY as LIBRARY
-from pyengine.loading import load
-from pyengine.multi_vector import MultiVectorIndex
 from pyengine.types import F32, I64, TopK
 
 Base: Any = parts.library("pylate.indexes.base", LIBRARY).Base

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.bm25 import BM25
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
+from pyengine.indexes.multi_vector import MultiVectorIndex
+from pyengine.indexes.sparse_index import SparseIndex
 from pyengine.integrations import parts
-from pyengine.multi_vector import MultiVectorIndex
-from pyengine.reference import rank_score
-from pyengine.sparse_index import SparseIndex
-from pyengine.text import Analyzer
-from pyengine.text_search import ABOVE_ZERO
+from pyengine.lexical.bm25 import BM25
+from pyengine.lexical.text import Analyzer
+from pyengine.lexical.text_search import ABOVE_ZERO
+from pyengine.specification.reference import rank_score
 from pyengine.types import TopK
 
 LIBRARY = "pyterrier"

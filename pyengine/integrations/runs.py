@@ -23,7 +23,7 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.integrations import parts
-from pyengine.reference import rank_score
+from pyengine.specification.reference import rank_score
 from pyengine.types import F32, I64, TopK
 
 LIBRARY = "ranx"

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.integrations import faiss as exact_faiss
 from pyengine.integrations import sentence_transformers_parts as parts
-from pyengine.sparse_rows import SparseRows
 from pyengine.types import F32, I64
 
 EVALUATION = parts.library("sentence_transformer.evaluation.information_retrieval")

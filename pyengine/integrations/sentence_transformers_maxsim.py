@@ -22,10 +22,10 @@ import numpy as np
 
 from pyengine import maxsim as scored_all
 from pyengine import maxsim_pairs as scored_pairs
+from pyengine.indexes.multi_vector import MultiVectorIndex
+from pyengine.inputs.ragged import Ragged
 from pyengine.integrations import sentence_transformers_parts as parts
 from pyengine.integrations.sentence_transformers_tokens import Side, device_of, side, stacked
-from pyengine.multi_vector import MultiVectorIndex
-from pyengine.ragged import Ragged
 from pyengine.types import F32, I64
 
 EMPTY = -1e9  # of a document without tokens

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.dense import topk
-from pyengine.index import DenseIndex
-from pyengine.sparse import sparse_topk
-from pyengine.sparse_index import SparseIndex
-from pyengine.sparse_rows import SparseRows
+from pyengine.indexes.index import DenseIndex
+from pyengine.indexes.sparse_index import SparseIndex
+from pyengine.inputs.sparse_rows import SparseRows
+from pyengine.searches.dense import topk
+from pyengine.searches.sparse import sparse_topk
 from pyengine.types import TopK
 
 METRICS = {  # the names of the library's score functions

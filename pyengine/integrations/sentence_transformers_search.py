@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pyengine import checks
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
+from pyengine.indexes.sparse_index import SparseIndex
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.integrations import sentence_transformers_parts as parts
-from pyengine.sparse_index import SparseIndex
-from pyengine.sparse_rows import SparseRows
 from pyengine.types import I64, TopK
 
 Hits: TypeAlias = list[list[dict[str, int | float]]]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.dense_scores import dense_scores, paired_scores
+from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.integrations import sentence_transformers_parts as parts
-from pyengine.sparse import sparse_topk
-from pyengine.sparse_rows import SparseRows
+from pyengine.searches.dense_scores import dense_scores, paired_scores
+from pyengine.searches.sparse import sparse_topk
 from pyengine.types import F32
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyengine import checks
-from pyengine.ragged import Ragged
+from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32, I64
 
 

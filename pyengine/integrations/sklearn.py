@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
-from pyengine.index import DenseIndex
+from pyengine.indexes.index import DenseIndex
 from pyengine.integrations import parts
 from pyengine.types import F32, F64, I64
 

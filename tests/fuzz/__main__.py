@@ -1,4 +1,4 @@
-"""Drives the public API with hostile arrays and files, and compares what it answers with `pyengine.reference`.
+"""Drives the public API with hostile arrays and files, and compares what it answers with the specification.
 
     python -m tests.fuzz --seconds 60 --seed 0     many cases, each of a seed of its own, from this one on
     python -m tests.fuzz --only 123                one case, in this process: for a debugger

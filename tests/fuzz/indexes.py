@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import pyengine as pe
-from pyengine import reference
-from pyengine.stores import STORES
+from pyengine.indexes.stores import STORES
+from pyengine.specification import reference
 from pyengine.types import I64
 from tests.fuzz import files, values
 from tests.fuzz.searches import Corpus, Tally, Wrong, draw, function_of

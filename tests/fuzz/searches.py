@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyengine as pe
-from pyengine import reference
+from pyengine.specification import reference
 from pyengine.types import F32, I64
 from tests.fuzz import filters, values
 from tests.fuzz.values import HOSTILE, Argument, Rng, bad, pick
@@ -84,7 +84,7 @@ class Search:
         return function(self.queries.value, *docs, self.asked.value, **options, **given)
 
     def specified(self) -> Any:
-        """The answer, by `pyengine.reference`."""
+        """The answer, by `pyengine.specification.reference`."""
         function = getattr(reference, self.name)
         known = (reference.topk, reference.first_k, function)
         names = {name for each in known for name in inspect.signature(each).parameters}

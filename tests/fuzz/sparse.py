@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 import pyengine as pe
-from pyengine import SparseRows, exact_sparse, reference_sparse, segments, sparse_store
-from pyengine.problem_sparse import TermRows
+from pyengine import SparseRows
+from pyengine.indexes import segments, sparse_store
+from pyengine.problems.problem_sparse import TermRows
+from pyengine.refining import exact_sparse
+from pyengine.specification import reference_sparse
 from tests.fuzz import filters, values
 from tests.fuzz.indexes import Life
 from tests.fuzz.searches import Tally, Wrong, bits

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 import pyengine as pe
-from pyengine import Ragged, reference_maxsim
+from pyengine import Ragged
+from pyengine.specification import reference_maxsim
 from tests.fuzz import filters, values
 from tests.fuzz.indexes import Life
 from tests.fuzz.searches import Tally, Wrong, bits

@@ -14,8 +14,8 @@ import torch
 from beir.retrieval.evaluation import EvaluateRetrieval
 from beir.retrieval.search.dense import DenseRetrievalExactSearch
 
-from pyengine import reference
 from pyengine.integrations.beir import METRICS, ExactSearch
+from pyengine.specification import reference
 
 RNG = np.random.default_rng(8)
 DOCS = {f"d{n}": {"title": f"t{n}", "text": "x" * int(RNG.integers(1, 40))} for n in range(90)}

@@ -18,8 +18,8 @@ from mteb.models.models_protocols import SearchProtocol  # noqa: E402
 from mteb.similarity_functions import cos_sim, dot_score, euclidean_sim, max_sim  # noqa: E402
 
 import pyengine as pe  # noqa: E402
-from pyengine import reference  # noqa: E402
 from pyengine.integrations.mteb import BM25Search, ExactIndex, LateInteractionSearch  # noqa: E402
+from pyengine.specification import reference  # noqa: E402
 
 RNG = np.random.default_rng(21)
 WORDS = [f"word{number}" for number in range(60)]

@@ -11,8 +11,8 @@ pt = pytest.importorskip("pyterrier")
 import pandas as pd  # noqa: E402
 
 import pyengine as pe  # noqa: E402
-from pyengine import reference  # noqa: E402
 from pyengine.integrations.pyterrier import BM25Retriever, DenseRetriever, MaxSimScorer  # noqa: E402
+from pyengine.specification import reference  # noqa: E402
 
 RNG = np.random.default_rng(4)
 VECTORS = RNG.integers(-3, 4, (40, 6)).astype(np.float32)

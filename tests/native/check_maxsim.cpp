@@ -225,7 +225,7 @@ void check_products_f64(const KernelTable& table, int n_queries, int n_rows, int
   }
 }
 
-// pyengine/reference_softmax.py, for x in [-200, 0].
+// pyengine/specification/reference_softmax.py, for x in [-200, 0].
 double specified_exp(double x) {
   const double shifted = x * 1.4426950408889634 + 0x1.8p52, k = shifted - 0x1.8p52;
   const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;

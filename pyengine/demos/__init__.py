@@ -1,0 +1,1 @@
+"""What ``pyengine demo`` shows."""

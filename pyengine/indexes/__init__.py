@@ -1,0 +1,1 @@
+"""State: what is added, removed, saved and loaded again."""

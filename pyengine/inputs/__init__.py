@@ -1,0 +1,1 @@
+"""What callers give: vectors, tokens, sparse and sliced rows, lists, filters."""

@@ -1,0 +1,1 @@
+"""Text to weights of terms: analysis, BM25, lexicons."""

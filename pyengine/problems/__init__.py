@@ -1,0 +1,1 @@
+"""A search as data: one kind of problem for each family."""

@@ -1,0 +1,1 @@
+"""The specification's scores of listed candidates, fast and to the bit."""

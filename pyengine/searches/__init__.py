@@ -1,0 +1,1 @@
+"""The searches: validate, propose, refine, certify, select."""

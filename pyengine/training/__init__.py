@@ -1,0 +1,1 @@
+"""Scores with gradients, and searches as operators of torch."""

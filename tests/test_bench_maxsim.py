@@ -100,13 +100,16 @@ def test_ours_are_the_specification_and_what_is_not_is_not_timed() -> None:
     assert "query 2, place 4" in rows["wrong"].note
 
 
-def test_the_specification_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("k", [40, 3])
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_the_specification_is_the_same_in_parts(reduce: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     docs, queries = data.load_tokens(TINY.corpus, 3)
-    expected = reference_maxsim.topk(queries, docs, 40)
+    twice = docs.take(np.tile(np.arange(len(docs)), 2))  # every score has its like
+    expected = reference_maxsim.topk(queries, twice, k, reduce=reduce)
     monkeypatch.setattr(gate, "TOKENS", 7)
-    truth = gate.TokenSpecification(docs, queries, "sum")
+    truth = gate.TokenSpecification(twice, queries, reduce)
     for query in range(3):
-        scores, ids = truth.row(query, 40)
+        scores, ids = truth.row(query, k)
         np.testing.assert_array_equal(scores, expected.scores[query])
         np.testing.assert_array_equal(ids, expected.ids[query])
 

@@ -146,7 +146,7 @@ def test_a_fork_may_change_its_copy_of_an_index_on_disk() -> None:
 def most_threads(work: Callable[[], object], enough: int) -> int:
     """The most threads that were there while this process worked, without the one that counts; until ``enough``."""
     most, here = 0, len(os.listdir("/proc/self/task"))
-    for _ in range(20):
+    for _ in range(100):
         worker = threading.Thread(target=work)
         worker.start()
         while worker.is_alive():

@@ -20,6 +20,7 @@ from pyengine.types import I64, Bool
 
 T = TypeVar("T")
 BATCH = 32  # from how many queries the time of more can be foretold
+PATIENCE = 2  # a call of a batch may take so many times the seconds: a query of it costs less than one of 32
 
 
 class Kept(NamedTuple):
@@ -103,11 +104,10 @@ class Arena:
         """Raise `Unavailable` where a call would take too long, by one with fewer queries. Our kernels are spared."""
         spared = who.ours and who.backend in ("", "cpu", "triton")
         queries, seconds = self._speeds.get(self._speed_key(who, workload), (0, 0.0))
-        expected = seconds * workload.n_queries / max(1, queries)
-        if queries >= BATCH and expected > self.settings.seconds and not spared:
+        expected, most = seconds * workload.n_queries / max(1, queries), PATIENCE * self.settings.seconds
+        if queries >= BATCH and expected > most and not spared:
             raise Unavailable(
-                f"a call would take about {expected:.2g} s, going by {queries} queries, and --seconds gives "
-                f"{self.settings.seconds:g}"
+                f"a call would take about {expected:.2g} s, going by {queries} queries, and --seconds allows {most:g}"
             )
 
     def took(self, who: Contestant, workload: Workload, seconds: float) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyengine
-from bench import data, gate, memory
+from bench import data, gate
 from bench.contestants import Answer, Contestant, Search, Unavailable, first_two
 from bench.race import Settings
+from bench.racing import memory
 from bench.shapes import Workload
 from pyengine.types import I64, Bool
 

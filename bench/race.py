@@ -1,5 +1,5 @@
 """The race: a first call that can fail, then interleaved timing of all who passed. What is called is the business of
-`bench.searches`, `bench.compress` and `bench.life`."""
+`bench.operations.searches`, `bench.operations.compress` and `bench.operations.life`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from bench import memory, timing
-from bench.ceilings import Limits
+from bench import timing
 from bench.contestants import Unavailable
+from bench.limits.ceilings import Limits
+from bench.racing import memory
 from bench.row import Row
 from bench.shapes import Heat, Workload
 from bench.timing import Samples

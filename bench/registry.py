@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bench import (
-    compress,
-    contestants,
-    filters,
-    gpu_contestants,
-    lexicon,
-    life,
-    peers,
-    searches,
-    sparse_contestants,
-    sparse_life,
-    token_contestants,
-    token_shapes,
-    training,
-)
+from bench import contestants, gpu_contestants, peers, sparse_contestants, token_shapes, training
 from bench.arena import Arena
 from bench.gpu_arena import GpuArena, GpuSparseArena, GpuTokenArena
+from bench.operations import compress, lexicon, life, searches, sparse_life
+from bench.ours import filters, token_contestants
 from bench.race import Entry
 from bench.shapes import BASE, LARGE, STORED, Heat, Workload
 from bench.sparse_arena import SparseArena

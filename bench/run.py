@@ -22,12 +22,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import base, ceilings, machine, measure, presets, readme, registry, shapes, write_tables
+from bench import machine, measure, readme, registry, shapes, write_tables
 from bench.contestants import BACKENDS
+from bench.limits import ceilings
 from bench.race import Settings
+from bench.racing import base
 from bench.registry import OPS, TABLES, Choice
 from bench.row import Row
 from bench.shapes import Heat
+from bench.workloads import presets
 
 WIDTH = 180  # columns that the widest table needs
 RESULTS = readme.RESULTS

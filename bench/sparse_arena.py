@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bench import gate, sparse_data, sparse_text
+from bench import gate, sparse_text
 from bench.arena import Arena
 from bench.contestants import Answer, Contestant, Search, first_two
 from bench.shapes import Workload
 from bench.sparse_shapes import Asking, SparseCorpus
 from bench.sparse_text import Documents
 from bench.token_arena import offered
+from bench.workloads import sparse_data
 from pyengine.inputs.sparse_rows import SparseRows
 
 

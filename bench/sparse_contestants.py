@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import memory, peers
-from bench.compress import Compressed, Compressor
+from bench import peers
 from bench.contestants import BACKENDS, BITS, Contestant, Search, at, require
+from bench.operations.compress import Compressed, Compressor
+from bench.racing import memory
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.token_arena import offered

@@ -40,8 +40,8 @@ class Asking(NamedTuple):
 @dataclass(frozen=True)
 class SparseWorkload(Workload):
     """The ``k`` documents of the largest inner product with each query, asked together or ``apart``. ``data`` is
-    "splade" or "text", made up by `bench.sparse_data`, or "scifact"; ``query_terms`` and ``touched`` are those of
-    `Asking`, ``kind`` a name for them."""
+    "splade" or "text", made up by `bench.workloads.sparse_data`, or "scifact"; ``query_terms`` and ``touched`` are
+    those of `Asking`, ``kind`` a name for them."""
 
     n_docs: int = MILLION
     dim: int = 0  # there are none

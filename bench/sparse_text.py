@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import pyengine
-from bench import sparse_data
-from bench.sparse_data import I32
+from bench.workloads import sparse_data
+from bench.workloads.sparse_data import I32
 from pyengine import evaluate
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.types import F64

@@ -21,8 +21,8 @@ from bench import gate, registry
 from bench.arena import Arena
 from bench.contestants import Unavailable
 from bench.race import Settings
+from bench.racing.side import Unmeasured
 from bench.shapes import BASE, Workload
-from bench.side import Unmeasured
 from bench.sparse_shapes import HEAVY, LIGHT, together
 from bench.token_shapes import A, C
 

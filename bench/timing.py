@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bench import energy
+from bench.racing import energy
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 31
 Key = TypeVar("Key", bound=Hashable)

@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import files
 from bench.machine import Machine
+from bench.racing import files
 from bench.registry import TABLES
 from bench.row import Row, Value
 
@@ -140,7 +140,7 @@ def _markdown_cell(row: Row | None, fastest: Row | None) -> str:
 
 def save(rows: Sequence[Row], machine: Machine, limits: Sequence[Any], directory: Path, label: str) -> list[Path]:
     """Write <date>-<machine>-<label>.csv, .md, and .json, which has every round and the ceilings as numbers; returns
-    their paths. ``limits`` are the `bench.ceilings.Ceilings` of each number of threads."""
+    their paths. ``limits`` are the `bench.limits.ceilings.Ceilings` of each number of threads."""
     ceilings = "; ".join(each.describe() for each in limits)
     directory.mkdir(parents=True, exist_ok=True)
     stem = f"{machine.date}-{machine.slug}-{label}"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import sparse_data
 from bench.datasets import clustered, made_up, opening, scifact, texts, zipf
 from bench.datasets.clustered import Clustered
 from bench.datasets.collection import Collection, Rows, numbered
 from bench.datasets.opening import Source
+from bench.workloads import sparse_data
 from pyengine.inputs.sparse_rows import SparseRows
 
 RNG = np.random.default_rng(5)

@@ -17,34 +17,20 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import (
-    ceilings,
-    data,
-    energy,
-    gate,
-    gpu_shapes,
-    life,
-    machine,
-    measure,
-    memory,
-    peers,
-    presets,
-    readme,
-    registry,
-    run,
-    shapes,
-    timing,
-    write_tables,
-)
+from bench import data, gate, gpu_shapes, machine, measure, peers, readme, registry, run, shapes, timing, write_tables
 from bench.arena import Arena
-from bench.ceilings import Ceilings
-from bench.compress import Signs
 from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off, version_of
+from bench.limits import ceilings
+from bench.limits.ceilings import Ceilings
+from bench.operations import life
+from bench.operations.compress import Signs
 from bench.peers.numpy import numpy_matmul
 from bench.race import Settings
+from bench.racing import energy, memory
 from bench.registry import OPS, Choice, Op
 from bench.row import Row
 from bench.shapes import Heat, Workload
+from bench.workloads import presets
 from pyengine.refining import exact
 from pyengine.specification import reference
 from pyengine.types import F32

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import base, machine, run
+from bench import machine, run
+from bench.racing import base
 
 TINY = ["--op", "dense_topk", "--shapes", "n300-d8-q2-k5", "--backends", "numpy", "--peers", "none", "--base", "HEAD"]
 NOTHING = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's empty tree

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import files
+from bench.racing import files
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

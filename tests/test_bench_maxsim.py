@@ -12,17 +12,19 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import ceilings, data, gate, measure, peers, presets, registry, run, token_shapes, training
-from bench.ceilings import Ceilings
+from bench import data, gate, measure, peers, registry, run, token_shapes, training
 from bench.contestants import Contestant, Search, Unavailable
+from bench.limits import ceilings
+from bench.limits.ceilings import Ceilings
+from bench.ours.token_contestants import matrix, one_off
 from bench.peers import _tokens, fast_plaid
 from bench.peers._tokens import best
 from bench.race import Settings
 from bench.registry import OPS, Choice
 from bench.row import Row
 from bench.shapes import Heat
-from bench.token_contestants import matrix, one_off
 from bench.token_shapes import Lengths, TokenWorkload
+from bench.workloads import presets
 from pyengine.inputs.ragged import Ragged
 from pyengine.specification import reference_maxsim
 

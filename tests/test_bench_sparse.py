@@ -12,33 +12,21 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import (
-    ceilings,
-    gate,
-    lexicon,
-    measure,
-    peers,
-    presets,
-    registry,
-    run,
-    sparse_arena,
-    sparse_contestants,
-    sparse_data,
-    sparse_life,
-    sparse_shapes,
-    sparse_text,
-)
-from bench.ceilings import Ceilings
+from bench import gate, measure, peers, registry, run, sparse_arena, sparse_contestants, sparse_shapes, sparse_text
 from bench.contestants import Contestant, Search, Unavailable
-from bench.life import Worker
+from bench.limits import ceilings
+from bench.limits.ceilings import Ceilings
+from bench.operations import lexicon, sparse_life
+from bench.operations.life import Worker
 from bench.peers import _sparse
 from bench.race import Settings
 from bench.registry import OPS, Choice
 from bench.row import Row
 from bench.shapes import Heat
-from bench.sparse_data import SPLADE, TEXT
 from bench.sparse_shapes import Asking, SparseCorpus, SparseWorkload
 from bench.sparse_text import Documents
+from bench.workloads import presets, sparse_data
+from bench.workloads.sparse_data import SPLADE, TEXT
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.specification import reference_sparse
 from pyengine.types import F32

@@ -155,7 +155,7 @@ def test_ceilings_are_read_from_their_words() -> None:
 
 
 def test_the_words_are_those_of_bench_ceilings() -> None:
-    from bench.ceilings import Ceilings
+    from bench.limits.ceilings import Ceilings
 
     limits = Ceilings(
         3, ((1 << 26, 2e10), (1 << 28, 1.5e10)), 1e10, 1e11, {"avx2": 5e11}, "avx2", ((1 << 26, 9e9),), 2e12

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import files
 from bench.ablation.cells import Cell
+from bench.racing import files
 
 SETTINGS = tuple(field.name for field in fields(Cell) if field.name != "name")
 MEASURED = {

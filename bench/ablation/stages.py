@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import compress, contestants
+from bench import contestants
 from bench.ablation import approximate
 from bench.ablation.cells import PLAIN, Cell
 from bench.contestants import Unavailable
 from bench.datasets.collection import Collection, Rows
+from bench.operations import compress
 from pyengine.types import F32, I64, TopK
 
 READ = {"dense": ("dense",), "maxsim": ("tokens",), "sparse": ("sparse",), "hybrid": ("dense", "sparse")}

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench import sparse_data
 from bench.datasets.clustered import bisect
-from bench.sparse_data import Law
+from bench.workloads import sparse_data
+from bench.workloads.sparse_data import Law
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.types import F64, I64
 

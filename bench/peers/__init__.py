@@ -5,7 +5,8 @@
 where ``prepare(docs, metric, threads)`` sets the library up (not timed) and returns its search, a function of queries
 and k. What is not installed raises `bench.contestants.Unavailable` with the remedy, as `bench.contestants.module` does.
 ``read`` makes an answer of what a search returns; ``close`` gives back what dropping it does not. The operations are
-those of `bench.registry`; where they keep codes, `bench.compress.Compressor` takes the place of `Contestant`.
+those of `bench.registry`; where they keep codes, `bench.operations.compress.Compressor` takes the place of
+`Contestant`.
 """
 
 from __future__ import annotations

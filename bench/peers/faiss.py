@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from bench.arena import Kept
-from bench.compress import TRAINING, Compressed, Compressor, cosine_of, packed
 from bench.contestants import Contestant, Search, module
+from bench.operations.compress import TRAINING, Compressed, Compressor, cosine_of, packed
 from pyengine.types import F32
 
 

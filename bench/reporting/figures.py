@@ -100,7 +100,7 @@ def rooflines(run: Run, at: int) -> Iterator[Figure]:
 
 def ceilings(text: str) -> dict[int, dict[str, dict[str, float]]]:
     """Of each number of threads "reads" in GB/s by working set and "peaks" in Gop/s by kind, from the words of
-    `bench.ceilings.Ceilings.describe`."""
+    `bench.limits.ceilings.Ceilings.describe`."""
     found: dict[int, dict[str, dict[str, float]]] = {}
     for part in re.split(r";\s*(?=\d+ thread)", text):
         threads = re.match(r"(\d+) thread", part)

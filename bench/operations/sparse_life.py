@@ -8,7 +8,7 @@ from typing import Any
 from bench import peers
 from bench.arena import Arena
 from bench.contestants import Contestant
-from bench.life import Job, Search, Worker
+from bench.operations.life import Job, Search, Worker
 from bench.sparse_contestants import built_of, warm
 from bench.sparse_shapes import LISTED
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import gate, memory
+from bench import gate
 from bench.arena import Arena
 from bench.contestants import Unavailable, first_two, module, require
 from bench.race import Entry, enter, refused
+from bench.racing import memory
 from bench.row import Row
 from bench.shapes import Heat
 

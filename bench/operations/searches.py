@@ -8,8 +8,8 @@ from functools import partial
 
 from bench import gate
 from bench.arena import Arena
-from bench.ceilings import Limits
 from bench.contestants import Answer, Contestant
+from bench.limits.ceilings import Limits
 from bench.race import Entry, enter, refused
 from bench.row import Row
 from bench.shapes import Heat, Workload

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyengine
-from bench import gate, memory
+from bench import gate
 from bench.arena import Arena
 from bench.contestants import Answer, Search, Unavailable, first_two, require, version_of
 from bench.race import Entry, enter, refused
+from bench.racing import memory
 from bench.row import Row
 from bench.shapes import Heat, Workload
 from pyengine.types import F32, I64

@@ -1,5 +1,5 @@
-"""One side of a comparison: ``python -m bench.side WORDS..`` sets up what the same words of `bench.run` name, with the
-pyengine of the folder that it runs in, and makes calls when it is told to.
+"""One side of a comparison: ``python -m bench.racing.side WORDS..`` sets up what the same words of `bench.run` name,
+with the pyengine of the folder that it runs in, and makes calls when it is told to.
 
 It reads a JSON object a line, and answers each with one. {"enter": i} sets up the i-th heat: {"entries": [{"workload",
 "contestant", "ready", "wrong", "note", "seconds"}, ..]}. {"call": j} calls the j-th of them: {"seconds": s}, or

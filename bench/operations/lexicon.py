@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import compress, data, gate, memory
+from bench import data, gate
 from bench.arena import Arena
-from bench.compress import Compressed, Compressor
 from bench.contestants import first_two, require, version_of
+from bench.operations import compress
+from bench.operations.compress import Compressed, Compressor
 from bench.peers import faiss
 from bench.race import Entry, enter, refused
+from bench.racing import memory
 from bench.row import Row
 from bench.shapes import Corpus, Heat
 from bench.sparse_arena import one_after_another, one_by_one

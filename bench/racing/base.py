@@ -1,7 +1,7 @@
 """``--base REV``: this checkout against an earlier commit, which is built in a throw-away worktree.
 
-Each side is a process of its own (`bench.side`) with the same benchmark, this one, and another pyengine. Both make the
-same calls in the same rounds, now the one first and now the other. The verdict is on the ratio of their times
+Each side is a process of its own (`bench.racing.side`) with the same benchmark, this one, and another pyengine. Both
+make the same calls in the same rounds, now the one first and now the other. The verdict is on the ratio of their times
 within a round: its median, and the bounds that hold 95 % of the medians of rounds drawn again, with replacement (the
 bootstrap).
 """
@@ -26,7 +26,7 @@ from bench import timing
 from bench.timing import Samples
 from bench.write_tables import short
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("csrc", "CMakeLists.txt", "setup.py")  # of the extension
 MIN_ROUNDS = 11
 DRAWS, CONFIDENCE, SEED = 4000, 0.95, 0
@@ -146,7 +146,7 @@ class Told(Samples):
 
 
 class Process:
-    """`bench.side`, running."""
+    """`bench.racing.side`, running."""
 
     def __init__(self, running: subprocess.Popen[str], errors: Path, name: str) -> None:
         self._running, self._errors, self._name = running, errors, name
@@ -179,7 +179,7 @@ def _started(tree: Path, words: Sequence[str], name: str) -> Iterator[Process]:
     with tempfile.TemporaryDirectory(prefix="pyengine-side-") as folder:
         errors = Path(folder) / "stderr"
         with errors.open("w") as file:
-            command = [sys.executable, "-m", "bench.side", *words]
+            command = [sys.executable, "-m", "bench.racing.side", *words]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
             running = subprocess.Popen(command, cwd=tree, text=True, **pipes)  # type: ignore[call-overload]
         try:

@@ -1,0 +1,1 @@
+"""The machine, and what it can do at best."""

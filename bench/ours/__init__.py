@@ -1,0 +1,1 @@
+"""pyengine's own contestants; those of others are in `bench.peers`."""

@@ -1,0 +1,1 @@
+"""What is searched: shapes by name, their data, and lists of them."""

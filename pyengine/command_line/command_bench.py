@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 

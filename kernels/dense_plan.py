@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import gcd
 
 from pyengine.kernels.chips import Chip
@@ -74,6 +75,7 @@ def first_places(k: int) -> int:
     return max(LEAST_PLACES, PLACES_PER_K * k)
 
 
+@lru_cache(maxsize=256)
 def plan_dense_scan(
     chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
 ) -> DenseScan:

@@ -24,7 +24,7 @@ from torch import Tensor
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.dense_plan import CODE_BLOCKS, KINDS, DenseScan, Tile, code_block, code_warps, forms
 from pyengine.kernels.selection import Pools, tighten
-from pyengine.kernels.triton_parts import allowed, append
+from pyengine.kernels.triton_parts import LEAST, allowed, append, float64_loss
 
 METRICS = ("cosine", "dot", "l2")
 ALIGN = 16  # dimensions: in loads of so many, lines of memory are read whole
@@ -43,8 +43,8 @@ class ScanDocuments(NamedTuple):
 
 class ScanQueries(NamedTuple):
     """Queries as `code_queries` makes them, P being Q padded to the tile: ``parts`` one or two [P, W] of the
-    documents' dtype, W a multiple of 128, zero beyond the dimensions that are scored; ``terms`` float32 [5, P] are
-    scale, second, spread, miss and lift; ``scaling`` float64 [P, 2] unit and base: a rank score is unit s + base."""
+    documents' dtype, W a multiple of 128, zero beyond the dimensions that are scored; ``terms`` float32 [6, P] scale,
+    second, spread, miss, lift and base / unit; ``scaling`` float64 [P, 2] these two: a rank score is unit s + base."""
 
     parts: tuple[Tensor, ...]
     terms: Tensor
@@ -52,10 +52,10 @@ class ScanQueries(NamedTuple):
 
 
 def scan(
-    docs: ScanDocuments, queries: ScanQueries, mask: Tensor | None, found: Pools, centre: Tensor, plan: DenseScan
-) -> None:
+    docs: ScanDocuments, queries: ScanQueries, mask: Tensor | None, found: Pools, plan: DenseScan
+) -> None:  # fmt: skip
     """Fill the pools of Q queries with all that may be among their k best. ``mask`` uint8 [1 or Q, ceil(N / 8)] are
-    bitmaps, ``centre`` float32 [Q] is base / unit."""
+    bitmaps."""
     tile, n_queries = plan.tile, len(found.rows)
     mask_stride = 0 if mask is None or len(mask) == 1 else mask.stride(0)
     stride = max(docs.values.stride(0), plan.dims)  # of a single row it may be anything
@@ -69,7 +69,7 @@ def scan(
             len(queries.parts), len(docs.terms) > 3, mask is not None,
             tile.docs, tile.queries, tile.depth, tile.splits, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
-        tighten(found, plan.k, centre)
+        tighten(found, plan.k, queries.terms[5, :n_queries])
 
 
 RUNTIME = ["capacity", "n_docs", "n_queries", "mask_stride", "first", "step", "n_tiles"]
@@ -182,24 +182,29 @@ def code_docs(rows: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return codes, scale, residual, norms
 
 
-def code_queries(
-    queries: Tensor, values: Tensor, units: Tensor, metric: str, dims: int, parts: int, padded: int
-) -> ScanQueries:
-    """Queries float32 [Q, D] for a scan of ``values``: in their dtype, one part or two, padded to so many. ``units``
-    float64 [2] are the largest of the weights and of the offsets of documents."""
+def query_room(kind: torch.dtype, dims: int, parts: int, padded: int, device: torch.device) -> ScanQueries:
+    """Room for so many queries, to be scanned as that kind in one part or two."""
     width = -(-dims // QUERY_ALIGN) * QUERY_ALIGN
-    block = code_block(width)
-    device = queries.device
-    coded = tuple(torch.empty((padded, width), dtype=values.dtype, device=device) for _ in range(parts))
-    terms, scaling = (
-        torch.empty((5, padded), device=device),
+    return ScanQueries(
+        tuple(torch.empty((padded, width), dtype=kind, device=device) for _ in range(parts)),
+        torch.empty((6, padded), device=device),
         torch.empty((padded, 2), dtype=torch.float64, device=device),
     )
+
+
+def code_queries(
+    queries: Tensor, units: Tensor, floor: Tensor, metric: str, dims: int, into: ScanQueries, found: Pools
+) -> None:
+    """Code queries float32 [Q, D], of which the first ``dims`` are scored, and empty their pools. ``units`` float64 [2]
+    are the largest of the weights and of the offsets of documents; of rank scores below the ``floor`` float64 [Q]
+    nothing is kept."""
+    padded, width = into.parts[0].shape
+    block = code_block(width)
     code_queries_kernel[(padded,)](
-        queries, coded[0], coded[-1], terms, scaling, units, len(queries), padded, dims, queries.stride(0), width,
-        METRICS.index(metric), parts, block, num_warps=code_warps(block), enable_fp_fusion=False,
+        queries, into.parts[0], into.parts[-1], into.terms, into.scaling, units, floor, found.counts, found.threshold,
+        found.lost, len(queries), padded, dims, queries.stride(0), width, METRICS.index(metric), len(into.parts), block,
+        num_warps=code_warps(block), enable_fp_fusion=False,
     )  # fmt: skip
-    return ScanQueries(coded, terms, scaling)
 
 
 @triton.jit
@@ -244,8 +249,8 @@ def code_docs_kernel(rows_ptr, codes_ptr, scale_ptr, residual_ptr, norms_ptr, di
 
 @triton.jit(do_not_specialize=["n_queries", "padded", "dims", "stride", "width", "metric"])
 def code_queries_kernel(
-    queries_ptr, first_ptr, second_ptr, terms_ptr, scaling_ptr, units_ptr, n_queries, padded, dims, stride, width,
-    metric, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    queries_ptr, first_ptr, second_ptr, terms_ptr, scaling_ptr, units_ptr, floor_ptr, counts_ptr, threshold_ptr,
+    lost_ptr, n_queries, padded, dims, stride, width, metric, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     query = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
@@ -282,8 +287,18 @@ def code_queries_kernel(
     tl.store(terms_ptr + 2 * padded + query, (alpha * (1 + miss) * up).to(tl.float32))
     tl.store(terms_ptr + 3 * padded + query, (alpha * miss * up).to(tl.float32))
     tl.store(terms_ptr + 4 * padded + query, (offset_unit / unit).to(tl.float32))
+    base = tl.where(metric == 2, -norm * norm, 0.0 * norm)  # not finite where the query is not
+    tl.store(terms_ptr + 5 * padded + query, (base / unit).to(tl.float32))
     tl.store(scaling_ptr + 2 * query, unit)
-    tl.store(scaling_ptr + 2 * query + 1, tl.where(metric == 2, -norm * norm, 0.0 * norm))
+    tl.store(scaling_ptr + 2 * query + 1, base)
+
+    there = query < n_queries
+    floor = tl.load(floor_ptr + query, mask=there, other=0.0) - base - 2 * float64_loss(base, dims)
+    floor = tl.minimum(floor / unit, 1e38)
+    floor = floor - 9.5367431640625e-07 * tl.abs(floor) - 6.018531076210112e-36  # 2^-20, 8 selection.STEP
+    tl.store(threshold_ptr + query, floor.to(tl.float32), mask=there)
+    tl.store(counts_ptr + query, 0, mask=there)
+    tl.store(lost_ptr + query, LEAST, mask=there)
 
 
 def shipped(chip: Chip) -> list[Shipped]:
@@ -309,6 +324,7 @@ def shipped(chip: Chip) -> list[Shipped]:
 def _coding_forms() -> list[Shipped]:
     numbers = ("n_queries", "padded", "dims", "stride", "width")
     query_types = {"queries_ptr": "*fp32", "terms_ptr": "*fp32", "scaling_ptr": "*fp64", "units_ptr": "*fp64"}
+    query_types |= {"floor_ptr": "*fp64", "threshold_ptr": "*fp32", "counts_ptr": "*i32", "lost_ptr": "*i32"}
     doc_types = {"codes_ptr": "*i8", "scale_ptr": "*fp32", "residual_ptr": "*fp32", "norms_ptr": "*fp64"}
     docs = doc_types | {"rows_ptr": "*fp32", "BLOCK": "constexpr"} | dict.fromkeys(numbers[2:], "i32")
     found = [

@@ -82,18 +82,25 @@ def dropped(found: Pools) -> Tensor:
 
 
 def select(scores: Tensor, rows: Tensor, counts: Tensor, k: int, order: Tensor | None, negate: bool) -> Tensor:
-    """int64 [Q, k]: the keys of the k best of each query, best first, by score (falling; rising where ``negate``), then
-    by the place of the row in ``order`` int32 [N] (None: the row itself). `decode` reads them; `PAD` fills up.
+    """int64 [Q, k]: what `choose` finds, best first. `decode` reads it."""
+    best = torch.empty((len(counts), k), dtype=torch.int64, device=rows.device)
+    choose(scores, rows, counts, order, negate, best)
+    return torch.sort(best, dim=1, descending=True).values
+
+
+def choose(
+    scores: Tensor, rows: Tensor, counts: Tensor, order: Tensor | None, negate: bool, best: Tensor
+) -> None:  # fmt: skip
+    """Write to ``best`` int64 [Q, k] the keys of the k best of each query, by score (falling; rising where ``negate``),
+    then by the place of the row in ``order`` int32 [N] (None: the row itself): in no order, and after them `PAD`.
 
     ``scores`` float32 and ``rows`` int32 [Q, C] hold ``counts`` int32 [Q] of each query, not more than C.
     """
-    best = torch.full((len(counts), k), PAD, dtype=torch.int64, device=rows.device)
     if len(counts):
         select_kernel[(len(counts),)](
-            scores, rows, counts, best, rows if order is None else order, rows.shape[1], k,
+            scores, rows, counts, best, rows if order is None else order, rows.shape[1], best.shape[1],
             order is not None, negate, BLOCK, num_warps=WARPS,
         )  # fmt: skip
-    return torch.sort(best, dim=1, descending=True).values
 
 
 def decode(keys: Any) -> tuple[Any, Any]:
@@ -195,6 +202,9 @@ def select_kernel(
         to = query * k + taken + tl.cumsum(keep, axis=0) - keep
         tl.store(best_ptr + to, key, mask=keep != 0)
         taken += tl.sum(keep, axis=0)
+    for at in range(taken, k, BLOCK):
+        places = at + tl.arange(0, BLOCK)
+        tl.store(best_ptr + query * k + places, tl.full([BLOCK], -(2**63), tl.int64), mask=places < k)
 
 
 def shipped(chip: Chip) -> list[Shipped]:

@@ -73,3 +73,9 @@ def digit_of_kth(counts, wanted):
     digit = tl.max(tl.where(from_here >= wanted, digits, 0), axis=0)
     larger = tl.sum(tl.where(digits > digit, counts, 0), axis=0)
     return digit, wanted - larger
+
+
+@triton.jit
+def float64_loss(base, dims):
+    """float64: by how much the specification may round what all scores of a query share, |q|^2 in l2."""
+    return (dims + 16).to(tl.float64) * 8.881784197001252e-16 * tl.abs(base)  # 2^-50

@@ -1,10 +1,10 @@
 """Dense search on the GPU: documents as they are kept there, and the steps of a search, none of which waits for the
-host but the last. `dense_terms` derives the bounds."""
+host but the last (`triton_steps`). `dense_terms` derives the bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,27 +13,22 @@ from torch import Tensor
 
 from pyengine import checks
 from pyengine.backends import torch_float64, triton_device
-from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.backends.dense_terms import DocumentTerms, Lengths, document_terms, scale_of
 from pyengine.backends.torch_float32 import tensor
+from pyengine.backends.triton_steps import Found, Originals, Steps
+from pyengine.backends.triton_workspace import Workspace, workspaces
 from pyengine.inputs.rows import Rows
+from pyengine.kernels import answers, selection
 from pyengine.kernels import refine as refining
-from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
-from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs, code_queries, scan
+from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs
 from pyengine.problems.problem import Codes, DenseProblem, Documents
 from pyengine.refining import exact
 from pyengine.specification import reference
-from pyengine.types import F32, Attempt, Candidates, TopK
+from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 CODED_QUERIES = 64  # so many make it worth coding documents that do not outlive the search
-
-
-class Originals(NamedTuple):
-    """The vectors, as they are refined: ``values`` [N, D] of floats, or int8 codes to be multiplied by ``step``."""
-
-    values: Tensor
-    step: Tensor | None = None
 
 
 class Scanned(NamedTuple):
@@ -41,14 +36,6 @@ class Scanned(NamedTuple):
 
     values: Tensor
     lengths: Lengths
-
-
-class Found(NamedTuple):
-    """The pools of the queries [first, first + Q), and the scale of their bounds."""
-
-    first: int
-    pools: selection.Pools
-    scale: Scale
 
 
 def originals(docs: Documents) -> Originals:
@@ -142,12 +129,44 @@ def plan(problem: DenseProblem, width: int, kind: torch.dtype, row_bytes: int) -
     return plan_dense_scan(chip, NAMES[kind], problem.n_queries, len(docs), problem.dims, problem.k, row_bytes, width)
 
 
+@contextmanager
+def room_for(problem: DenseProblem, width: int) -> Iterator[Workspace]:
+    """Room for one search, on the device of the documents, where kernels are launched within the block."""
+    mask = None if problem.mask is None else problem.mask.shape
+    shapes = problem.n_queries, problem.k, problem.dims, width, problem.floor is None, mask
+    with _on_device(problem), workspaces(problem.docs).borrowed(shapes) as room:
+        yield room
+
+
+def steps(problem: DenseProblem, width: int, room: Workspace, order: Tensor | None = None) -> Steps:
+    """What the launches read, copied to the device where it comes with the search."""
+    known = scanned(problem)
+    values, own, n_queries = known.values, terms(problem, known), problem.n_queries
+    chosen = plan(problem, width, values.dtype, values.stride(0) * values.itemsize)
+    none = lambda: torch.full((n_queries,), -torch.inf, dtype=torch.float64, device=values.device)  # noqa: E731
+    return Steps(
+        docs=ScanDocuments(values, own.columns),
+        units=own.units,
+        originals=originals(problem.docs),
+        plan=chosen,
+        chip=triton_device.chip(values.device),
+        n_queries=n_queries,
+        k=problem.k,
+        metric=problem.metric,
+        floor=room.kept("no floor", none) if problem.floor is None else room.copied("floor", problem.floor),
+        mask=None if problem.mask is None else room.copied("mask", problem.mask),
+        bias=None if problem.bias is None else room.copied("bias", problem.bias),
+        order=order,
+    )
+
+
 def propose(problem: DenseProblem, width: int) -> Candidates:
     """What may be among the k best, by the scan, on the host."""
     if problem.n_queries == 0 or len(problem.docs) == 0:
         return exact.everything(problem)
-    with _on_device(problem):
-        parts = [_listed(problem, found) for found in _scans(problem, width)]
+    with room_for(problem, width) as room:
+        queries, made = room.copied("queries", problem.queries), steps(problem, width, room)
+        parts = [_listed(problem, found) for found in made.scans(queries, room)]
     lengths = np.concatenate([part.offsets for part in parts])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     rows, estimates, dropped = (
@@ -159,13 +178,16 @@ def propose(problem: DenseProblem, width: int) -> Candidates:
 def _listed(problem: DenseProblem, found: Found) -> Candidates:
     """The pools of a block as candidates, with the number of each query's in place of offsets."""
     pools = found.pools
-    counts = pools.counts.clamp(max=pools.capacity).cpu().numpy().astype(np.int64)
+    counts = pools.counts.cpu().numpy().astype(np.int64)
     longest = int(counts.max())
-    rank = found.scale.estimates(pools.lower[:, :longest], pools.upper[:, :longest]).cpu().numpy()
+    rows, upper, lower = (each[:, :longest].cpu().numpy() for each in pools[:3])
+    scale = scale_of(found.coded.scaling[: len(counts)].cpu().numpy(), problem.dims)
     held = np.arange(longest) < counts[:, None]
-    rows = pools.rows[:, :longest].cpu().numpy()[held].astype(np.int64)
-    estimates = reference.round_score(-rank[held] if problem.metric == "l2" else rank[held])
-    return Candidates(rows, counts, estimates, found.scale.dropped(selection.dropped(pools)).cpu().numpy())
+    rank = scale.estimates(lower, upper)[held]
+    estimates = reference.round_score(-rank if problem.metric == "l2" else rank)
+    return Candidates(
+        rows[held].astype(np.int64), counts, estimates, scale.dropped(selection.dropped(pools).cpu().numpy())
+    )
 
 
 def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
@@ -173,96 +195,42 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     order = None if problem.ids is None else problem.docs.id_order(problem.ids)
-    with _on_device(problem):
-        places = (
-            None if order is None else triton_device.mirrored(problem.docs, "id places", lambda d: _places(order, d))
-        )
-        parts = [_selected(problem, found, places) for found in _scans(asked, width)]
-        found = torch.cat(parts).cpu().numpy()
-    keys, dropped = found[:, :-1], np.ascontiguousarray(found[:, -1]).view(np.float64)
-    rank, place = selection.decode(keys)
-    filled = keys != selection.PAD
+    with room_for(asked, width) as room:
+        queries, made = room.copied("queries", asked.queries), steps(asked, width, room, _places(problem.docs, order))
+        packed = made.answer(queries, room).packed.to("cpu", copy=True)
+    found = answers.unpacked(packed, problem.n_queries, problem.k)
+    place, scores, dropped = (each.numpy() for each in (found.ids, found.scores, found.dropped))
+    filled = place >= 0
     rows = place if order is None else order[np.where(filled, place, 0)]
-    ids = np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1)
-    scores = np.where(filled, rank, np.float32(-np.inf))
-    return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
+    return Attempt(scores, np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1), dropped)
 
 
-def _places(order: Any, device: torch.device) -> Tensor | None:
+def _places(docs: Documents, order: I64 | None) -> Tensor | None:
     """int32 [N]: the place of each row by its id; None where ids rise."""
     if order is None:
         return None
-    places = np.empty(len(order), np.int32)
-    places[order] = np.arange(len(order), dtype=np.int32)
-    return torch.from_numpy(places).to(device)
 
+    def build(device: torch.device) -> Tensor:
+        places = np.empty(len(order), np.int32)
+        places[order] = np.arange(len(order), dtype=np.int32)
+        return torch.from_numpy(places).to(device)
 
-def _selected(problem: DenseProblem, found: Found, places: Tensor | None) -> Tensor:
-    """int64 [Q, k + 1]: the keys of the best, refined, and as bits of a float64 what was dropped."""
-    pools = found.pools
-    n_queries, capacity = pools.rows.shape
-    queries = _queries(problem, slice(found.first, found.first + n_queries), pools.rows.device)
-    starts = capacity * torch.arange(n_queries, device=queries.device)
-    scores = torch.empty_like(pools.upper)
-    counts = pools.counts.clamp(max=capacity)
-    _refine(problem, queries, pools.rows, starts, counts, scores, capacity)
-    keys = selection.select(scores, pools.rows, counts, problem.k, places, problem.metric == "l2")
-    dropped = found.scale.dropped(selection.dropped(pools))
-    return torch.cat([keys, dropped.view(torch.int64)[:, None]], dim=1)
-
-
-def _scans(problem: DenseProblem, width: int) -> Iterator[Found]:
-    """The pools of one block of queries after another."""
-    known = scanned(problem)
-    values, device = known.values, known.values.device
-    own = terms(problem, known)
-    docs = ScanDocuments(values, own.columns)
-    chosen = plan(problem, width, values.dtype, values.stride(0) * values.itemsize)
-    for first in range(0, problem.n_queries, chosen.query_block):
-        part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
-        padded = -(-part.n_queries // chosen.tile.queries) * chosen.tile.queries
-        queries = code_queries(
-            _queries(part, slice(None), device), values, own.units, part.metric, part.dims, chosen.tile.parts, padded
-        )
-        scale = scale_of(queries.scaling[: part.n_queries], part.dims)
-        floor = None if part.floor is None else scale.floors(tensor(part.floor).to(device))
-        pools = selection.pools(part.n_queries, chosen.capacity, device, floor)
-        mask = None if part.mask is None else tensor(part.mask).to(device)
-        scan(docs, queries, mask, pools, scale.centre, chosen)
-        yield Found(first, pools, scale)
-
-
-def _queries(problem: DenseProblem, which: slice, device: torch.device) -> Tensor:
-    """Always a copy: the interpreter takes arguments that begin at one address for one, however long."""
-    return tensor(problem.queries[which]).to(device, copy=True)
+    return triton_device.mirrored(docs, "id places", build)
 
 
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
     with _on_device(problem):
-        device = triton_device.device_of(problem.docs)
-        counts = np.diff(candidates.offsets)
-        queries = _queries(problem, slice(None), device)
-        rows, starts, lengths = (
-            tensor(each).to(device)
-            for each in (
-                candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
-            )
+        device, counts = triton_device.device_of(problem.docs), np.diff(candidates.offsets)
+        arrays = candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
+        queries, rows, starts, lengths = (tensor(each).to(device, copy=True) for each in (problem.queries, *arrays))
+        scores, kept = torch.empty(len(rows), device=device), originals(problem.docs)
+        bias = None if problem.bias is None else tensor(problem.bias).to(device)
+        refining.refine(
+            queries, kept.values, kept.step, bias, rows, starts, lengths, scores, int(counts.max(initial=0)),
+            problem.metric, problem.dims, triton_device.chip(device),
         )  # fmt: skip
-        scores = torch.empty(len(candidates.rows), device=device)
-        _refine(problem, queries, rows, starts, lengths, scores, int(counts.max(initial=0)))
         return np.asarray(scores.cpu().numpy())
-
-
-def _refine(
-    problem: DenseProblem, queries: Tensor, rows: Tensor, starts: Tensor, counts: Tensor, scores: Tensor, longest: int
-) -> None:
-    kept = originals(problem.docs)
-    bias = None if problem.bias is None else tensor(problem.bias).to(queries.device)
-    refining.refine(
-        queries, kept.values, kept.step, bias, rows, starts, counts, scores, longest, problem.metric, problem.dims,
-        triton_device.chip(queries.device),
-    )  # fmt: skip
 
 
 def score_everything(problem: DenseProblem) -> TopK:

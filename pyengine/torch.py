@@ -4,7 +4,7 @@ The forward pass keeps an int32 per query token and pair, the winning document t
 it, in an order that does not depend on threads. Both are torch operators: their schemas, shapes and gradients are here,
 once, their kernels in `pyengine.training.torch_maxsim`, for GPUs in `pyengine.training.torch_triton`. A kernel for
 another device joins by `pyengine.torch.maxsim_operator.register_kernel`. Searches are operators, too: see
-`pyengine.training.torch_ops`.
+`pyengine.training.torch_ops`; and CUDA graphs: `captured`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch import Tensor
 from pyengine import checks
 from pyengine.training import torch_blocks, torch_maxsim, torch_triton
 from pyengine.training import torch_ops as torch_ops  # registers them
+from pyengine.training.torch_captured import Captured as Captured
+from pyengine.training.torch_captured import captured as captured
 
 REDUCTIONS = ("sum", "mean", "symmetric", "softmax")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

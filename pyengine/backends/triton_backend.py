@@ -6,6 +6,7 @@ import ctypes
 import os
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
 from pyengine.inputs.rows import Rows
@@ -16,6 +17,9 @@ from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
+
+if TYPE_CHECKING:
+    from pyengine.backends.triton_standing import Standing
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
 TERMS = 32  # bytes a document beside its vector
@@ -76,6 +80,15 @@ class TritonBackend(Backend):
         from pyengine.backends import triton_dense
 
         return triton_dense.score_everything(problem)
+
+    def standing(self, problem: DenseProblem) -> Standing:
+        """The same search again and again, without a wait: see `pyengine.torch.captured`. Raises RuntimeError where
+        that cannot be."""
+        from pyengine.backends import triton_standing
+
+        if _at_once(problem.docs) is not None:
+            raise RuntimeError("documents that the GPU cannot hold pass through it in parts, which is not one graph")
+        return triton_standing.Standing(problem, self.first_width(problem))
 
 
 def _document_bytes(docs: Documents) -> int:

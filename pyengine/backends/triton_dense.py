@@ -4,7 +4,7 @@ host but the last (`triton_steps`). `dense_terms` derives the bounds."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,7 +134,10 @@ def room_for(problem: DenseProblem, width: int) -> Iterator[Workspace]:
     """Room for one search, on the device of the documents, where kernels are launched within the block."""
     mask = None if problem.mask is None else problem.mask.shape
     shapes = problem.n_queries, problem.k, problem.dims, width, problem.floor is None, mask
-    with _on_device(problem), workspaces(problem.docs).borrowed(shapes) as room:
+    with (
+        triton_device.launching_on(triton_device.device_of(problem.docs)),
+        workspaces(problem.docs).borrowed(shapes) as room,
+    ):
         yield room
 
 
@@ -194,19 +197,23 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     """The whole search on the device, and one copy to the host. Filters other than the mask are the core's to apply."""
     if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
         return None
-    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
     with room_for(asked, width) as room:
-        queries, made = room.copied("queries", asked.queries), steps(asked, width, room, _places(problem.docs, order))
+        queries, made = room.copied("queries", asked.queries), steps(asked, width, room, id_places(asked))
         packed = made.answer(queries, room).packed.to("cpu", copy=True)
     found = answers.unpacked(packed, problem.n_queries, problem.k)
     place, scores, dropped = (each.numpy() for each in (found.ids, found.scores, found.dropped))
-    filled = place >= 0
+    filled, order = place >= 0, _id_order(problem)
     rows = place if order is None else order[np.where(filled, place, 0)]
     return Attempt(scores, np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1), dropped)
 
 
-def _places(docs: Documents, order: I64 | None) -> Tensor | None:
-    """int32 [N]: the place of each row by its id; None where ids rise."""
+def _id_order(problem: DenseProblem) -> I64 | None:
+    return None if problem.ids is None else problem.docs.id_order(problem.ids)
+
+
+def id_places(problem: DenseProblem) -> Tensor | None:
+    """int32 [N] on the device: the place of each row by its id; None where ids rise."""
+    order = _id_order(problem)
     if order is None:
         return None
 
@@ -215,13 +222,13 @@ def _places(docs: Documents, order: I64 | None) -> Tensor | None:
         places[order] = np.arange(len(order), dtype=np.int32)
         return torch.from_numpy(places).to(device)
 
-    return triton_device.mirrored(docs, "id places", build)
+    return triton_device.mirrored(problem.docs, "id places", build)
 
 
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
-    with _on_device(problem):
-        device, counts = triton_device.device_of(problem.docs), np.diff(candidates.offsets)
+    device, counts = triton_device.device_of(problem.docs), np.diff(candidates.offsets)
+    with triton_device.launching_on(device):
         arrays = candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
         queries, rows, starts, lengths = (tensor(each).to(device, copy=True) for each in (problem.queries, *arrays))
         scores, kept = torch.empty(len(rows), device=device), originals(problem.docs)
@@ -238,9 +245,3 @@ def score_everything(problem: DenseProblem) -> TopK:
     if problem.docs.device is None:
         return exact.scan(problem)
     return torch_float64.scan(problem)
-
-
-def _on_device(problem: DenseProblem) -> AbstractContextManager[Any]:
-    """Within the block, kernels are launched where the documents are."""
-    device = triton_device.device_of(problem.docs)
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)

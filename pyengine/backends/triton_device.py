@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -44,6 +45,11 @@ def device_of(corpus: Corpus) -> torch.device:
         found: torch.device = corpus.device
         return found
     return torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
+
+
+def launching_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block, kernels are launched on that device."""
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
 
 def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:

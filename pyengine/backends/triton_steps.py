@@ -82,14 +82,16 @@ class Steps:
 
     def answer(self, queries: Tensor, room: Workspace) -> Answer:
         """The whole search, but for what its certificate does not cover."""
-        size = answers.answer_bytes(self.n_queries, self.k)
-        found = room.kept("answer", lambda: self._empty_answer(room.room("packed", (size,), torch.uint8)))
+        found = self.answer_room(room)
         for block in self.scans(queries, room):
             self._answer_block(block, room, found)
         return found
 
-    def _empty_answer(self, packed: Tensor) -> Answer:
-        return answers.unpacked(packed, self.n_queries, self.k)
+    def answer_room(self, room: Workspace) -> Answer:
+        """Where the answer is written."""
+        size = answers.answer_bytes(self.n_queries, self.k)
+        packed = room.room("packed", (size,), torch.uint8)
+        return room.kept("answer", lambda: answers.unpacked(packed, self.n_queries, self.k))
 
     def _answer_block(self, found: Found, room: Workspace, into: Answer) -> None:
         pools, dims, count = found.pools, self.plan.dims, len(found.queries)

@@ -5,7 +5,8 @@ once `pyengine.torch` is imported.
 queries: the specification's bits, from the backend "cpu" for tensors of the host, from "triton" for those of a GPU, or
 from the next backend that can run there. The arguments are those of `pyengine.topk` and `pyengine.sparse_topk`; sparse
 rows are CSR: offsets int64 [n + 1], and for each entry its term int64 and its weight. They work under
-`torch.compile(fullgraph=True)`, and have no gradient.
+`torch.compile(fullgraph=True)`, and have no gradient. A search waits for its certificate, so that no CUDA graph can
+hold it; `pyengine.torch.captured` makes one that does not wait.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def _dense_topk(
     mask: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Found:
+    _refuse_capture(queries, "dense_topk", "use pyengine.torch.captured")
     backend = _backend(queries, "dense")
     found: Any = dense.topk(queries, docs, k, metric=metric, mask=_host(mask), bias=_host(bias), backend=backend)
     return found.scores, found.ids
@@ -57,6 +59,7 @@ def _sparse_topk(
     query_offsets: Tensor, query_terms: Tensor, query_weights: Tensor, doc_offsets: Tensor, doc_terms: Tensor,
     doc_weights: Tensor, n_terms: int, k: int, bias: Tensor | None = None,
 ) -> Found:  # fmt: skip
+    _refuse_capture(query_weights, "sparse_topk", "it cannot be captured")
     queries = SparseRows(_host(query_offsets), _host(query_terms), _host(query_weights), n_terms)
     docs = SparseRows(_host(doc_offsets), _host(doc_terms), _host(doc_weights), n_terms)
     found = sparse.sparse_topk(queries, docs, k, bias=_host(bias), backend=_backend(query_weights, "sparse"))
@@ -81,6 +84,11 @@ def _places(like: Tensor, n_queries: Any, k: int) -> Found:
 
 def _host(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().cpu().numpy()
+
+
+def _refuse_capture(tensor: Tensor, name: str, instead: str) -> None:
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"{name} waits for its certificate, which a CUDA graph cannot: {instead}")
 
 
 def _backend(tensor: Tensor, family: str) -> str:

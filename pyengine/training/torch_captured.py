@@ -1,0 +1,139 @@
+"""Dense searches as CUDA graphs: `captured`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyengine import checks
+from pyengine.refining import exact
+from pyengine.searches import dense
+from pyengine.backends import registry
+from pyengine.backends.triton_backend import TritonBackend
+from pyengine.indexes.index import DenseIndex
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches.search import exact_search
+from pyengine.types import TopK
+
+
+class Captured:
+    """One search, of ``n_queries`` queries at a time, launched as often as wanted: see `captured`.
+
+    ``queries`` float32 [Q, D] is what a launch reads; ``scores`` float32 [Q, K], ``ids`` int64 [Q, K] and ``certified``
+    bool [Q] are what it writes, always the same tensors on the GPU. A query whose flag is False is not answered yet:
+    more documents may have come near to its k-th best than there was room for, or it holds NaN or inf.
+
+    An object serves one stream at a time.
+    """
+
+    def __init__(self, problem: DenseProblem, backend: TritonBackend) -> None:
+        self._problem, self._backend = problem, backend
+        self._standing = backend.standing(problem)
+        self.queries, found = self._standing.queries, self._standing.answer
+        self.scores, self.ids, self.certified = found.scores, found.ids, found.certified.view(torch.bool)
+        self.launch()  # which compiles what has not been
+        self._replay = _graph(self.launch) if self.queries.is_cuda else self.launch
+
+    def launch(self) -> None:
+        """Launch the kernels on the current stream, without a wait: for a part of a CUDA graph of yours."""
+        self._standing.launch()
+
+    def replay(self) -> None:
+        """Launch the graph on the current stream, without a wait."""
+        self._replay()
+
+    def __call__(self, queries: Tensor) -> TopK:
+        """Copy ``queries`` [Q, D] to `queries` and `replay`, without a wait. The tensors of the result are those of
+        this object: the next call writes them again. Raises ValueError for another shape."""
+        if tuple(queries.shape) != tuple(self.queries.shape):
+            raise ValueError(f"queries must have shape {tuple(self.queries.shape)}; got {tuple(queries.shape)}")
+        self.queries.copy_(queries, non_blocking=True)
+        self.replay()
+        return TopK(self.scores, self.ids, self.certified)
+
+    @exact.arithmetic()
+    def finish(self) -> TopK:
+        """Wait, and search once more for those of `queries` that are not certified: now all of the answer is the
+        specification's. Raises ValueError for a query with NaN or inf."""
+        certified = self.certified.cpu().numpy()
+        if not certified.all():
+            which = np.flatnonzero(~certified)
+            checks.finite(self.queries, "queries")
+            problem = replace(self._problem, queries=self.queries.cpu().numpy()).only(which)
+            found, at = exact_search(problem, self._backend), torch.from_numpy(which).to(self.queries.device)
+            for whole, part in zip((self.scores, self.ids, self.certified), found):
+                whole[at] = torch.from_numpy(part).to(whole.device)
+        return TopK(self.scores, self.ids, self.certified)
+
+
+def captured(
+    docs: Any,
+    n_queries: int,
+    k: int = 10,
+    *,
+    metric: str | None = None,
+    mask: Any = None,
+    bias: Any = None,
+    dims: int | None = None,
+) -> Captured:
+    """A dense search as a CUDA graph, by the Triton kernels: nothing is allocated, nothing waits for the host, and a
+    call takes one launch.
+
+        search = pyengine.torch.captured(index, 16, k=100)
+        found = search(queries)  # on the GPU, the next call writes the same tensors
+        ...                      # or: search.launch() in a graph of yours, which fills search.queries
+        found = search.finish()  # waits, and answers what is not certified
+
+    Parameters
+    ----------
+    docs : DenseIndex, or [N, D] as the documents of `pyengine.topk`
+        As they are now: an index that changes is to be captured again, and a tensor on the GPU may not change.
+    n_queries : int >= 1
+        Of each call.
+    k, metric, mask, bias, dims
+        As for `pyengine.topk`, and fixed from now on. An index has its metric; default: "cosine".
+
+    Raises
+    ------
+    TypeError, ValueError
+        One sentence naming the argument.
+    RuntimeError
+        The Triton kernels cannot run this, or not as a graph, with the reason.
+    """
+    n_queries = checks.positive_int(n_queries, "n_queries")
+    problem = _problem(docs, n_queries, k, metric, mask=mask, bias=bias, dims=dims)
+    registry.choose("triton", problem)  # or says why not
+    backend: Any = registry.get("triton")
+    if len(problem.docs) == 0:
+        raise ValueError("docs must hold one document at least, to be captured; got none")
+    try:
+        return Captured(problem, backend)
+    except ArithmeticError:
+        problem.docs.check_finite()  # names the first such row
+        raise
+
+
+def _problem(docs: Any, n_queries: int, k: int, metric: str | None, **given: Any) -> DenseProblem:
+    """The search, of queries that are yet to come."""
+    if isinstance(docs, DenseIndex):
+        if metric not in (None, docs.metric):
+            raise ValueError(f"metric must be that of the index, {docs.metric!r}, or not be given; got {metric!r}")
+        return docs._problem(np.zeros((n_queries, docs.dim), np.float32), k, **given)
+    rows = checks.documents(docs, docs, names=("docs", "docs"))
+    queries = np.zeros((n_queries, rows.shape[1]), np.float32)
+    return dense.prepare(queries, Documents(rows, cache={}), k, metric=metric or "cosine", **given)
+
+
+def _graph(launch: Callable[[], None]) -> Callable[[], None]:
+    """The launches, which have run before, as one graph."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        launch()
+    replay: Callable[[], None] = graph.replay
+    return replay

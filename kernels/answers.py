@@ -54,18 +54,21 @@ def unpacked(packed: Tensor, n_queries: int, k: int) -> Answer:
 
 
 def finish(
-    keys: Tensor, found: Pools, scaling: Tensor, dims: int, names: Tensor | None, negate: bool, into: Answer
-) -> None:
-    """Write the answer of Q queries, of which ``keys`` int64 [Q, k] are the best; ``scaling`` float64 [Q, 2] makes rank
-    scores of the bounds in their pools (`dense_topk.ScanQueries`), and ``names`` int64 [N] ids of places in the order
-    (None: those numbers are the ids). Where a query is not finite, nothing is certified."""
+    keys: Tensor, found: Pools, names: Tensor | None, negate: bool, into: Answer, scaling: Tensor | None = None,
+    dims: int = 0,
+) -> None:  # fmt: skip
+    """Write the answer of Q queries, of which ``keys`` int64 [Q, k] are the best. ``names`` int64 [N] makes ids of places
+    in the order (None: they are the ids), ``scaling`` float64 [Q, 2] rank scores of the bounds in the pools
+    (`dense_topk.ScanQueries`); without it ``dropped`` is a bound like those, and nothing is said of what is certified.
+    A query that is not finite is not."""
     n_queries, k = keys.shape
     if k > COUNTED:
         keys = torch.sort(keys, dim=1, descending=True).values
     if n_queries:
         finish_kernel[(n_queries, -(-k // BLOCK))](
-            keys, found.threshold, found.lost, scaling, into.ids if names is None else names, into.ids, into.dropped,
-            into.scores, into.certified, k, k if k <= COUNTED else 0, dims, int(negate), names is not None, BLOCK,
+            keys, found.threshold, found.lost, into.dropped if scaling is None else scaling,
+            into.ids if names is None else names, into.ids, into.dropped, into.scores, into.certified,
+            k, k if k <= COUNTED else 0, dims, int(negate), scaling is not None, names is not None, BLOCK,
             num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
 
@@ -73,7 +76,7 @@ def finish(
 @triton.jit(do_not_specialize=["k", "counted", "dims", "negate"])
 def finish_kernel(
     keys_ptr, threshold_ptr, lost_ptr, scaling_ptr, names_ptr, ids_ptr, dropped_ptr, scores_ptr, certified_ptr,
-    k, counted, dims, negate, HAS_NAMES: tl.constexpr, BLOCK: tl.constexpr,
+    k, counted, dims, negate, HAS_SCALE: tl.constexpr, HAS_NAMES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     query = tl.program_id(0).to(tl.int64)
     start = query * k
@@ -98,16 +101,17 @@ def finish_kernel(
     last = (place == k - 1) & (at < k)
     here = tl.max(last.to(tl.int32), axis=0) > 0  # one program of each query certifies it
     worst = tl.max(tl.where(last, rank, float("-inf")), axis=0)
-    unit, base = tl.load(scaling_ptr + 2 * query), tl.load(scaling_ptr + 2 * query + 1)
     lost = tl.load(lost_ptr + query)
     reach = tl.maximum(tl.load(threshold_ptr + query), tl.where(lost == LEAST, float("-inf"), unordered(lost)))
-    bound = unit * (reach.to(tl.float64) + 7.52316384526264e-37)  # selection.STEP
-    bound = bound + 8.881784197001252e-16 * tl.abs(bound) + base + float64_loss(base, dims)
-    nothing = reach == float("-inf")
-    sure = nothing | (rounded(bound) < worst)
-    finite = (base > float("-inf")) & (base <= 0.0)
+    bound, nothing = reach.to(tl.float64), reach == float("-inf")
+    if HAS_SCALE:
+        unit, base = tl.load(scaling_ptr + 2 * query), tl.load(scaling_ptr + 2 * query + 1)
+        bound = unit * (bound + 7.52316384526264e-37)  # selection.STEP
+        bound = bound + 8.881784197001252e-16 * tl.abs(bound) + base + float64_loss(base, dims)
+        finite = (base > float("-inf")) & (base <= 0.0)
+        sure = finite & (nothing | (rounded(bound) < worst))
+        tl.store(certified_ptr + query, sure.to(tl.uint8), mask=here)
     tl.store(dropped_ptr + query, tl.where(nothing, float("-inf"), bound), mask=here)
-    tl.store(certified_ptr + query, (sure & finite).to(tl.uint8), mask=here)
 
 
 def shipped(chip: Chip) -> list[Shipped]:
@@ -118,8 +122,8 @@ def shipped(chip: Chip) -> list[Shipped]:
         "k": "i32", "counted": "i32", "dims": "i32", "negate": "i32",
     }  # fmt: skip
     forms = []
-    for names in (False, True):
-        values = {"HAS_NAMES": names, "BLOCK": BLOCK}
+    for scale, names in ((False, False), (True, False), (True, True)):
+        values = {"HAS_SCALE": scale, "HAS_NAMES": names, "BLOCK": BLOCK}
         signature = types | dict.fromkeys(values, "constexpr")
         forms.append(Shipped("answers:finish_kernel", signature, values, WARPS, 1, fp_fusion=False))
     return forms

@@ -96,6 +96,8 @@ def folder(value: Any, name: str) -> str | None:
 
 def host_array(value: Any, name: str) -> np.ndarray:
     """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
+    if type(value) is np.ndarray:
+        return value
     if is_torch(value):
         return _from_torch(value, name)
     if np.ma.is_masked(value):
@@ -110,6 +112,10 @@ def host_array(value: Any, name: str) -> np.ndarray:
 
 
 def _from_torch(tensor: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(tensor.numpy())
+    except (TypeError, RuntimeError):  # a GPU's, or one with a gradient, or bfloat16
+        pass
     try:
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":
@@ -133,6 +139,8 @@ def vectors(value: Any, name: str, dim: int | None = None) -> F32:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
     _matrix(array.shape, name, dim)
+    if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
+        return array
     with np.errstate(over="ignore", under="ignore"):  # what overflows becomes inf, and is refused as such
         return np.require(array, np.float32, ["C", "A"])  # aligned too: what the kernels' loads may assume
 
@@ -172,9 +180,9 @@ def finite(rows: Any, name: str, first: int = 0) -> None:
     block = max(1, (1 << 20) // max(1, rows.shape[1]))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
-        good = part.isfinite().all(dim=1).cpu().numpy() if is_torch(part) else np.isfinite(part).all(axis=1)
-        bad = np.flatnonzero(~good)
-        if bad.size:
+        good = part.isfinite() if is_torch(part) else np.isfinite(part)
+        if not good.all():
+            bad = np.flatnonzero(~np.asarray(good.all(1).cpu() if is_torch(part) else good.all(1)))
             raise non_finite(name, f"row {first + start + int(bad[0])}")
 
 

@@ -41,7 +41,8 @@ def finished(keys: np.ndarray, threshold: Any, lost: Any, scaling: Any, names: A
         torch.full((answers.answer_bytes(n_queries, k),), 99, dtype=torch.uint8, device=DEVICE), n_queries, k
     )
     by = None if names is None else there(names)
-    answers.finish(there(keys), pools, there(np.asarray(scaling, np.float64)), 24, by, negate, into)
+    scale = None if scaling is None else there(np.asarray(scaling, np.float64))
+    answers.finish(there(keys), pools, by, negate, into, scale, 24)
     return into
 
 
@@ -98,6 +99,13 @@ def test_the_certificate_is_that_of_the_search_core() -> None:
     want = certified(problem, dropped, scores)
     assert found.certified.cpu().numpy().astype(bool).tolist() == want.tolist()
     assert 0.1 < want.mean() < 0.9
+
+
+def test_without_a_scale_what_is_dropped_has_a_bound_like_those_in_the_pools() -> None:
+    keys = keys_of(np.ones((3, 2), np.float32), np.arange(2)[None].repeat(3, 0))
+    lost = [LEAST, 0x3F800000, LEAST]  # 1.0
+    found = finished(keys, [0.25, 0.5, -np.inf], lost, None, None, False)
+    assert found.dropped.tolist() == [0.25, 1.0, -np.inf]
 
 
 @pytest.mark.parametrize("base", [np.nan, -np.inf, np.inf])

@@ -103,7 +103,7 @@ class Steps:
         selection.choose(scores, pools.rows, pools.counts, self.order, self.metric == "l2", keys)
         own = slice(found.first, found.first + count)
         part = Answer(into.packed, *(each[own] for each in into[1:]))
-        answers.finish(keys, pools, found.coded.scaling, dims, self.names, self.metric == "l2", part)
+        answers.finish(keys, pools, self.names, self.metric == "l2", part, found.coded.scaling, dims)
 
     def _refined(self) -> Refined:
         block, capacity, device = self.plan.query_block, self.plan.capacity, self.docs.values.device

@@ -6,11 +6,11 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pyengine.problems.problem import Codes, DenseProblem, Problem
 from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, U8, Candidates, TopK
 
+F = TypeVar("F", bound=Callable[..., Any])
 PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
 EVERYTHING = 1 << 18  # pairs of a query and a document listed at a time, where all are
 
@@ -37,19 +38,30 @@ def native() -> ModuleType | None:
         return None
 
 
-@contextmanager
-def arithmetic() -> Iterator[None]:
+class arithmetic:
     """Floating point as the specification assumes it, whatever the caller has set: rounding to nearest, denormals kept
     (torch.set_flush_denormal flushes them), and NumPy silent where a checked result over- or underflows. Also a
-    decorator."""
-    kernels = native()
-    before = None if kernels is None else kernels.default_float_state()
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    finally:
-        if kernels is not None:
-            kernels.restore_float_state(before)
+    decorator. A class, since a generator takes longer, and small searches notice."""
+
+    def __enter__(self) -> None:
+        self._kernels = native()
+        self._before = None if self._kernels is None else self._kernels.default_float_state()
+        self._silence = np.errstate(all="ignore")
+        self._silence.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._silence.__exit__(*raised)
+        if self._kernels is not None:
+            self._kernels.restore_float_state(self._before)
+
+    def __call__(self, function: F) -> F:
+        @wraps(function)
+        def within(*args: Any, **kwargs: Any) -> Any:
+            with arithmetic():
+                return function(*args, **kwargs)
+
+        decorated: Any = within
+        return decorated  # type: ignore[no-any-return]
 
 
 def corpus(problem: DenseProblem, scan: bool = False) -> Any:

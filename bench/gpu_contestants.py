@@ -33,7 +33,7 @@ def ours(store: str, value_bytes: int) -> Contestant:
 
 
 def ours_as_graph(store: str, value_bytes: int) -> Contestant:
-    """The same as a CUDA graph, for queries that are on the device. Where its certificate fails, the search as it is."""
+    """The same as a CUDA graph, for queries on the device. Where its certificate fails, the search as it is."""
 
     def prepare(docs: F32, metric: str, threads: int) -> Search:
         require(BACKEND)

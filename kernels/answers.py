@@ -57,8 +57,8 @@ def finish(
     keys: Tensor, found: Pools, names: Tensor | None, negate: bool, into: Answer, scaling: Tensor | None = None,
     dims: int = 0,
 ) -> None:  # fmt: skip
-    """Write the answer of Q queries, of which ``keys`` int64 [Q, k] are the best. ``names`` int64 [N] makes ids of places
-    in the order (None: they are the ids), ``scaling`` float64 [Q, 2] rank scores of the bounds in the pools
+    """Write the answer of Q queries, of which ``keys`` int64 [Q, k] are the best. ``names`` int64 [N] makes ids of
+    places in the order (None: they are the ids), ``scaling`` float64 [Q, 2] rank scores of the bounds in the pools
     (`dense_topk.ScanQueries`); without it ``dropped`` is a bound like those, and nothing is said of what is certified.
     A query that is not finite is not."""
     n_queries, k = keys.shape

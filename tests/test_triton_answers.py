@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine.searches import dense
 from pyengine.backends.dense_terms import scale_of
 from pyengine.problems.problem import Documents
+from pyengine.searches import dense
 from pyengine.searches.search import certified
 
 torch = pytest.importorskip("torch")

@@ -11,9 +11,9 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.searches import dense
 from pyengine.backends import registry
 from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches import dense
 from pyengine.searches.search import exact_search
 from tests.dense_cases import rows
 

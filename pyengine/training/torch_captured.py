@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pyengine import checks
-from pyengine.refining import exact
-from pyengine.searches import dense
 from pyengine.backends import registry
 from pyengine.backends.triton_backend import TritonBackend
 from pyengine.indexes.index import DenseIndex
 from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.refining import exact
+from pyengine.searches import dense
 from pyengine.searches.search import exact_search
 from pyengine.types import TopK
 

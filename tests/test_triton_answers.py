@@ -48,7 +48,7 @@ def finished(keys: np.ndarray, threshold: Any, lost: Any, scaling: Any, names: A
 
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("negate", [False, True])
-@pytest.mark.parametrize("k", [1, 7, 64, 150])
+@pytest.mark.parametrize("k", [1, 7, 150])
 def test_order(k: int, negate: bool, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By falling keys, however many are pads, counted or sorted."""
     rng = np.random.default_rng(k)
@@ -57,7 +57,7 @@ def test_order(k: int, negate: bool, named: bool, monkeypatch: pytest.MonkeyPatc
     keys = keys_of(rank, places)
     keys[1, k // 2 :], keys[2] = selection.PAD, selection.PAD
     names = np.sort(rng.choice(1 << 40, k, replace=False)) if named else None
-    order = np.argsort(-keys, axis=1, kind="stable")
+    order = np.argsort(~keys, axis=1, kind="stable")
     best = np.take_along_axis(keys, order, 1)
     pads = best == selection.PAD
     want = np.where(pads, np.float32(-np.inf), np.take_along_axis(rank, order, 1))
@@ -75,7 +75,7 @@ def test_order(k: int, negate: bool, named: bool, monkeypatch: pytest.MonkeyPatc
 def test_the_certificate_is_that_of_the_search_core() -> None:
     """Of thresholds and lost bounds around the k-th score, in units of every size."""
     rng = np.random.default_rng(0)
-    count, k = 4000, 2
+    count, k = 300, 2
     unit = 2.0 ** rng.integers(-120, 120, count)
     base = -rng.choice([0, 0, 1.0, 1e30], count) * unit * rng.random(count)
     reach = rng.choice([-np.inf, 0.0, -1.0, 0.5, 3e38, -3e38], count) * rng.random(count)

@@ -142,13 +142,12 @@ def _kernels() -> ModuleType:
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates (see `reference.pair_scores`)."""
     kernels = native()
-    queries, rows = problem.queries[:, : problem.dims], problem.docs.rows
     if kernels is not None:
         scores: F32 = kernels.refine(
             corpus(problem), problem.queries, candidates.rows, candidates.offsets, problem.num_threads
         )
         return scores
-    owner = first_rows(candidates.offsets)
+    queries, rows, owner = problem.queries[:, : problem.dims], problem.docs.rows, first_rows(candidates.offsets)
     scores = np.empty(len(candidates.rows), np.float32)
     for start in range(0, len(scores), PAIR_BLOCK):
         part = slice(start, start + PAIR_BLOCK)

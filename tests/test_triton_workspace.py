@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,19 +40,22 @@ class Allocations(TorchDispatchMode):
         self.made: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        there = {each.untyped_storage().data_ptr() for each in _tensors([args, list((kwargs or {}).values())])}
+        given = [args, list((kwargs or {}).values())]
+        there = {each.untyped_storage().data_ptr() for each in _of(torch.Tensor, given)}
+        there |= {each.data_ptr() for each in _of(torch.UntypedStorage, given)}
         found = func(*args, **(kwargs or {}))
-        new = [each for each in _tensors([found]) if each.numel() and each.untyped_storage().data_ptr() not in there]
+        made = [each for each in _of(torch.Tensor, [found]) if each.numel()]
+        new = [each for each in made if each.untyped_storage().data_ptr() not in there]
         self.made += [str(func)] * len(new)
         return found
 
 
-def _tensors(nested: Any) -> Iterator[Any]:
+def _of(kind: type, nested: Any) -> Iterator[Any]:
     for each in nested:
-        if isinstance(each, torch.Tensor):
+        if isinstance(each, kind):
             yield each
         elif isinstance(each, (tuple, list)):
-            yield from _tensors(each)
+            yield from _of(kind, each)
 
 
 Launch = tuple[str, tuple[int, ...]]
@@ -92,9 +96,9 @@ def problem_of(docs: Documents, seed: int, n_queries: int = 3, **more: Any) -> D
 
 
 @ON_HOST
-@pytest.mark.parametrize("more", [{}, {"metric": "l2", "mask": np.arange(900) % 3 > 0}], ids=["plain", "l2, mask"])
+@pytest.mark.parametrize("more", [{}, {"metric": "l2", "mask": np.arange(200) % 3 > 0}], ids=["plain", "l2, mask"])
 def test_a_search_like_the_one_before_allocates_nothing_and_waits_once(more: dict[str, Any]) -> None:
-    docs = Documents(rows(1, 900, 24), cache={})
+    docs = Documents(rows(1, 200, 8), cache={})
     first, second = (problem_of(docs, seed, **more) for seed in (2, 3))
     conformance.same(exact_search(first, BACKEND), conformance.specified(first), "first")
     width = BACKEND.first_width(second)
@@ -115,18 +119,14 @@ def test_a_search_like_the_one_before_allocates_nothing_and_waits_once(more: dic
 
 @ON_HOST
 def test_blocks_of_queries_share_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.kernels import dense_plan
-
-    monkeypatch.setattr(dense_plan, "POOL_BYTES", 1)  # a tile of queries at a time
-    dense_plan.plan_dense_scan.cache_clear()
-    docs = Documents(rows(4, 300, 8), cache={})
-    problem = problem_of(docs, 5, n_queries=35, metric="dot")
+    plan = triton_dense.plan
+    monkeypatch.setattr(triton_dense, "plan", lambda *given: replace(plan(*given), query_block=2))
+    problem = problem_of(Documents(rows(4, 60, 8), cache={}), 5, n_queries=5, metric="dot")
     with launches() as log:
         conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), "blocks")
     coded = [addresses for name, addresses in log if name == "code_queries_kernel"]
     assert len(coded) == 3
     assert coded[0][1:6] == coded[1][1:6] == coded[2][1:6]
-    dense_plan.plan_dense_scan.cache_clear()
 
 
 def test_an_answer_outlives_the_next_search() -> None:

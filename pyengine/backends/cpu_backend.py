@@ -16,10 +16,11 @@ from pyengine.kernels.plan import DensePlan, MaxSimPlan, plan_dense, plan_maxsim
 from pyengine.problems.problem import ALL, Codes, DenseProblem, Documents
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.refining import exact, exact_maxsim
-from pyengine.types import I64, Candidates
+from pyengine.types import I64, Attempt, Candidates
 
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
+SMALL = 1 << 16  # products of two floats: to score everything costs no more than to scan, refine and certify
 
 
 class CpuBackend(Backend):
@@ -88,6 +89,14 @@ class CpuBackend(Backend):
         *found, _ = kernels.propose(corpus, problem.queries, problem.k, **launch, **hints)
         return centring.restored(Candidates(*found), shift)
 
+    def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or not _small(problem):
+            return None
+        if not problem.docs.checked:
+            problem.docs.check_finite()
+        scores, ids, _ = exact.scan(problem)
+        return Attempt(scores, ids, np.full(problem.n_queries, -np.inf))
+
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         """One pass of the scan, whose thresholds are the floors and never rise."""
         kernels = exact.native()
@@ -100,6 +109,9 @@ class CpuBackend(Backend):
         yield np.arange(problem.n_queries), centring.restored(Candidates(*found), shift), above
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        if problem.filters is None and _small(problem):
+            facts, rejected = super().describe(problem)
+            return facts, rejected | {"int8 codes": "to score so few documents costs no more than to scan them"}
         listed = machine.listed_rows(problem)
         plan = self.plan(problem, self.first_width(problem), None if listed is None else len(listed))
         threads = plan.num_threads
@@ -129,6 +141,10 @@ class CpuBackend(Backend):
             return "by a bit, for what passes the threshold"
         refined = len(listed) <= max(self.few, problem.k)
         return f"{len(listed)} documents, " + ("all refined: no scan" if refined else "gathered, and no others read")
+
+
+def _small(problem: DenseProblem) -> bool:
+    return not problem.sure and 0 < problem.n_queries * len(problem.docs) * problem.dims <= SMALL
 
 
 class CpuMaxSim(MaxSimBackend):

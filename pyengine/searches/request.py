@@ -84,4 +84,5 @@ def as_input(result: NDArray[Any], like: Any) -> Any:
         return result
     import torch
 
-    return torch.from_numpy(result).to(like.device)
+    found = torch.from_numpy(result)
+    return found.to(like.device) if like.device.type != "cpu" else found

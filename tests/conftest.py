@@ -17,7 +17,7 @@ from hypothesis import settings
 
 import pyengine
 from bench import cuda_compiled
-from pyengine.backends import cuda_device
+from pyengine.backends import cpu_backend, cuda_device
 from pyengine.conformance import conformance_cases
 from pyengine.indexes import segments
 from pyengine.kernels import plan
@@ -75,6 +75,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def _named(engine: tuple[str, str]) -> str:
     return "-".join(filter(None, engine))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_small() -> Iterator[None]:
+    """The backend ``cpu`` scans what tests have, however little that is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_backend, "SMALL", 0)
+        yield
 
 
 @pytest.fixture(scope="module", params=_engines("dense"), ids=_named)

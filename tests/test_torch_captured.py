@@ -33,15 +33,15 @@ def same(found: pe.TopK, want: pe.TopK) -> None:
 
 GIVEN: dict[str, dict[str, Any]] = {
     "plain": {},
-    "mask, l2": {"mask": np.arange(300) % 3 > 0, "metric": "l2"},
-    "a mask for each": {"mask": np.random.default_rng(0).random((2, 300)) < 0.4, "metric": "dot"},
-    "bias, dims": {"bias": np.linspace(-1, 1, 300), "dims": 9},
+    "mask, l2": {"mask": np.arange(140) % 3 > 0, "metric": "l2"},
+    "a mask for each": {"mask": np.random.default_rng(0).random((2, 140)) < 0.4, "metric": "dot"},
+    "bias, dims": {"bias": np.linspace(-1, 1, 140), "dims": 9},
 }
 
 
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_answers_of_an_array(given: dict[str, Any]) -> None:
-    docs = rows(1, 300, 16)
+    docs = rows(1, 140, 16)
     search = pe.torch.captured(docs, 2, 5, **given)
     for seed in (2, 3):
         queries = rows(seed, 2, 16)
@@ -72,7 +72,7 @@ def test_ids_that_count_on_are_row_numbers() -> None:
 
 @ON_HOST
 def test_a_launch_reads_and_writes_the_same_tensors_and_nothing_waits() -> None:
-    search = pe.torch.captured(rows(1, 300, 16), 2, 5)
+    search = pe.torch.captured(rows(1, 140, 16), 2, 5)
     with Allocations() as allocations, launches() as first:
         search(there(rows(2, 2, 16)))
     assert allocations.made == []
@@ -88,10 +88,10 @@ def test_a_launch_reads_and_writes_the_same_tensors_and_nothing_waits() -> None:
 
 def test_what_finds_no_room_is_not_certified_and_can_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_backend.TritonBackend, "first_width", lambda self, problem: 1)
-    docs = rows(6, 600, 8)
-    docs[:400] = docs[0]
+    docs = rows(6, 310, 8)
+    docs[:290] = docs[0]
     search = pe.torch.captured(docs, 2, 5)
-    queries = np.stack([docs[0], docs[500]])
+    queries = np.stack([docs[0], docs[305]])
     found = search(there(queries))
     assert found.certified.tolist() == [False, True]
     want = pe.topk(queries, docs, 5, backend="numpy")

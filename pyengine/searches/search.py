@@ -93,11 +93,14 @@ def certified(problem: Problem, dropped: F64, top_scores: F32) -> Bool:
     equal score with a smaller id would come first. A short list (pads) is whole only if nothing was dropped, or
     nothing that reaches the threshold.
     """
+    nothing: Bool = dropped == -np.inf
+    if nothing.all():
+        return nothing
     whole = problem.filters is None or np.isfinite(top_scores[:, -1]).all()
     places = problem.k if whole else problem.most()
     last = reference.rank_score(top_scores[:, places - 1], problem.metric)
     could_be = reference.round_score(dropped)  # at most the largest float32, whatever the bound
-    proven: Bool = (dropped == -np.inf) | (could_be < last)
+    proven: Bool = nothing | (could_be < last)
     if problem.filters is not None and problem.filters.threshold is not None:
         proven |= could_be < problem.filters.threshold
     return proven

@@ -17,7 +17,10 @@ pytest.importorskip("triton")
 from pyengine.training import torch_captured  # noqa: E402
 from tests.test_triton_workspace import ON_HOST, Allocations, launches  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("interpreter", "poison")
+pytestmark = [
+    pytest.mark.usefixtures("interpreter", "poison"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # in the interpreter
+]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

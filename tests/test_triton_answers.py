@@ -16,7 +16,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.kernels import answers, selection  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("interpreter", "poison")
+pytestmark = [
+    pytest.mark.usefixtures("interpreter", "poison"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # in the interpreter
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LEAST = -(2**31)
 

@@ -36,7 +36,7 @@ def same(found: pe.TopK, want: pe.TopK) -> None:
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 @pytest.mark.parametrize("store", ["", "float32", "int8"])
 def test_the_answer_is_the_same(given: dict[str, Any], store: str) -> None:
-    given = {"queries": rows(2, 3, 12), "k": 4} | given
+    given = {"queries": rows(2, 3, 12), "k": 4, **given}
     docs = rows(1, 80, 12)
     if not store:
         same(pe.topk(docs=docs, backend="cpu", **given), pe.topk(docs=docs, backend="numpy", **given))

@@ -191,8 +191,9 @@ def test_operators_that_wait_refuse_to_be_captured(monkeypatch: pytest.MonkeyPat
     class OnDevice:
         is_cuda = True
 
+    tensor: Any = OnDevice()
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match=r"dense_topk waits .* use pyengine.torch.captured"):
-        pe.torch.torch_ops._dense_topk(OnDevice(), OnDevice(), 3)
+        pe.torch.torch_ops._dense_topk(tensor, tensor, 3)
     with pytest.raises(RuntimeError, match=r"sparse_topk waits .* cannot be captured"):
-        pe.torch.torch_ops._sparse_topk(*[OnDevice()] * 6, 10, 3)
+        pe.torch.torch_ops._sparse_topk(tensor, tensor, tensor, tensor, tensor, tensor, 10, 3)

@@ -25,7 +25,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LEAST = -(2**31)
 
 
-def keys_of(rank: np.ndarray, places: np.ndarray) -> np.ndarray:
+def keys_of(rank: Any, places: Any) -> Any:
     """int64: as `selection.choose` makes them."""
     bits = (rank + np.float32(0)).view(np.int32)
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)

@@ -41,9 +41,16 @@ void copy_out(const Device& device, py::array to, uint64_t from, uint64_t stream
 }
 
 void launch(Device& device, const std::string& kernel, std::array<unsigned, 3> grid, unsigned threads, unsigned shared,
-            uint64_t stream, const std::vector<int64_t>& arguments) {
+            uint64_t stream, const std::vector<int64_t>& words) {
   py::gil_scoped_release nogil;
-  device.launch(kernel, grid, threads, shared, stream, {arguments.begin(), arguments.end()});
+  device.launch(kernel, grid, threads, shared, stream, {words.begin(), words.end()});
+}
+
+// As signed words, which a launch takes.
+std::vector<int64_t> tensor_map(const Device& device, uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride,
+                                unsigned box_rows) {
+  const cuda::TensorMap map = device.tensor_map(pointer, width, rows, stride, box_rows);
+  return {map.begin(), map.end()};
 }
 
 }  // namespace
@@ -71,7 +78,9 @@ void bind_cuda(py::module_& m) {
       .def("copy_in", &copy_in, py::arg("to"), py::arg("array"), py::arg("stream"))
       .def("copy_out", &copy_out, py::arg("array"), py::arg("source"), py::arg("stream"))
       .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("shared"),
-           py::arg("stream"), py::arg("arguments"));
+           py::arg("stream"), py::arg("words"))
+      .def("tensor_map", &tensor_map, py::arg("pointer"), py::arg("width"), py::arg("rows"), py::arg("stride"),
+           py::arg("box_rows"));
 }
 
 }  // namespace pyengine

@@ -116,7 +116,7 @@ def test_errors_are_sentences(function: str, error: int, said: str, emulated: Fa
 
 
 def test_launches_that_cannot_be(emulated: FakeDriver) -> None:
-    with pytest.raises(RuntimeError, match=r"^tighten takes 8 arguments; got 1$"):
+    with pytest.raises(RuntimeError, match=r"^tighten takes 8 words of arguments; got 1$"):
         gpu().launch("tighten", (1, 1), 512, 0)
     with pytest.raises(RuntimeError, match=r"^no kernel is called nothing$"):
         gpu().launch("nothing", (1, 1), 32)

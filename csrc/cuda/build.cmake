@@ -10,7 +10,7 @@ if(NOT PYENGINE_CUDA STREQUAL "OFF")
     set(NVCC_VERSION "${CMAKE_MATCH_1}")
     set(WHY_NOT "${NVCC} is of CUDA ${NVCC_VERSION}, and 13.0 is needed")
     if(NVCC_VERSION VERSION_GREATER_EQUAL 13.0)
-      set(CUDA_IMAGES select refine code dense_topk)
+      set(CUDA_IMAGES select refine code dense_topk dense_topk_sm90)
     endif()
   endif()
   if(PYENGINE_CUDA STREQUAL "ON" AND NOT CUDA_IMAGES)
@@ -25,9 +25,10 @@ else()
   message(STATUS "CUDA kernels: not built (${WHY_NOT})")
 endif()
 
-# -fmad=false: the specification rounds every product and every sum on its own.
-set(NVCC_OPTIONS -std=c++17 -O3 -fmad=false -fatbin -gencode=arch=compute_80,code=sm_80
-  -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_100,code=[sm_100,compute_100])
+# -fmad=false: the specification rounds every product and every sum on its own. What ends in _sm90 is for this chip alone.
+set(NVCC_OPTIONS -std=c++17 -O3 -fmad=false -fatbin)
+set(NVCC_CHIPS -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
+  -gencode=arch=compute_100,code=[sm_100,compute_100])
 set(EMBEDDED ${CMAKE_BINARY_DIR}/cuda/images.cpp)
 file(GLOB CUDA_HEADERS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/csrc/cuda/*.cuh)
 set(SECTION "")
@@ -37,13 +38,19 @@ set(BINARIES "")
 foreach(image ${CUDA_IMAGES})
   set(source ${CMAKE_SOURCE_DIR}/csrc/cuda/${image}.cu)
   set(binary ${CMAKE_BINARY_DIR}/cuda/${image}.fatbin)
-  add_custom_command(OUTPUT ${binary} COMMAND ${NVCC} ${NVCC_OPTIONS} -o ${binary} ${source}
+  set(chips ${NVCC_CHIPS})
+  set(capability 0)
+  if(image MATCHES "_sm90$")
+    list(FILTER chips INCLUDE REGEX sm_90a)
+    set(capability 90)
+  endif()
+  add_custom_command(OUTPUT ${binary} COMMAND ${NVCC} ${NVCC_OPTIONS} ${chips} -o ${binary} ${source}
     DEPENDS ${source} ${CUDA_HEADERS} COMMENT "CUDA kernels: ${image}" VERBATIM)
   list(APPEND BINARIES ${binary})
   string(APPEND SECTION "asm(\".pushsection .rodata\\n.balign 64\\npyengine_cuda_${image}:\\n\"\n"
     "    \".incbin \\\"${binary}\\\"\\n.popsection\\n\");\n")
   string(APPEND SYMBOLS "extern \"C\" const char pyengine_cuda_${image}[] __attribute__((visibility(\"hidden\")));\n")
-  string(APPEND LISTED "{\"${image}\", pyengine_cuda_${image}}, ")
+  string(APPEND LISTED "{\"${image}\", pyengine_cuda_${image}, ${capability}}, ")
 endforeach()
 file(CONFIGURE OUTPUT ${EMBEDDED} CONTENT "// Made by csrc/cuda/build.cmake.
 #include \"cuda/driver.h\"

@@ -1,4 +1,5 @@
-// int8 codes of unit vectors, one block to a row: of documents that have none, and of queries, in two parts.
+// Unit vectors as they are multiplied, one block to a row: int8 codes of documents that have none, and queries in one part or
+// two, of int8 codes or of 16 bits.
 #include "device.cuh"
 
 namespace pyengine::cuda {
@@ -52,11 +53,53 @@ CODE_DOCS(code_float32, float)
 CODE_DOCS(code_float16, Float16)
 CODE_DOCS(code_bfloat16, BFloat16)
 
-// Of queries [Q, D] two parts [P, width], `terms` [5, P], `scaling` [P, 2] of unit and base, and `centre` [P], their
-// quotient: kernels/dense_topk.py. P >= Q blocks.
-KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int8_t* second_part, float* terms, double* scaling, float* centre,
-                              const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
-                              int64_t metric, int64_t parts) {
+// norms [N] of the first `dims` of each row, which are not finite where a row is not.
+#define NORMS(name, T)                                                                                            \
+  KERNEL(name, CODE_THREADS)(const T* rows, double* norms, int64_t dims, int64_t stride) {                        \
+    __shared__ double scratch[2 * CODE_THREADS / 32];                                                             \
+    const double norm = norm_of(rows + blockIdx.x * stride, dims, scratch);                                       \
+    if (threadIdx.x == 0) norms[blockIdx.x] = norm;                                                               \
+  }
+
+NORMS(norms_float16, Float16)
+NORMS(norms_bfloat16, BFloat16)
+
+namespace {
+
+// How a part of a query is kept: its scale, given the largest magnitude, and a value in units of that, coded and decoded.
+template <Kind KIND>
+struct Part {
+  using Value = int8_t;
+  static DEVICE double scale(int, double most) { return most / LEVELS; }
+  static DEVICE Value code(double u, double scale) { return static_cast<int8_t>(code_of(u, scale)); }
+  static DEVICE double value(Value code) { return code; }
+};
+
+template <class T>
+struct Half {
+  using Value = T;
+  static DEVICE double scale(int part, double) { return part == 0 ? 1.0 : 0.00048828125; }  // 2^-11: what is left is small
+  static DEVICE double value(Value code) { return value_of(code); }
+};
+
+template <>
+struct Part<FLOAT16> : Half<Float16> {
+  static DEVICE Value code(double u, double scale) { return {nearest_float16(static_cast<float>(u / scale))}; }
+};
+
+template <>
+struct Part<BFLOAT16> : Half<BFloat16> {
+  static DEVICE Value code(double u, double scale) { return {nearest_bfloat16(static_cast<float>(u / scale))}; }
+};
+
+// Of queries [Q, D] the `parts` [P, width] of a document's kind, `terms` [5, P], `scaling` [P, 2] of unit and base, and
+// `centre` [P], their quotient: kernels/dense_topk.py. P >= Q blocks.
+template <Kind KIND>
+DEVICE void code_query(const float* queries, typename Part<KIND>::Value* first_part,
+                       typename Part<KIND>::Value* second_part, float* terms, double* scaling, float* centre,
+                       const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
+                       int64_t metric, int64_t parts) {
+  using Kept = Part<KIND>;
   __shared__ double scratch[2 * CODE_THREADS / 32];
   const int64_t query = blockIdx.x, padded = gridDim.x;
   const int held = query < n_queries ? static_cast<int>(dims) : 0, all = static_cast<int>(width);
@@ -66,17 +109,18 @@ KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int
   for (int part = 0; part < parts; ++part) {
     const auto rest_of = [&](int i) {  // what the part before has left
       const double u = i < held ? row[i] / by : 0.0;
-      return part == 0 ? u : u - scale * code_of(u, scale);
+      return part == 0 ? u : u - scale * Kept::value(Kept::code(u, scale));
     };
     double most = 0;
     squares = 0;
     for (int i = threadIdx.x; i < held; i += CODE_THREADS) most = largest(most, fabs(rest_of(i)));
     reduce_block(squares, most, scratch);
-    const double step = most / LEVELS;
-    int8_t* codes = (part == 0 ? first_part : second_part) + query * width;
+    const double step = Kept::scale(part, most);
+    typename Kept::Value* codes = (part == 0 ? first_part : second_part) + query * width;
     for (int i = threadIdx.x; i < all; i += CODE_THREADS) {
-      const double value = rest_of(i), code = code_of(value, step), rest = value - step * code;
-      codes[i] = static_cast<int8_t>(code);
+      const double value = rest_of(i);
+      codes[i] = Kept::code(value, step);
+      const double rest = value - step * Kept::value(codes[i]);
       squares += rest * rest;
     }
     reduce_block(squares, most, scratch);
@@ -92,5 +136,19 @@ KERNEL(code_queries, CODE_THREADS)(const float* queries, int8_t* first_part, int
   scaling[2 * query + 1] = made.base;
   centre[query] = static_cast<float>(made.base / made.unit);
 }
+
+}  // namespace
+
+#define CODE_QUERIES(name, kind)                                                                                    \
+  KERNEL(name, CODE_THREADS)(const float* queries, Part<kind>::Value* first_part, Part<kind>::Value* second_part,   \
+                             float* terms, double* scaling, float* centre, const double* units, int64_t n_queries,  \
+                             int64_t dims, int64_t stride, int64_t width, int64_t metric, int64_t parts) {          \
+    code_query<kind>(queries, first_part, second_part, terms, scaling, centre, units, n_queries, dims, stride,      \
+                     width, metric, parts);                                                                         \
+  }
+
+CODE_QUERIES(code_queries, INT8)
+CODE_QUERIES(code_queries_float16, FLOAT16)
+CODE_QUERIES(code_queries_bfloat16, BFLOAT16)
 
 }  // namespace pyengine::cuda

@@ -21,6 +21,14 @@ constexpr double NEAREST = 6755399441055744.0;   // 1.5 * 2^52: adding it leaves
 constexpr double FLOAT_MAX = 3.4028234663852886e38;
 
 enum Metric { COSINE, DOT, L2 };
+enum Kind { INT8, FLOAT16, BFLOAT16 };  // what is multiplied: codes, which are summed exactly, or 16 bits, in float32
+
+template <Kind>
+struct Sum { using type = float; };
+template <>
+struct Sum<INT8> { using type = int32_t; };
+template <Kind KIND>
+using SumOf = typename Sum<KIND>::type;
 
 template <class To, class From>
 BOTH To bits_of(From from) {
@@ -57,8 +65,9 @@ struct DocTerms { float factor, error, weight, high, low; };
 struct QueryTerms { float scale, second, spread, miss, lift; };
 struct Bounds { float upper, lower; };
 
-// `product` and `other` are the products of a document's codes with the two parts of a query.
-BOTH Bounds bounds(const DocTerms& doc, const QueryTerms& query, int32_t product, int32_t other) {
+// `product` and `other` are the products of a document with the two parts of a query, as integers or in float32.
+template <class Product>
+BOTH Bounds bounds(const DocTerms& doc, const QueryTerms& query, Product product, Product other) {
   const float sum = query.scale * static_cast<float>(product) + query.second * static_cast<float>(other);
   const float estimate = doc.factor * sum;
   const float radius = doc.error * query.spread + doc.weight * query.miss;
@@ -90,6 +99,19 @@ BOTH float value_of(Float16 x) {  // 2^112 moves the exponent, exactly, and make
   float value = bits_of<float>(magnitude) * 5.192296858534828e33f;
   if (magnitude >= 0x0F800000u) value = bits_of<float>(magnitude | 0x7F800000u);  // inf and NaN
   return x.bits & 0x8000 ? -value : value;
+}
+
+// The nearest of 16 bits, ties to even, of values that are finite and below 2^15.
+BOTH uint16_t nearest_bfloat16(float x) {
+  const uint32_t bits = bits_of<uint32_t>(x);
+  return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+BOTH uint16_t nearest_float16(float x) {
+  const uint32_t bits = bits_of<uint32_t>(x), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
+  uint32_t half = (size - (112u << 23) + 0xFFF + (size >> 13 & 1)) >> 13;
+  if (size < 113u << 23) half = bits_of<uint32_t>(bits_of<float>(size) + 0.5f) - (126u << 23);  // denormal: of 2^-24
+  return static_cast<uint16_t>(sign | half);
 }
 
 // The nearest integer of values below 2^50, ties to even.

@@ -31,12 +31,27 @@ DEVICE void load_matrices(uint32_t (&to)[4], uint32_t row) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row) : "memory");
 }
 
-// sums [16 x 8] += a [16 x 32] b [8 x 32]^T, of int8.
-DEVICE void multiply(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+// sums [16 x 8] += a [16 x 32 bytes] b [8 x 32 bytes]^T, of int8, or of 16 bits in float32.
+template <Kind KIND>
+DEVICE void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#define MMA(form, letter)                                                                                         \
+  asm volatile("mma.sync.aligned." form " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"        \
+               : "+" letter(sums[0]), "+" letter(sums[1]), "+" letter(sums[2]), "+" letter(sums[3])               \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+  if constexpr (KIND == INT8) MMA("m16n8k32.row.col.s32.s8.s8.s32", "r");
+  else if constexpr (KIND == FLOAT16) MMA("m16n8k16.row.col.f32.f16.f16.f32", "f");
+  else MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "f");
+#undef MMA
+}
+
+// Of a warpgroup, four warps from a multiple of four on: wait for all; whether any of them says so.
+DEVICE void sync_warpgroup() { asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory"); }
+
+DEVICE bool any_of_warpgroup(bool some) {
+  int all;
+  asm volatile("{ .reg .pred p, q; setp.ne.s32 q, %1, 0; bar.red.or.pred p, %2, 128, q; selp.s32 %0, 1, 0, p; }"
+               : "=r"(all) : "r"(static_cast<int>(some)), "r"(1 + threadIdx.x / 128) : "memory");
+  return all;
 }
 
 }  // namespace pyengine::cuda
@@ -48,6 +63,27 @@ DEVICE void multiply(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, ui
 namespace pyengine::cuda {
 
 constexpr unsigned WARP = 0xFFFFFFFFu;
+
+// Threads that work together, wait for one another and vote.
+struct Block {
+  static DEVICE int rank() { return threadIdx.x; }
+  static DEVICE int size() { return blockDim.x; }
+  static DEVICE void sync() { __syncthreads(); }
+  static DEVICE bool any(bool some) { return __syncthreads_or(some); }
+};
+
+struct Warpgroup {
+  static DEVICE int rank() { return threadIdx.x % 128; }
+  static DEVICE int size() { return 128; }
+  static DEVICE void sync() { sync_warpgroup(); }
+  static DEVICE bool any(bool some) { return any_of_warpgroup(some); }
+};
+
+struct Warp {
+  static DEVICE int rank() { return threadIdx.x % 32; }
+  static DEVICE int size() { return 32; }
+  static DEVICE bool any(bool some) { return __ballot_sync(WARP, some) != 0; }
+};
 
 DEVICE double largest(double a, double b) { return a > b ? a : b; }
 

@@ -11,6 +11,7 @@ constexpr int NO_DEVICE = 100, OLDEST = 13000;          // CUDA_ERROR_NO_DEVICE;
 constexpr int MAJOR = 75, MINOR = 76, SHARED_BYTES = 8;  // attributes of a device, and of a kernel
 constexpr int RELEASE_THRESHOLD = 4;                     // attribute of a memory pool
 constexpr unsigned PLAIN_SHARED = 48 << 10;              // bytes that a kernel may have without asking
+constexpr int BYTES = 0, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, LINES_256 = 3, ZEROS = 0;  // of a tensor map
 const char* const UNAVAILABLE = "CUDA backend unavailable: ";
 
 std::string version_text(int version) {
@@ -47,6 +48,8 @@ struct Functions {
   int (*cuKernelSetAttribute)(int, int, void*, int);
   int (*cuLaunchKernel)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
                         void**);
+  int (*cuTensorMapEncodeTiled)(void*, int, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*,
+                                const uint32_t*, int, int, int, int);
 };
 
 namespace {
@@ -86,6 +89,7 @@ void find_all(void* handle, const std::string& library, Functions& to) {
   FIND(cuKernelGetParamInfo);
   FIND(cuKernelSetAttribute);
   FIND(cuLaunchKernel);
+  FIND(cuTensorMapEncodeTiled);
 #undef FIND
 }
 
@@ -165,6 +169,7 @@ Device::Device(std::shared_ptr<Driver> driver, int number)
   driver_->check(cu.cuDeviceGetDefaultMemPool(&pool, handle_), "cuDeviceGetDefaultMemPool");
   driver_->check(cu.cuMemPoolSetAttribute(pool, RELEASE_THRESHOLD, &keep), "cuMemPoolSetAttribute");
   for (const Image& image : images()) {
+    if (image.capability != 0 && image.capability != capability()) continue;
     void* library;
     driver_->check(cu.cuLibraryLoadData(&library, image.bytes, nullptr, nullptr, 0, nullptr, nullptr, 0),
                    "cuLibraryLoadData");
@@ -225,26 +230,47 @@ Device::Kernel& Device::kernel(const std::string& name) {
   if (known != kernels_.end()) return known->second;
   const Functions& cu = driver_->functions();
   for (void* library : libraries_) {
-    Kernel found{nullptr, 0, PLAIN_SHARED};
+    Kernel found{nullptr, {}, 0, PLAIN_SHARED};
     if (cu.cuLibraryGetKernel(&found.handle, library, name.c_str()) != 0) continue;
     size_t offset, size;
-    while (cu.cuKernelGetParamInfo(found.handle, found.parameters, &offset, &size) == 0) ++found.parameters;
+    while (cu.cuKernelGetParamInfo(found.handle, found.parameters.size(), &offset, &size) == 0) {
+      found.parameters.push_back(size / sizeof(uint64_t));
+      found.words += found.parameters.back();
+    }
     return kernels_.emplace(name, found).first->second;
   }
   throw std::runtime_error("no kernel is called " + name);
 }
 
+TensorMap Device::tensor_map(uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride,
+                             unsigned box_rows) const {
+  alignas(64) TensorMap map;
+  const uint64_t size[] = {width, rows};
+  const uint32_t box[] = {128, box_rows}, every[] = {1, 1};
+  driver_->check(driver_->functions().cuTensorMapEncodeTiled(map.data(), BYTES, 2, reinterpret_cast<void*>(pointer), size,
+                                                             &stride, box, every, NO_INTERLEAVE, SWIZZLE_128, LINES_256,
+                                                             ZEROS),
+                 "cuTensorMapEncodeTiled");
+  return map;
+}
+
 void Device::launch(const std::string& name, Size grid, unsigned threads, unsigned shared, uint64_t stream,
-                    std::vector<uint64_t> arguments) {
+                    std::vector<uint64_t> words) {
   const Functions& cu = driver_->functions();
   Current current(*driver_, context_);
   void* handle;
+  std::vector<void*> places;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     Kernel& found = kernel(name);
-    if (arguments.size() != found.parameters)
-      throw std::runtime_error(name + " takes " + std::to_string(found.parameters) + " arguments; got " +
-                               std::to_string(arguments.size()));
+    if (words.size() != found.words)
+      throw std::runtime_error(name + " takes " + std::to_string(found.words) + " words of arguments; got " +
+                               std::to_string(words.size()));
+    uint64_t* word = words.data();
+    for (const size_t own : found.parameters) {
+      places.push_back(word);
+      word += own;
+    }
     if (shared > found.shared) {
       driver_->check(cu.cuKernelSetAttribute(SHARED_BYTES, static_cast<int>(shared), found.handle, handle_),
                      ("asking for " + std::to_string(shared) + " bytes of shared memory for " + name).c_str());
@@ -252,8 +278,6 @@ void Device::launch(const std::string& name, Size grid, unsigned threads, unsign
     }
     handle = found.handle;
   }
-  std::vector<void*> places;
-  for (uint64_t& argument : arguments) places.push_back(&argument);
   driver_->check(cu.cuLaunchKernel(handle, grid[0], grid[1], grid[2], threads, 1, 1, shared, stream_of(stream),
                                    places.data(), nullptr),
                  ("the launch of " + name).c_str());

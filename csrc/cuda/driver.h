@@ -1,5 +1,5 @@
-// The NVIDIA driver, found when it is first asked for: nothing of CUDA is linked. Every parameter of a kernel is eight
-// bytes, a pointer or an int64, so that a launch needs no knowledge of its kernel.
+// The NVIDIA driver, found when it is first asked for: nothing of CUDA is linked. Every parameter of a kernel is one word of
+// eight bytes, a pointer or an int64, or a tensor map of sixteen, so that a launch needs no knowledge of its kernel.
 #pragma once
 
 #include <array>
@@ -15,6 +15,7 @@ namespace pyengine::cuda {
 struct Image {  // a fat binary that is part of the extension
   const char* name;
   const void* bytes;
+  int capability;  // of the only GPUs that it is for; 0: it is for all
 };
 const std::vector<Image>& images();  // empty where the build found no CUDA compiler
 
@@ -38,6 +39,7 @@ class Driver {
 };
 
 using Size = std::array<unsigned, 3>;
+using TensorMap = std::array<uint64_t, 16>;
 
 // A GPU, in its primary context, which it shares with torch and others.
 class Device {
@@ -52,14 +54,19 @@ class Device {
   void release(uint64_t pointer, uint64_t stream) const noexcept;
   void copy_in(uint64_t to, const void* from, int64_t n_bytes, uint64_t stream) const;
   void copy_out(void* to, uint64_t from, int64_t n_bytes, uint64_t stream) const;  // waits for the stream
+  // Of `rows` of `width` bytes, `stride` apart, for copies of boxes of `box_rows` times 128 bytes to shared memory, their
+  // pieces of 16 bytes permuted (the 128-byte swizzle), with zeros for what lies beyond.
+  TensorMap tensor_map(uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride, unsigned box_rows) const;
+  // `words` are those of all arguments, one after another.
   void launch(const std::string& kernel, Size grid, unsigned threads, unsigned shared, uint64_t stream,
-              std::vector<uint64_t> arguments);
+              std::vector<uint64_t> words);
 
  private:
   struct Kernel {
     void* handle;
-    size_t parameters;
-    unsigned shared;  // bytes that it has been allowed
+    std::vector<size_t> parameters;  // the words of each
+    size_t words;                    // of all
+    unsigned shared;                 // bytes that it has been allowed
   };
   Kernel& kernel(const std::string& name);
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pyengine.backends import cuda_dense, cuda_device
 from pyengine.backends.base import Backend
+from pyengine.backends.cuda_kernels import PLANNED
 from pyengine.inputs.rows import Rows
+from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problems.problem import DenseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
-KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
+KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
 TERMS = 64  # bytes a document beside its vector
 
 
 class CudaBackend(Backend):
-    """Products of int8 codes, with the bounds that `dense_terms` derives; what they leave is refined and selected on
-    the GPU. The plans are those of the backend ``triton``, and the kernels its counterparts in CUDA C++ (`csrc/cuda`).
+    """Products of int8 codes, or of documents of 16 bits as they are, with the bounds that `dense_terms` derives; what
+    they leave is refined and selected on the GPU. The plans are those of the backend ``triton``, and the kernels its
+    counterparts in CUDA C++ (`csrc/cuda`).
 
-    Documents are copied to the GPU, with int8 codes of them, and stay there as long as their index does not change.
+    Documents are copied to the GPU, with int8 codes of float32, and stay there as long as their index does not change.
     With ``precision="fast"`` scores are off by at most half the distance of these bounds.
     """
 
@@ -57,5 +60,8 @@ class CudaBackend(Backend):
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         facts, _ = super().describe(problem)
-        plan = cuda_dense.plan(problem, cuda_device.gpu_of(problem.docs), self.first_width(problem))
-        return facts | {"tile": str(plan.tile), "places": f"{plan.capacity:,} for each query"}, plan.rejected
+        gpu, kind = cuda_device.gpu_of(problem.docs), cuda_dense.kind_of(problem.docs)
+        plan = cuda_dense.plan(problem, gpu, self.first_width(problem), kind)
+        form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[kind], plan.tile, 0, 0)
+        facts |= {"tile": str(plan.tile), "form": f"{form}: {why}", "places": f"{plan.capacity:,} for each query"}
+        return facts, plan.rejected

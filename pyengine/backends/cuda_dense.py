@@ -10,8 +10,21 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.backends import cuda_device
-from pyengine.backends.cuda_device import Array, Gpu
-from pyengine.backends.cuda_kernels import PAD, Coded, Pools, code_docs, code_queries, decode, pools, refine_pairs, scan
+from pyengine.backends.cuda_device import KINDS, Array, Gpu
+from pyengine.backends.cuda_kernels import (
+    ALIGN,
+    PAD,
+    PLANNED,
+    Coded,
+    Pools,
+    code_docs,
+    code_queries,
+    decode,
+    norms,
+    pools,
+    refine_pairs,
+    scan,
+)
 from pyengine.backends.cuda_kernels import select as select_keys
 from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.inputs.rows import Rows
@@ -22,6 +35,9 @@ from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
 
 
+HALVES = "float16", "bfloat16"
+
+
 class Originals(NamedTuple):
     """The vectors, as they are refined: ``values`` [N, D] of floats, or int8 codes to be multiplied by ``step``."""
 
@@ -30,9 +46,9 @@ class Originals(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What is scanned, int8 ``codes`` [N, W], and what is known of them, on the host."""
+    """What is scanned, ``values`` [N, W], int8 codes or the documents of 16 bits, and what is known of it, on the host."""
 
-    codes: Array
+    values: Array
     lengths: Lengths
 
 
@@ -54,11 +70,19 @@ def originals(docs: Documents, gpu: Gpu) -> Originals:
 
 def _copied(rows: Any, gpu: Gpu) -> Originals:
     kind = rows.kind if isinstance(rows, Rows) else "float32"
-    if kind in ("float16", "bfloat16"):
-        return Originals(gpu.array(rows.data, kind))
+    if kind in HALVES:
+        return Originals(_aligned(rows.data, kind, gpu))
     if kind == "codes":
         return Originals(gpu.array(_signed(rows.data)), gpu.array(rows.step))
     return Originals(gpu.array(rows[:] if isinstance(rows, Rows) else rows))
+
+
+def _aligned(halves: Any, kind: str, gpu: Gpu) -> Array:
+    """A copy whose rows begin at multiples of 16 bytes, seen as [N, D]."""
+    count, dim = halves.shape
+    wide = np.zeros((count, -(-2 * dim // ALIGN) * ALIGN // 2), halves.dtype)
+    wide[:, :dim] = halves
+    return gpu.array(wide, kind)._replace(shape=(count, dim))
 
 
 def _signed(codes: U8) -> Any:
@@ -78,19 +102,42 @@ def scanned(problem: DenseProblem, gpu: Gpu) -> Scanned:
 def _scanned(docs: Documents, dims: int, gpu: Gpu) -> Scanned:
     values = originals(docs, gpu).values
     if isinstance(docs.codes, Codes) and not docs.codes.planes:
-        kept, norms = docs.codes, _norms(docs, dims)
-        whole = norms if dims == docs.dim else _norms(docs, docs.dim)
+        kept, own = docs.codes, _norms(docs, values, dims, gpu)
+        whole = own if dims == docs.dim else _norms(docs, values, docs.dim, gpu)
         codes = values if values.kind == "int8" else gpu.array(_signed(kept.codes))
-        return Scanned(codes, Lengths(norms, kept.scale, kept.residual, whole))
+        return Scanned(codes, Lengths(own, kept.scale, kept.residual, whole))
     if values.kind == "int8":
         raise TypeError("codes that are the vectors come with a scale and a residual")
-    codes, scale, residual, norms = code_docs(gpu, values, dims)
-    return Scanned(codes, Lengths(norms, scale, residual, norms))
+    if scanned_kind(values) != "int8":
+        return Scanned(values, Lengths(_norms(docs, values, dims, gpu)))
+    codes, scale, residual, own = code_docs(gpu, values, dims)
+    return Scanned(codes, Lengths(own, scale, residual, own))
 
 
-def _norms(docs: Documents, dims: int) -> F64:
+def kind_of(docs: Documents) -> str:
+    """How they are multiplied."""
+    if isinstance(docs.codes, Codes) and not docs.codes.planes:
+        return "int8"
+    if docs.device is not None:
+        return scanned_kind(cuda_device.resident(docs.rows))
+    return docs.rows.kind if isinstance(docs.rows, Rows) and docs.rows.kind in HALVES else "int8"
+
+
+def scanned_kind(values: Array) -> str:
+    """How vectors that are not codes are multiplied: as they are, if they have 16 bits and rows apart that begin at
+    multiples of 16 bytes, else by int8 codes."""
+    size, (count, dim) = KINDS[values.kind], values.shape
+    apart = count == 1 or values.stride >= dim
+    fits = apart and values.pointer % ALIGN == 0 and values.stride * size % ALIGN == 0
+    return values.kind if values.kind in HALVES and fits else "int8"
+
+
+def _norms(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
+    """Of the first ``dims`` dimensions."""
     if docs.norms is not None and dims == docs.dim:
         return docs.norms
+    if docs.device is not None:
+        return norms(gpu, values, dims)
     return exact.norms(docs.rows, dims, checks.thread_count(None))
 
 
@@ -105,24 +152,26 @@ def _terms(problem: DenseProblem, known: Scanned, gpu: Gpu) -> tuple[Array, Arra
     return cuda_device.mirrored(problem.docs, gpu, key, build) if problem.bias is None else build()
 
 
-def plan(problem: DenseProblem, gpu: Gpu, width: int) -> DenseScan:
-    """The tile, the pools and the parts of the scan."""
+def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> DenseScan:
+    """The tile, the pools and the parts of a scan of documents of that kind."""
     n_docs, dims = len(problem.docs), problem.dims
-    return plan_dense_scan(gpu.chip, "i8", problem.n_queries, n_docs, dims, problem.k, dims, width)
+    row_bytes = dims * KINDS[kind]
+    return plan_dense_scan(gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width)
 
 
 def _scans(problem: DenseProblem, width: int, gpu: Gpu) -> Iterator[Found]:
     """The pools of one block of queries after another."""
     known = scanned(problem, gpu)
     columns, units = _terms(problem, known, gpu)
-    chosen = plan(problem, gpu, width)
+    kind = known.values.kind
+    chosen = plan(problem, gpu, width, kind)
     for first in range(0, problem.n_queries, chosen.query_block):
         part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
         queries = gpu.array(part.queries)
-        coded = code_queries(gpu, queries, units, part.metric, part.dims, chosen.tile)
+        coded = code_queries(gpu, queries, units, part.metric, part.dims, chosen.tile, kind)
         found = pools(gpu, part.n_queries, chosen.capacity, _floors(part, coded, gpu))
         mask = None if part.mask is None else gpu.array(part.mask)
-        scan(gpu, known.codes, columns, coded, mask, found, chosen)
+        scan(gpu, known.values, columns, coded, mask, found, chosen)
         yield Found(first, queries, found, _scale(part, coded, gpu))
 
 

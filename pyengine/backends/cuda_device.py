@@ -42,6 +42,21 @@ class Array(NamedTuple):
         return self.shape[0]
 
 
+class TensorMap(NamedTuple):
+    """How `Gpu.tensor_map` describes rows to the hardware that copies them: sixteen words."""
+
+    words: tuple[int, ...]
+
+
+Argument = Array | TensorMap | int | None
+
+
+def _words(argument: Argument) -> tuple[int, ...]:
+    if isinstance(argument, TensorMap):
+        return argument.words
+    return (0 if argument is None else argument.pointer if isinstance(argument, Array) else int(argument),)
+
+
 class Gpu(NamedTuple):
     """A GPU, and the stream on which a search runs."""
 
@@ -70,11 +85,18 @@ class Gpu(NamedTuple):
         self.device.copy_out(values, array.pointer, self.stream)
         return values
 
+    def tensor_map(self, rows: Array, width: int, box_rows: int) -> TensorMap:
+        """Of the first ``width`` values of rows [N, D], for copies of boxes of so many rows, 128 bytes of each. They
+        must be as `pyengine.kernels.dense_sm90_plan.MAP_ALIGN` says."""
+        size = KINDS[rows.kind]
+        made = self.device.tensor_map(rows.pointer, width * size, len(rows), rows.stride * size, box_rows)
+        return TensorMap(tuple(made))
+
     def launch(
-        self, kernel: str, grid: tuple[int, int], threads: int, *arguments: Array | int | None, shared: int = 0
+        self, kernel: str, grid: tuple[int, int], threads: int, *arguments: Argument, shared: int = 0
     ) -> None:
-        """Each argument takes eight bytes: the address of an array, or of none, or a number."""
-        words = [0 if each is None else each.pointer if isinstance(each, Array) else int(each) for each in arguments]
+        """An argument is one word of eight bytes, the address of an array, or of none, or a number; or a map."""
+        words = [word for each in arguments for word in _words(each)]
         self.device.launch(kernel, (*grid, 1), threads, shared, self.stream, words)
 
 
@@ -120,7 +142,8 @@ def gpu_of(corpus: Corpus) -> Gpu:
 def resident(rows: Any) -> Array:
     """Documents that are on a GPU, as they are: a torch tensor [N, D] whose rows are contiguous."""
     kept = rows if rows.stride(1) == 1 else rows.contiguous()
-    return Array(kept, kept.data_ptr(), tuple(kept.shape), str(kept.dtype).removeprefix("torch."), kept.stride(0))
+    stride = kept.stride(0) if len(kept) > 1 else kept.shape[1]  # of a single row it may be anything
+    return Array(kept, kept.data_ptr(), tuple(kept.shape), str(kept.dtype).removeprefix("torch."), stride)
 
 
 def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:

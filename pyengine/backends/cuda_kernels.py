@@ -7,29 +7,37 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyengine.backends.cuda_device import Array, Gpu
+from pyengine.backends.cuda_device import KINDS, Argument, Array, Gpu
+from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import DenseScan, Tile
 from pyengine.types import F32, F64, I64
 
 METRICS = ("cosine", "dot", "l2")
 ALIGN = 16  # bytes of a row that are read at a time
-QUERY_ALIGN = 128  # to which queries are filled up with zeros: the depth of a step
+QUERY_ALIGN = 128  # values to which queries are filled up with zeros: the depth of a step, or two
 DOC_ALIGN = 64
+PLANNED = {"int8": "i8", "float16": "fp16", "bfloat16": "bf16"}  # kinds that are multiplied, and what plans call them
 FEW = 4  # queries that are multiplied without tensor cores
-CODE_THREADS, SELECT_THREADS, REFINE_THREADS, FEW_THREADS = 128, 512, 256, 128
+CODE_THREADS, SELECT_THREADS, REFINE_THREADS, FEW_THREADS, SM90_THREADS = 128, 512, 256, 128, 288
 PAIRS = REFINE_THREADS // 8  # of a step, eight lanes each
 WAVES = 8  # blocks of threads for each multiprocessor, about
 LEAST, PAD = -(2**31), -(2**63)  # the least ordered key; the key of a place that no document fills
 
 
 class Coded(NamedTuple):
-    """Queries as `code_queries` makes them, P being Q padded to the tile: ``parts`` two int8 [P, W]; ``terms`` float32
-    [5, P]; ``scaling`` float64 [P, 2] and ``centre`` float32 [P]."""
+    """Queries as `code_queries` makes them, P being Q padded to the tile: ``parts`` [P or 2 P, W], one below the other,
+    of the documents' kind; ``terms`` float32 [5, P]; ``scaling`` float64 [P, 2] and ``centre`` float32 [P]."""
 
-    parts: tuple[Array, Array]
+    parts: Array
     terms: Array
     scaling: Array
     centre: Array
+
+    @property
+    def second(self) -> int:
+        """The address of the second part, or of the only one."""
+        padded = self.terms.shape[1]
+        return self.parts.pointer + (len(self.parts) - padded) * self.parts.stride * KINDS[self.parts.kind]
 
 
 class Pools(NamedTuple):
@@ -79,44 +87,84 @@ def code_docs(gpu: Gpu, rows: Array, dims: int) -> tuple[Array, F32, F32, F64]:
     return codes, gpu.host(scale), gpu.host(residual), gpu.host(norms)
 
 
-def code_queries(gpu: Gpu, queries: Array, units: Array, metric: str, dims: int, tile: Tile) -> Coded:
-    """Queries float32 [Q, D] for a scan with that tile. ``units`` float64 [2] as `DocumentTerms.units`."""
+def norms(gpu: Gpu, rows: Array, dims: int) -> F64:
+    """float64 [N], on the host: the norms of the first ``dims`` of rows [N, D] of 16 bits, not finite where a row is
+    not."""
+    found = gpu.empty((len(rows),), "float64")
+    gpu.launch(f"norms_{rows.kind}", (len(rows), 1), CODE_THREADS, rows, found, dims, rows.stride)
+    host: F64 = gpu.host(found)
+    return host
+
+
+def _suffix(kind: str) -> str:
+    return "" if kind == "int8" else f"_{kind}"
+
+
+def code_queries(gpu: Gpu, queries: Array, units: Array, metric: str, dims: int, tile: Tile, kind: str) -> Coded:
+    """Queries float32 [Q, D] for a scan of documents of that kind with that tile. ``units`` float64 [2] as
+    `DocumentTerms.units`."""
     padded, width = -(-len(queries) // tile.queries) * tile.queries, -(-dims // QUERY_ALIGN) * QUERY_ALIGN
-    first = gpu.empty((padded, width), "int8")
-    second = gpu.empty((padded, width), "int8") if tile.parts == 2 else first
     terms, scaling = gpu.empty((5, padded), "float32"), gpu.empty((padded, 2), "float64")
-    centre = gpu.empty((padded,), "float32")
+    made = Coded(gpu.empty((tile.parts * padded, width), kind), terms, scaling, gpu.empty((padded,), "float32"))
     gpu.launch(
-        "code_queries", (padded, 1), CODE_THREADS, queries, first, second, terms, scaling, centre, units,
-        len(queries), dims, queries.stride, width, METRICS.index(metric), tile.parts,
+        f"code_queries{_suffix(kind)}", (padded, 1), CODE_THREADS, queries, made.parts, made.second, terms, scaling,
+        made.centre, units, len(queries), dims, queries.stride, width, METRICS.index(metric), tile.parts,
     )  # fmt: skip
-    return Coded((first, second), terms, scaling, centre)
+    return made
 
 
 def scan(
-    gpu: Gpu, codes: Array, columns: Array, queries: Coded, mask: Array | None, found: Pools, plan: DenseScan
+    gpu: Gpu, docs: Array, columns: Array, queries: Coded, mask: Array | None, found: Pools, plan: DenseScan
 ) -> None:
-    """Fill the pools with all that may be among the k best. ``columns`` are those of `DocumentTerms`, ``mask`` uint8
-    [1 or Q, ceil(N / 8)] bitmaps."""
-    tile, n_queries, n_docs = plan.tile, len(found.rows), len(codes)
-    dims = min(-(-plan.dims // ALIGN) * ALIGN, codes.stride)  # what is beyond meets zeros of the queries
-    kernel, blocks = f"dense_{tile.queries}", -(-n_queries // tile.queries)
-    threads, shared = 32 * tile.warps, tile.shared_bytes("i8")
-    if n_queries <= FEW and threads == FEW_THREADS and tile.parts == 2:
-        kernel, shared = "dense_few", 2 * n_queries * dims
+    """Fill the pools with all that may be among the k best of ``docs`` [N, W], int8 codes or of 16 bits. ``columns``
+    are those of `DocumentTerms`, ``mask`` uint8 [1 or Q, ceil(N / 8)] bitmaps."""
+    stride = docs.stride * KINDS[docs.kind]
+    form, _ = dense_sm90_plan.form(
+        gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride
+    )
+    part = _scan_sm90 if form == "sm_90" else _scan_sm80
     for first, last in pairwise(plan.parts):
-        gpu.launch(
-            kernel, ((last - first) * blocks, 1), threads,
-            codes, *queries.parts, columns, queries.terms, mask, found.threshold,
+        scanned = (
+            columns, queries.terms, mask, found.threshold,
             found.rows, found.upper, found.lower, found.counts, found.lost, found.capacity,
-            n_docs, n_queries, dims, codes.stride, queries.parts[0].stride, queries.terms.stride,
-            0 if mask is None or len(mask) == 1 else mask.stride,
-            first, plan.step, plan.n_tiles, tile.stages, len(columns) > 3, shared=shared,
+            len(docs), len(found.rows), queries.terms.stride, 0 if mask is None or len(mask) == 1 else mask.stride,
+            first, plan.step, plan.n_tiles, len(columns) > 3,
         )  # fmt: skip
+        part(gpu, docs, queries, plan, len(found.rows), last - first, scanned)
         gpu.launch(
-            "tighten", (n_queries, 1), SELECT_THREADS, found.rows, found.upper, found.lower, found.counts,
+            "tighten", (len(found.rows), 1), SELECT_THREADS, found.rows, found.upper, found.lower, found.counts,
             found.threshold, queries.centre, found.capacity, plan.k,
         )  # fmt: skip
+
+
+def _scan_sm80(
+    gpu: Gpu, docs: Array, queries: Coded, plan: DenseScan, n_queries: int, n_tiles: int, scanned: tuple[Argument, ...]
+) -> None:
+    """A part of ``n_tiles`` tiles: ``scanned`` are the last arguments of the kernel."""
+    tile, size = plan.tile, KINDS[docs.kind]
+    kernel, blocks = f"dense_{tile.queries}{_suffix(docs.kind)}", -(-n_queries // tile.queries)
+    threads, shared = 32 * tile.warps, tile.shared_bytes(PLANNED[docs.kind])
+    length = min(-(-plan.dims * size // ALIGN) * ALIGN, docs.stride * size)  # what is beyond meets zeros of the queries
+    if n_queries <= FEW and docs.kind == "int8" and tile.parts == 2:
+        kernel, threads, shared = "dense_few", FEW_THREADS, 2 * n_queries * length
+    gpu.launch(
+        kernel, (n_tiles * blocks, 1), threads, docs, queries.parts, queries.second,
+        length, docs.stride * size, queries.parts.stride * size, tile.stages, *scanned, shared=shared,
+    )  # fmt: skip
+
+
+def _scan_sm90(
+    gpu: Gpu, docs: Array, queries: Coded, plan: DenseScan, n_queries: int, n_tiles: int, scanned: tuple[Argument, ...]
+) -> None:
+    """The same."""
+    tile, size = plan.tile, KINDS[docs.kind]
+    chosen = dense_sm90_plan.plan_hopper(gpu.chip, tile, plan.dims * size, n_queries, n_tiles)
+    gpu.launch(
+        f"dense_{tile.queries}{_suffix(docs.kind)}_sm90", (chosen.blocks, 1), SM90_THREADS,
+        gpu.tensor_map(docs, plan.dims, tile.docs),
+        gpu.tensor_map(queries.parts, queries.parts.stride, tile.queries),
+        chosen.steps, chosen.stages, chosen.resident, n_tiles, *scanned, shared=chosen.shared,
+    )  # fmt: skip
 
 
 def refine_pairs(

@@ -1,6 +1,6 @@
 // A block of CUDA threads on the host, so that kernels run where there is no GPU: each thread is a coroutine that runs until
-// it must wait for its warp or its block. Copies to shared memory arrive as late as they may; warps that part where they
-// must not, and barriers that some threads never reach, are errors.
+// it must wait for its warp, its warpgroup or its block, or for what another thread or a copy does. Copies to shared memory
+// arrive as late as they may; warps that part where they must not, and barriers that some threads never reach, are errors.
 #pragma once
 
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,7 +29,7 @@ inline Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-constexpr int LANES = 32, STACK = 128 << 10;
+constexpr int LANES = 32, GROUP = 128, BLOCK = 0, STACK = 128 << 10;
 
 struct Copy { uint8_t* to; const void* from; bool there; };
 
@@ -38,14 +39,19 @@ struct Thread {
   std::vector<char> stack = std::vector<char>(STACK);
   std::deque<std::vector<Copy>> copies;  // groups on their way; the last is not yet closed
   const char* waits = nullptr;           // for what, null when it can run
-  bool whole_block = false, started = false, done = false;
-  int rounds = 0;  // of its warp
+  int together = 0;                      // with so many threads: LANES, GROUP or BLOCK
+  std::function<bool()> until;           // or alone, until this is so
+  bool started = false, done = false;
+  int rounds[2] = {};  // of its warp, and of its warpgroup
 };
 
 struct Slot { uint8_t bytes[32]; };
 
 inline std::deque<Thread> threads;  // which stay where they are
-inline std::vector<Slot> slots[2];  // what lanes tell one another, in even and in odd rounds
+inline std::vector<Slot> slots[2][2];  // what lanes tell one another, in even and in odd rounds; and warpgroups
+inline std::function<void()> begin = [] {};            // at the begin of a block
+inline std::function<bool()> late = [] { return false; };  // where nobody can run: lets one more thing happen
+inline std::function<void()> end = [] {};              // at the end of a block; may fail
 inline std::vector<uint8_t> dynamic;
 inline std::function<void()> body;
 inline jmp_buf scheduler;
@@ -55,10 +61,21 @@ inline std::string trouble;  // of a thread: nothing is thrown across coroutines
 
 inline Thread& self() { return threads[running]; }
 
-inline void wait(const char* what, bool whole_block) {
-  self().waits = what;
-  self().whole_block = whole_block;
+inline void pause() {
   if (_setjmp(self().at) == 0) _longjmp(scheduler, 1);
+}
+
+inline void wait(const char* what, int together) {
+  self().waits = what;
+  self().together = together;
+  pause();
+}
+
+inline void wait_until(const char* what, std::function<bool()> so) {
+  if (so()) return;
+  self().waits = what;
+  self().until = std::move(so);
+  pause();
 }
 
 inline void fail(const char* what) {
@@ -90,20 +107,28 @@ inline void resume(int thread) {
 }
 
 // Lets the threads [first, last) go on if all that are left wait for the same; whether it did.
-inline bool release(size_t first, size_t last, bool whole_block) {
+inline bool release(size_t first, size_t last, int together) {
   const char* what = nullptr;
-  for (size_t i = first; i < last; ++i) {
+  for (size_t i = first; i < std::min(last, count); ++i) {
     const Thread& each = threads[i];
     if (each.done) {
-      if (!whole_block) return false;  // a lane that has returned takes part in nothing
+      if (together != BLOCK) return false;  // a lane that has returned takes part in nothing
       continue;
     }
-    if (!each.waits || each.whole_block != whole_block) return false;
+    if (!each.waits || each.until || each.together != together) return false;
     if (what && strcmp(what, each.waits) != 0) throw std::runtime_error("threads part at " + std::string(what));
     what = each.waits;
   }
-  for (size_t i = first; i < last; ++i) threads[i].waits = nullptr;
+  for (size_t i = first; i < std::min(last, count); ++i) threads[i].waits = nullptr;
   return what != nullptr;
+}
+
+inline bool may_run(Thread& thread) {
+  if (thread.until && thread.until()) {
+    thread.until = nullptr;
+    thread.waits = nullptr;
+  }
+  return !thread.done && !thread.waits;
 }
 
 inline void run_block() {
@@ -111,34 +136,43 @@ inline void run_block() {
     Thread& each = threads[i];
     each.copies.assign(1, {});
     each.waits = nullptr;
+    each.until = nullptr;
     each.done = false;
-    each.rounds = 0;
+    each.rounds[0] = each.rounds[1] = 0;
   }
   std::fill(dynamic.begin(), dynamic.end(), 0xA5);
+  begin();
   for (bool moved = true; moved;) {
     moved = false;
     for (size_t i = 0; i < count; ++i)
-      if (!threads[i].done && !threads[i].waits) {
+      if (may_run(threads[i])) {
         moved = true;
         resume(static_cast<int>(i));
         if (!trouble.empty()) throw std::runtime_error(std::exchange(trouble, ""));
       }
-    for (size_t i = 0; i < count; i += LANES) moved |= release(i, i + LANES, false);
-    if (release(0, count, true)) {
+    for (size_t i = 0; i < count; i += LANES) moved |= release(i, i + LANES, LANES);
+    for (size_t i = 0; i < count; i += GROUP) moved |= release(i, i + GROUP, GROUP);
+    if (release(0, count, BLOCK)) {
       moved = true;
       either = either_next;
       either_next = 0;
     }
+    bool left = false;
+    for (size_t i = 0; i < count; ++i) left |= !threads[i].done;
+    if (!moved && left) moved = late();
   }
   for (size_t i = 0; i < count; ++i)
     if (!threads[i].done) throw std::runtime_error("threads wait forever for " + std::string(threads[i].waits));
+  end();
+  if (!trouble.empty()) throw std::runtime_error(std::exchange(trouble, ""));
 }
 
 // Blocks run one after another. After an error the threads begin anew.
 inline void run(Dim3 grid, unsigned size, unsigned shared, std::function<void()> kernel) {
   count = size;
   threads.resize(std::max(threads.size(), count));
-  for (auto& each : slots) each.resize(threads.size());
+  for (auto& kind : slots)
+    for (auto& each : kind) each.resize(threads.size());
   dynamic.assign(shared, 0);
   body = std::move(kernel);
   gridDim = grid;
@@ -152,14 +186,15 @@ inline void run(Dim3 grid, unsigned size, unsigned shared, std::function<void()>
   }
 }
 
-// Tells the lanes of the warp a value, and gives a function that says what the others told.
-template <class T>
+// Tells the lanes of the warp, or of the warpgroup, a value, and gives a function that says what the others told.
+template <int TOGETHER = LANES, class T>
 auto exchange(const char* what, T value) {
   static_assert(sizeof(T) <= sizeof(Slot));
-  std::vector<Slot>& told = slots[self().rounds++ % 2];
+  constexpr int kind = TOGETHER == GROUP;
+  std::vector<Slot>& told = slots[kind][self().rounds[kind]++ % 2];
   memcpy(told[running].bytes, &value, sizeof value);
-  wait(what, false);
-  return [&told, first = running / LANES * LANES](int lane) {
+  wait(what, TOGETHER);
+  return [&told, first = running / TOGETHER * TOGETHER](int lane) {
     T other;
     memcpy(&other, told[first + lane].bytes, sizeof other);
     return other;
@@ -168,11 +203,11 @@ auto exchange(const char* what, T value) {
 
 }  // namespace emulator
 
-inline void __syncthreads() { emulator::wait("__syncthreads", true); }
+inline void __syncthreads() { emulator::wait("__syncthreads", emulator::BLOCK); }
 
 inline int __syncthreads_or(int some) {
   emulator::either_next |= some;
-  emulator::wait("__syncthreads_or", true);
+  emulator::wait("__syncthreads_or", emulator::BLOCK);
   return emulator::either;
 }
 
@@ -250,18 +285,50 @@ inline void load_matrices(uint32_t (&to)[4], uint32_t row) {
     memcpy(&to[matrix], emulator::dynamic.data() + told(8 * matrix + lane / 4) + lane % 4 * 4, 4);
 }
 
-// The layout of mma.m16n8k32 for int8: PTX ISA, "Matrix Fragments for mma.m16n8k32".
-inline void multiply(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// As much as tensor cores do of 32 bytes: int8 exactly; of 16 bits the sum is cut off to float32.
+template <Kind KIND>
+SumOf<KIND> dot(const uint8_t* a, const uint8_t* b, SumOf<KIND> sum) {
+  if constexpr (KIND == INT8) {
+    for (int i = 0; i < 32; ++i) sum += static_cast<int8_t>(a[i]) * static_cast<int8_t>(b[i]);
+    return sum;
+  } else {
+    using Value = std::conditional_t<KIND == FLOAT16, Float16, BFloat16>;
+    double exact = sum;
+    for (int i = 0; i < 32; i += 2) {
+      Value x, y;
+      memcpy(&x, a + i, 2);
+      memcpy(&y, b + i, 2);
+      exact += double{value_of(x)} * value_of(y);
+    }
+    const float near = static_cast<float>(exact);
+    return fabs(near) > fabs(exact) ? nextafterf(near, 0.0f) : near;
+  }
+}
+
+// The layouts of mma.m16n8k32 for int8 and of mma.m16n8k16 for 16 bits, which have the same bytes: PTX ISA, "Matrix Fragments".
+template <Kind KIND>
+void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Fragments { uint32_t a[4], b[2]; };
   const int lane = emulator::running % emulator::LANES;
   const auto told = emulator::exchange("mma", Fragments{{a[0], a[1], a[2], a[3]}, {b0, b1}});
   for (int i = 0; i < 4; ++i) {
     const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-    for (int k = 0; k < 8; ++k) {  // words of four
-      const uint32_t x = told(row % 8 * 4 + k % 4).a[k / 4 * 2 + row / 8], y = told(column * 4 + k % 4).b[k / 4];
-      sums[i] = __dp4a(static_cast<int32_t>(x), static_cast<int32_t>(y), sums[i]);
+    uint32_t x[8], y[8];
+    for (int k = 0; k < 8; ++k) {  // words of four bytes
+      x[k] = told(row % 8 * 4 + k % 4).a[k / 4 * 2 + row / 8];
+      y[k] = told(column * 4 + k % 4).b[k / 4];
     }
+    sums[i] = dot<KIND>(reinterpret_cast<uint8_t*>(x), reinterpret_cast<uint8_t*>(y), sums[i]);
   }
+}
+
+inline void sync_warpgroup() { emulator::wait("bar.sync", emulator::GROUP); }
+
+inline bool any_of_warpgroup(bool some) {
+  const auto told = emulator::exchange<emulator::GROUP>("bar.red", some);
+  bool any = false;
+  for (int i = 0; i < emulator::GROUP; ++i) any |= told(i);
+  return any;
 }
 
 }  // namespace pyengine::cuda

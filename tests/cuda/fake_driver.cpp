@@ -8,9 +8,11 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "code.cu"
 #include "dense_topk.cu"
+#include "dense_topk_sm90.cu"
 #include "refine.cu"
 #include "select.cu"
 
@@ -20,14 +22,21 @@ constexpr size_t FENCE = 64;
 constexpr uint8_t POST = 0xC3;
 
 struct Entry {
-  size_t parameters;
+  std::vector<size_t> parameters;  // the bytes of each
   void (*call)(void** arguments);
 };
 
+template <class T>
+T copied(const void* from) {
+  T value;
+  memcpy(static_cast<void*>(&value), from, sizeof value);
+  return value;
+}
+
 template <auto Kernel, class... A, size_t... I>
 void call_with(void** arguments, void (*)(A...), std::index_sequence<I...>) {
-  static_assert(((sizeof(A) == 8) && ...), "every parameter is eight bytes");
-  Kernel(*static_cast<A*>(arguments[I])...);
+  static_assert(((sizeof(A) == 8 || sizeof(A) == 128) && ...), "every parameter is one word, or a tensor map");
+  Kernel(copied<A>(arguments[I])...);
 }
 
 template <auto Kernel>
@@ -37,14 +46,20 @@ void call(void** arguments) {
 }
 
 template <class... A>
-constexpr size_t parameters(void (*)(A...)) {
-  return sizeof...(A);
+std::vector<size_t> parameters(void (*)(A...)) {
+  return {sizeof(A)...};
 }
 
 #define ENTRY(name) {#name, {parameters(pyengine::cuda::name), call<pyengine::cuda::name>}}
 std::map<std::string, Entry> kernels{
     ENTRY(tighten),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
+    ENTRY(dense_16_float16), ENTRY(dense_64_float16), ENTRY(dense_128_float16),
+    ENTRY(dense_16_bfloat16), ENTRY(dense_64_bfloat16), ENTRY(dense_128_bfloat16),
+    ENTRY(dense_16_sm90), ENTRY(dense_64_sm90), ENTRY(dense_128_sm90),
+    ENTRY(dense_16_float16_sm90), ENTRY(dense_64_float16_sm90), ENTRY(dense_128_float16_sm90),
+    ENTRY(dense_16_bfloat16_sm90), ENTRY(dense_64_bfloat16_sm90), ENTRY(dense_128_bfloat16_sm90),
+    ENTRY(code_queries_float16), ENTRY(code_queries_bfloat16), ENTRY(norms_float16), ENTRY(norms_bfloat16),
     ENTRY(refine_float32), ENTRY(refine_float16), ENTRY(refine_bfloat16), ENTRY(refine_int8),
 };
 
@@ -168,9 +183,29 @@ CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary, const char* name) {
 
 CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t* offset, size_t* size) {
   const auto* entry = reinterpret_cast<const std::pair<const std::string, Entry>*>(kernel);
-  *offset = 8 * index;
-  *size = 8;
-  return index < entry->second.parameters ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  if (index >= entry->second.parameters.size()) return CUDA_ERROR_INVALID_VALUE;
+  *offset = 0;  // nobody asks
+  *size = entry->second.parameters[index];
+  return CUDA_SUCCESS;
+}
+
+// What cuda.h demands of a map, for the only kind that is made here.
+CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* from, const cuuint64_t* size,
+                                const cuuint64_t* strides, const cuuint32_t* box, const cuuint32_t* every,
+                                CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion lines,
+                                CUtensorMapFloatOOBfill fill) {
+  ANSWER(cuTensorMapEncodeTiled);
+  const uint64_t address = reinterpret_cast<uint64_t>(from), limit = uint64_t{1} << 32;
+  if (reinterpret_cast<uint64_t>(map) % 64 != 0 || type != CU_TENSOR_MAP_DATA_TYPE_UINT8 || rank != 2 || address % 16 != 0 ||
+      size[0] == 0 || size[0] > limit || size[1] == 0 || size[1] > limit || strides[0] % 16 != 0 ||
+      strides[0] >= uint64_t{1} << 40 || strides[0] < size[0] || box[0] != 128 || box[1] == 0 || box[1] > 256 ||
+      every[0] != 1 || every[1] != 1 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
+      swizzle != CU_TENSOR_MAP_SWIZZLE_128B || lines > CU_TENSOR_MAP_L2_PROMOTION_L2_256B ||
+      fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    return CUDA_ERROR_INVALID_VALUE;
+  const emulator::Box made{emulator::BOX_MAGIC, static_cast<const uint8_t*>(from), size[0], size[1], strides[0], box[0], box[1]};
+  memcpy(map, &made, sizeof made);
+  return CUDA_SUCCESS;
 }
 
 CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUkernel kernel, CUdevice) {

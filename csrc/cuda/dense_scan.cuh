@@ -1,0 +1,145 @@
+// What the dense scans share: the order of tiles, and what becomes of a tile's products. They are bounded, compared with
+// thresholds, and appended to the pools where they may pass. The counterpart is kernels/dense_topk.py.
+#pragma once
+
+#include "device.cuh"
+
+namespace pyengine::cuda {
+
+constexpr int DOCS = 128, DEPTH = 128;  // of a tile: documents, and bytes of a row in a step
+
+struct Scan {
+  const float *doc_terms, *query_terms;  // [3 or 5, N] and [5, P]
+  const uint8_t* mask;                   // null: everything is allowed
+  const float* threshold;
+  int32_t* rows;
+  float *upper, *lower;
+  int32_t *counts, *lost;
+  int64_t capacity, n_docs, n_queries, padded, mask_stride, first, step, n_tiles, has_offset;
+};
+
+// The last parameters of every kernel of a scan, and the `Scan` that they are.
+#define SCAN_PARAMETERS                                                                                              \
+  const float *doc_terms, const float *query_terms, const uint8_t *mask, const float *threshold, int32_t *rows,      \
+      float *upper, float *lower, int32_t *counts, int32_t *lost, int64_t capacity, int64_t n_docs,                  \
+      int64_t n_queries, int64_t padded, int64_t mask_stride, int64_t first, int64_t step, int64_t n_tiles,          \
+      int64_t has_offset
+#define SCAN                                                                                                         \
+  Scan {                                                                                                             \
+    doc_terms, query_terms, mask, threshold, rows, upper, lower, counts, lost, capacity, n_docs, n_queries, padded,  \
+        mask_stride, first, step, n_tiles, has_offset                                                                \
+  }
+
+// Tiles come in an order that makes each part of a scan a sample of all documents.
+DEVICE int64_t first_row(const Scan& scan, int64_t number) {
+  return (scan.first + number) * scan.step % scan.n_tiles * DOCS;
+}
+
+// Whether any query of a tile may have any of its documents.
+template <class Team>
+DEVICE bool anyone_may(const Scan& scan, int64_t row, int64_t query, int queries) {
+  if (!scan.mask) return true;
+  const int64_t bytes = (scan.n_docs + 7) / 8, masks = scan.mask_stride ? queries : 1;
+  bool some = false;
+  for (int64_t i = Team::rank(); i < masks * (DOCS / 8); i += Team::size()) {
+    const int64_t own = query + i / (DOCS / 8), byte = row / 8 + i % (DOCS / 8);
+    if (own < scan.n_queries && byte < bytes) some |= scan.mask[own * scan.mask_stride + byte] != 0;
+  }
+  return Team::any(some);
+}
+
+DEVICE DocTerms doc_terms(const Scan& scan, int64_t row) {
+  const float* at = scan.doc_terms + (row < scan.n_docs ? row : scan.n_docs - 1);
+  const int64_t n = scan.n_docs;
+  return {at[0], at[n], at[2 * n], scan.has_offset ? at[3 * n] : 0.0f, scan.has_offset ? at[4 * n] : 0.0f};
+}
+
+// What is known of the queries of a tile, and how many of its documents each keeps. Of the team that looks after it.
+template <int BQ>
+struct TileQueries {
+  QueryTerms terms[BQ];
+  float threshold[BQ];
+  int kept[BQ], start[BQ], beyond[BQ];
+
+  template <class Team>
+  DEVICE void load(const Scan& scan, int64_t query) {
+    for (int i = Team::rank(); i < BQ; i += Team::size()) {
+      const float* at = scan.query_terms + query + i;
+      const bool held = query + i < scan.n_queries;
+      terms[i] = {at[0], at[scan.padded], at[2 * scan.padded], at[3 * scan.padded], at[4 * scan.padded]};
+      threshold[i] = held ? scan.threshold[query + i] : INFINITY;
+      kept[i] = 0;
+      beyond[i] = LEAST;
+    }
+  }
+
+  // Once all are counted: room for them in the pools, with one atomic addition a query.
+  template <class Team>
+  DEVICE void reserve(const Scan& scan, int64_t query) {
+    Team::sync();
+    for (int i = Team::rank(); i < BQ; i += Team::size()) {
+      start[i] = kept[i] ? atomicAdd(&scan.counts[query + i], kept[i]) : 0;
+      kept[i] = 0;
+    }
+    Team::sync();
+  }
+
+  // What finds no room is counted all the same, and the largest of its bounds kept.
+  DEVICE void append(const Scan& scan, int64_t query, int i, int64_t row, Bounds found) {
+    const int64_t place = int64_t{start[i]} + atomicAdd(&kept[i], 1);
+    found = known(found);
+    if (place < scan.capacity) {
+      const int64_t to = (query + i) * scan.capacity + place;
+      scan.rows[to] = static_cast<int32_t>(row);
+      scan.upper[to] = found.upper;
+      scan.lower[to] = found.lower;
+    } else {
+      atomicMax(&beyond[i], ordered(found.upper));
+    }
+  }
+
+  // Ready for the next tile.
+  template <class Team>
+  DEVICE void finish(const Scan& scan, int64_t query) {
+    Team::sync();
+    for (int i = Team::rank(); i < BQ; i += Team::size()) {
+      if (beyond[i] != LEAST) atomicMax(&scan.lost[query + i], beyond[i]);
+      kept[i] = 0;
+    }
+    Team::sync();
+  }
+};
+
+DEVICE bool keeps(const Scan& scan, int64_t query, int64_t row, float upper, float threshold) {
+  return row < scan.n_docs && query < scan.n_queries && passes(upper, threshold) &&
+         (!scan.mask || allowed(scan.mask, scan.mask_stride, query, row));
+}
+
+// Appends what may pass of a tile at that row and query. A thread has `Products::COUNT` of its products, of the documents
+// products.doc(0) to (3): products.each(f) calls f(which of these, document, query, product, other, number).
+template <class Team, int BQ, class Products>
+DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Products& products, int64_t row,
+                           int64_t query) {
+  DocTerms terms[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) terms[i] = doc_terms(scan, row + products.doc(i));
+  uint32_t kept[(Products::COUNT + 31) / 32] = {}, some = 0;
+  products.each([&](int doc, int d, int q, auto product, auto other, int number) {
+    const float upper = bounds(terms[doc], tile.terms[q], product, other).upper;
+    if (keeps(scan, query + q, row + d, upper, tile.threshold[q])) {
+      kept[number / 32] |= 1u << number % 32;
+      atomicAdd(&tile.kept[q], 1);
+    }
+  });
+#pragma unroll
+  for (uint32_t each : kept) some |= each;
+  if (!Team::any(some != 0)) return;
+  tile.template reserve<Team>(scan, query);
+  products.each([&](int doc, int d, int q, auto product, auto other, int number) {
+    if (kept[number / 32] >> number % 32 & 1)
+      tile.append(scan, query, q, row + d, bounds(terms[doc], tile.terms[q], product, other));
+  });
+  tile.template finish<Team>(scan, query);
+}
+
+}  // namespace pyengine::cuda

@@ -17,6 +17,7 @@ from pathlib import Path
 from pyengine.backends.cuda_kernels import FEW
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, tiles
+from pyengine.kernels.dense_sm90_plan import plan_hopper
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
@@ -63,7 +64,15 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
     """The most that a launch asks for."""
     if kernel == "dense_few":
         return 2 * FEW * MOST_DIMS
-    return max([tile.shared_bytes("i8") for tile in tiles(chip, "i8") if kernel == f"dense_{tile.queries}"], default=0)
+    own = [tile for tile in tiles(chip, "i8") if f"{kernel}_".startswith(f"dense_{tile.queries}_")]
+    if kernel.endswith("_sm90"):
+        return max(plan_hopper(chip, own[0], n_bytes, 1, 1).shared for n_bytes in range(1, 2 * MOST_DIMS, 64))
+    return max([tile.shared_bytes("i8") for tile in own], default=0)
+
+
+def chips(unit: str) -> list[Chip]:
+    """Those that a file is compiled for."""
+    return [chip for chip in CHIPS.values() if not unit.endswith("_sm90") or chip.name == "sm_90"]
 
 
 def compiled(compiler: str, unit: str, chip: Chip) -> list[Row]:
@@ -86,7 +95,7 @@ def version(compiler: str) -> str:
 def current(compiler: str, unit: str) -> list[Row]:
     """The rows of a file for every chip: those of the table, unless it has changed since."""
     known = [row for row in (read() if TABLE.exists() else []) if row["sources"] == sources(unit)]
-    return known or [row for chip in CHIPS.values() for row in compiled(compiler, unit, chip)]
+    return known or [row for chip in chips(unit) for row in compiled(compiler, unit, chip)]
 
 
 def parsed(log: str, chip: Chip) -> list[Row]:

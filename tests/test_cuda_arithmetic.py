@@ -54,6 +54,21 @@ def test_sixteen_bits(arithmetic: ctypes.CDLL) -> None:
     assert np.isnan(found[~known]).all()
 
 
+def test_the_nearest_of_sixteen_bits(arithmetic: ctypes.CDLL) -> None:
+    """Of every value of 16 bits that is not too large, its neighbours in float32, and the middles between two."""
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    every = {"float16": rows.half_values(bits.view(np.float16)), "bfloat16": rows.bfloat16_values(bits)}
+    for kind, values in every.items():
+        values = np.sort(values[np.abs(values) < 1 << 15])
+        middles = (values[1:].astype(np.float64) + values[:-1]) / 2
+        some = np.concatenate([values, middles.astype(np.float32)])
+        some = np.concatenate([some, np.nextafter(some, np.float32(np.inf)), np.nextafter(some, np.float32(-np.inf))])
+        found = np.empty(len(some), np.uint16)
+        call(getattr(arithmetic, f"to_{kind}"), some, found, len(some))
+        want = some.astype(np.float16).view(np.uint16) if kind == "float16" else rows.to_bfloat16(some)
+        assert (found == want).all()
+
+
 def test_keys_rank_as_the_specification(arithmetic: ctypes.CDLL) -> None:
     rng = np.random.default_rng(0)
     rank = np.concatenate([ODD, rng.standard_normal(500).astype(np.float32).round(1), ODD])
@@ -119,8 +134,8 @@ def test_bounds_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, biased: bo
     exact = docs[:, :dims].astype(np.float64)
     assert np.allclose(norms, np.linalg.norm(exact, axis=1), rtol=1e-14, atol=0)
     known = document_terms(Lengths(norms, scale, residual, norms), False, bias, metric, dims)
-    coded = cuda_kernels.code_queries(on, on.array(queries), on.array(known.units), metric, dims, tile)
-    parts = [on.host(part)[:7, :128].astype(np.int32) for part in coded.parts]
+    coded = cuda_kernels.code_queries(on, on.array(queries), on.array(known.units), metric, dims, tile, "int8")
+    parts = [on.host(coded.parts).reshape(tile.parts, -1, 128)[each, :7].astype(np.int32) for each in (0, -1)]
     terms, made = np.ascontiguousarray(on.host(coded.terms)[:, :7]), on.host(codes).astype(np.int32)
     assert made.shape == (60, 128)
     assert not made[:, dims:].any()
@@ -128,7 +143,7 @@ def test_bounds_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, biased: bo
     columns = np.zeros((5, 60), np.float32)
     columns[: len(known.columns)] = known.columns
     upper, lower = (np.empty((7, 60), np.float32) for _ in range(2))
-    call(arithmetic.bound_all, columns, terms, *products, upper, lower, 7, 60)
+    call(arithmetic.bound_codes, columns, terms, *products, upper, lower, 7, 60)
 
     unit, base = on.host(coded.scaling)[:7].T
     slack = scale_of(on.host(coded.scaling)[:7], dims).slack + unit * 2.0**-120
@@ -140,6 +155,43 @@ def test_bounds_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, biased: bo
     usual = np.arange(60) > 3
     if metric == "cosine" and not biased:
         assert (upper - lower)[:, usual].max() < (0.05 if tile is FEW_TILE else 0.1)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("metric", cuda_kernels.METRICS)
+@pytest.mark.parametrize("tile", [FEW_TILE, WIDE_TILE], ids=str)
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_bounds_of_halves_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, kind: str) -> None:
+    """The same for documents of 16 bits, of products that are summed in float32 as badly as may be."""
+    decode = rows.half_values if kind == "float16" else rows.bfloat16_values
+    exact, queries, on, dims = vectors(60, 70), vectors(7, 70), gpu(), 67
+    kept = np.clip(exact, -6e4, 6e4).astype(np.float16) if kind == "float16" else rows.to_bfloat16(exact)
+    docs = decode(kept)
+    placed = on.array(kept, kind)
+    norms = cuda_kernels.norms(on, placed, dims)
+    assert np.allclose(norms, np.linalg.norm(docs[:, :dims].astype(np.float64), axis=1), rtol=1e-14, atol=0)
+    bias = np.random.default_rng(3).standard_normal(60)
+    known = document_terms(Lengths(norms), False, bias, metric, dims)
+    coded = cuda_kernels.code_queries(on, on.array(queries), on.array(known.units), metric, dims, tile, kind)
+    bits = on.host(coded.parts._replace(kind="uint16")).reshape(tile.parts, -1, 128)[:, :7]
+    assert not bits[:, :, dims:].any()
+    parts = [decode(each.view(np.float16) if kind == "float16" else each).astype(np.float64) for each in bits]
+    upper, lower = (np.empty((7, 60), np.float32) for _ in range(2))
+    wide = np.zeros((60, 128))
+    wide[:, :dims] = docs[:, :dims]
+    for worst in (-1, 1):  # each sum off by what the model of tensor cores allows
+        off = [worst * dims * 2.0**-22 * (np.abs(part) @ np.abs(wide.T)) for part in parts]
+        products = [(part @ wide.T + each).astype(np.float32) for part, each in zip(parts, off)]
+        second = products[1] if tile.parts == 2 else np.zeros_like(products[0])
+        columns = np.ascontiguousarray(known.columns)
+        terms = np.ascontiguousarray(on.host(coded.terms)[:, :7])
+        call(arithmetic.bound_halves, columns, terms, products[0], second, upper, lower, 7, 60)
+        unit, base = on.host(coded.scaling)[:7].T
+        slack = scale_of(on.host(coded.scaling)[:7], dims).slack + unit * 2.0**-120
+        scores = reference.unrounded_scores(queries[:, None, :dims], docs[None, :, :dims], metric, bias)
+        rank = -scores if metric == "l2" else scores
+        assert (rank <= (unit * upper.T + base + slack).T).all()
+        assert (rank >= (unit * lower.T + base - slack).T).all()
 
 
 @pytest.mark.usefixtures("emulated")

@@ -41,8 +41,9 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
     rows = cuda_compiled.read()
     for chip in CHIPS.values():
         there = {row["kernel"] for row in rows if row["chip"] == chip.name}
-        assert {f"dense_{tile.queries}" for tile in tiles(chip, "i8")} <= there
         assert {"dense_few", "tighten", "select_best", "code_queries", "refine_int8"} <= there
+        forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
+        assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
 
 

@@ -3,6 +3,22 @@
 
 using namespace pyengine::cuda;
 
+// Bounds of all pairs: `docs` are columns [5, N], `queries` [5, Q], and the products [Q, N].
+template <class Product>
+void bound(const float* docs, const float* queries, const Product* products, const Product* others, float* upper,
+           float* lower, int64_t n_queries, int64_t n_docs) {
+  for (int64_t q = 0; q < n_queries; ++q)
+    for (int64_t d = 0; d < n_docs; ++d) {
+      const auto doc = [&](int i) { return docs[i * n_docs + d]; };
+      const auto query = [&](int i) { return queries[i * n_queries + q]; };
+      const int64_t at = q * n_docs + d;
+      const Bounds found = bounds({doc(0), doc(1), doc(2), doc(3), doc(4)},
+                                  {query(0), query(1), query(2), query(3), query(4)}, products[at], others[at]);
+      upper[at] = found.upper;
+      lower[at] = found.lower;
+    }
+}
+
 extern "C" {
 
 void of_float16(const uint16_t* bits, float* values, int64_t n) {
@@ -11,6 +27,14 @@ void of_float16(const uint16_t* bits, float* values, int64_t n) {
 
 void of_bfloat16(const uint16_t* bits, float* values, int64_t n) {
   for (int64_t i = 0; i < n; ++i) values[i] = value_of(BFloat16{bits[i]});
+}
+
+void to_float16(const float* values, uint16_t* bits, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) bits[i] = nearest_float16(values[i]);
+}
+
+void to_bfloat16(const float* values, uint16_t* bits, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) bits[i] = nearest_bfloat16(values[i]);
 }
 
 void keys_of(const float* ranks, const int32_t* places, int64_t* keys, float* back, int64_t n) {
@@ -28,19 +52,14 @@ void reach_all(const float* kth, const float* centre, float* thresholds, int64_t
   for (int64_t i = 0; i < n; ++i) thresholds[i] = reach(kth[i], centre[i]);
 }
 
-// Bounds of all pairs: `docs` are columns [5, N], `queries` [5, Q], and the products int32 [Q, N].
-void bound_all(const float* docs, const float* queries, const int32_t* products, const int32_t* others, float* upper,
-               float* lower, int64_t n_queries, int64_t n_docs) {
-  for (int64_t q = 0; q < n_queries; ++q)
-    for (int64_t d = 0; d < n_docs; ++d) {
-      const auto doc = [&](int i) { return docs[i * n_docs + d]; };
-      const auto query = [&](int i) { return queries[i * n_queries + q]; };
-      const int64_t at = q * n_docs + d;
-      const Bounds found = bounds({doc(0), doc(1), doc(2), doc(3), doc(4)},
-                                  {query(0), query(1), query(2), query(3), query(4)}, products[at], others[at]);
-      upper[at] = found.upper;
-      lower[at] = found.lower;
-    }
+void bound_codes(const float* docs, const float* queries, const int32_t* products, const int32_t* others, float* upper,
+                 float* lower, int64_t n_queries, int64_t n_docs) {
+  bound(docs, queries, products, others, upper, lower, n_queries, n_docs);
+}
+
+void bound_halves(const float* docs, const float* queries, const float* products, const float* others, float* upper,
+                  float* lower, int64_t n_queries, int64_t n_docs) {
+  bound(docs, queries, products, others, upper, lower, n_queries, n_docs);
 }
 
 }  // extern "C"

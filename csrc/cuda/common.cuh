@@ -75,7 +75,7 @@ BOTH Bounds bounds(const DocTerms& doc, const QueryTerms& query, Product product
 }
 
 // What cannot be bounded must pass.
-BOTH bool passes(float upper, float threshold) { return upper >= threshold || upper != upper; }
+BOTH bool passes(float upper, float threshold) { return !(upper < threshold); }
 
 BOTH Bounds known(Bounds found) {
   return {found.upper == found.upper ? found.upper : INFINITY, found.lower == found.lower ? found.lower : -INFINITY};

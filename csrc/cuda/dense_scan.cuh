@@ -110,13 +110,14 @@ struct TileQueries {
   }
 };
 
-DEVICE bool keeps(const Scan& scan, int64_t query, int64_t row, float upper, float threshold) {
-  return row < scan.n_docs && query < scan.n_queries && passes(upper, threshold) &&
+DEVICE bool may_have(const Scan& scan, int64_t query, int64_t row) {
+  return row < scan.n_docs && query < scan.n_queries &&
          (!scan.mask || allowed(scan.mask, scan.mask_stride, query, row));
 }
 
-// Appends what may pass of a tile at that row and query. A thread has `Products::COUNT` of its products, of the documents
-// products.doc(0) to (3): products.each(f) calls f(which of these, document, query, product, other, number).
+// Appends what may pass of a tile at that row and query. A thread has `Products::COUNT` of its products; of each eight the
+// i-th is of the document products.doc(i / 2), and all are by number: products.query(number), .product(number) and
+// .other(number). Numbers of the last two must be known to the compiler, since sums are in registers.
 template <class Team, int BQ, class Products>
 DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Products& products, int64_t row,
                            int64_t query) {
@@ -124,21 +125,37 @@ DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Produc
 #pragma unroll
   for (int i = 0; i < 4; ++i) terms[i] = doc_terms(scan, row + products.doc(i));
   uint32_t kept[(Products::COUNT + 31) / 32] = {}, some = 0;
-  products.each([&](int doc, int d, int q, auto product, auto other, int number) {
-    const float upper = bounds(terms[doc], tile.terms[q], product, other).upper;
-    if (keeps(scan, query + q, row + d, upper, tile.threshold[q])) {
-      kept[number / 32] |= 1u << number % 32;
-      atomicAdd(&tile.kept[q], 1);
-    }
-  });
 #pragma unroll
-  for (uint32_t each : kept) some |= each;
+  for (int number = 0; number < Products::COUNT; ++number) {
+    const int q = products.query(number);
+    const Bounds found =
+        bounds(terms[number % 8 / 2], tile.terms[q], products.product(number), products.other(number));
+    if (passes(found.upper, tile.threshold[q])) kept[number / 32] |= 1u << number % 32;
+  }
+
+#pragma unroll
+  for (int word = 0; word * 32 < Products::COUNT; ++word) {
+    for (uint32_t bits = kept[word]; bits; bits &= bits - 1) {
+      const int number = 32 * word + __ffs(bits) - 1, q = products.query(number);
+      if (may_have(scan, query + q, row + products.doc(number % 8 / 2))) atomicAdd(&tile.kept[q], 1);
+      else kept[word] ^= bits & -bits;
+    }
+    some |= kept[word];
+  }
   if (!Team::any(some != 0)) return;
+
   tile.template reserve<Team>(scan, query);
-  products.each([&](int doc, int d, int q, auto product, auto other, int number) {
-    if (kept[number / 32] >> number % 32 & 1)
-      tile.append(scan, query, q, row + d, bounds(terms[doc], tile.terms[q], product, other));
-  });
+#pragma unroll
+  for (int eight = 0; eight < Products::COUNT; eight += 8)
+    for (uint32_t bits = kept[eight / 32] >> eight % 32 & 0xFF; bits; bits &= bits - 1) {
+      const int i = __ffs(bits) - 1, q = products.query(eight + i);
+      auto product = products.product(eight), other = products.other(eight);
+#pragma unroll
+      for (int each = 1; each < 8; ++each)
+        if (each == i) product = products.product(eight + each), other = products.other(eight + each);
+      const int64_t doc = row + products.doc(i / 2);
+      tile.append(scan, query, q, doc, bounds(doc_terms(scan, doc), tile.terms[q], product, other));
+    }
   tile.template finish<Team>(scan, query);
 }
 

@@ -84,19 +84,14 @@ struct Products {
     }
   }
 
-  DEVICE int doc(int number) const { return threadIdx.x / 32 / COLUMNS * 32 + threadIdx.x % 32 / 4 + 8 * number; }
-
-  template <class Do>
-  DEVICE void each(Do do_each) const {
-    const int queries = threadIdx.x / 32 % COLUMNS * (BQ / COLUMNS) + threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int n = 0; n < NARROW; ++n)
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int m = i / 4, half = i / 2 % 2, c = i % 2;
-        do_each(i / 2, doc(i / 2), queries + 8 * n + c, sums[0][m][n][2 * half + c],
-                PARTS == 2 ? sums[PARTS - 1][m][n][2 * half + c] : SumOf<KIND>{}, 8 * n + i);
-      }
+  // What append_passing asks for.
+  DEVICE int doc(int i) const { return threadIdx.x / 32 / COLUMNS * 32 + threadIdx.x % 32 / 4 + 8 * i; }
+  DEVICE int query(int number) const {
+    return threadIdx.x / 32 % COLUMNS * (BQ / COLUMNS) + number / 8 * 8 + threadIdx.x % 4 * 2 + number % 2;
+  }
+  DEVICE SumOf<KIND> product(int number) const { return sums[0][number / 4 % 2][number / 8][number % 4]; }
+  DEVICE SumOf<KIND> other(int number) const {
+    return PARTS == 1 ? SumOf<KIND>{} : sums[PARTS - 1][number / 4 % 2][number / 8][number % 4];
   }
 };
 
@@ -181,7 +176,7 @@ DEVICE void scan_few(const Scan& scan, const Operand& from, uint8_t* shared) {
     }
     if (eighth < count) {
       found[round] = bounds(doc_terms(scan, doc), tile.terms[eighth], product, other);
-      if (keeps(scan, eighth, doc, found[round].upper, tile.threshold[eighth])) {
+      if (passes(found[round].upper, tile.threshold[eighth]) && may_have(scan, eighth, doc)) {
         kept |= 1u << round;
         atomicAdd(&tile.kept[eighth], 1);
       }

@@ -16,7 +16,8 @@
 namespace pyengine::cuda {
 namespace {
 
-constexpr int CONSUMERS = 2, SM90_THREADS = 128 * CONSUMERS + 32;
+constexpr int CONSUMERS = 2, SM90_THREADS = 128 * (CONSUMERS + 1);
+constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;  // of 168 each that 384 threads begin with
 constexpr uint32_t BARRIERS = 1024, BOX = DOCS * DEPTH;  // bytes
 
 // What a block's shared memory holds, by address: barriers; the queries, if they stay; a ring of `stages` places, each with
@@ -74,7 +75,7 @@ DEVICE void load_queries(const TensorMap& map, int64_t query, int64_t padded, ui
     copy_box(to + part * BQ * DEPTH, map, byte, static_cast<int>(part * padded + query), barrier);
 }
 
-// The warp that asks for copies.
+// The warp that asks for copies. Three others beside it make a warpgroup, which gives registers away.
 template <int BQ, int PARTS>
 DEVICE void produce(const Scan& scan, const Tiles& tiles, const Ring<PARTS * BQ>& ring, const TensorMap& docs,
                     const TensorMap& queries) {
@@ -102,7 +103,7 @@ DEVICE void produce(const Scan& scan, const Tiles& tiles, const Ring<PARTS * BQ>
 template <Kind KIND, int BQ, int PARTS>
 struct GroupProducts {
   static constexpr int COUNT = BQ, SUMS = PARTS * BQ / 2;  // of a thread
-  SumOf<KIND> sums[2][SUMS];
+  SumOf<KIND> sums[2][SUMS] = {};
 
   DEVICE void multiply(const Ring<PARTS * BQ>& ring, uint32_t n, int other) {
     const bool speaks = threadIdx.x % 32 == 0;
@@ -114,8 +115,7 @@ struct GroupProducts {
       for (int at = 0; at < DEPTH; at += 32)
 #pragma unroll
         for (int m = 0; m < 2; ++m)
-          multiply_async<KIND>(sums[m], matrix_at(ring.docs(n) + m * BOX / 2 + at), matrix_at(ring.queries(n) + at),
-                               i > 0 || at > 0);
+          multiply_async<KIND>(sums[m], matrix_at(ring.docs(n) + m * BOX / 2 + at), matrix_at(ring.queries(n) + at));
       commit_products();
       await_products<1>();
       if (i > 0 && speaks) arrive(ring.empty(n - 1));
@@ -124,20 +124,14 @@ struct GroupProducts {
     if (speaks) arrive(ring.empty(n - 1));
   }
 
-  DEVICE int doc(int number) const {
-    return number / 2 * 64 + threadIdx.x % 128 / 32 * 16 + number % 2 * 8 + threadIdx.x % 32 / 4;
+  // What append_passing asks for.
+  DEVICE int doc(int i) const {
+    return i / 2 * 64 + threadIdx.x % 128 / 32 * 16 + i % 2 * 8 + threadIdx.x % 32 / 4;
   }
-
-  template <class Do>
-  DEVICE void each(Do do_each) const {
-#pragma unroll
-    for (int j = 0; j < BQ / 8; ++j)
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int at = 4 * j + i % 4;
-        do_each(i / 2, doc(i / 2), 8 * j + threadIdx.x % 4 * 2 + i % 2, sums[i / 4][at],
-                PARTS == 2 ? sums[i / 4][at + SUMS / 2 * (PARTS - 1)] : SumOf<KIND>{}, 8 * j + i);
-      }
+  DEVICE int query(int number) const { return number / 8 * 8 + threadIdx.x % 4 * 2 + number % 2; }
+  DEVICE SumOf<KIND> product(int number) const { return sums[number / 4 % 2][number / 8 * 4 + number % 4]; }
+  DEVICE SumOf<KIND> other(int number) const {
+    return PARTS == 1 ? SumOf<KIND>{} : sums[number / 4 % 2][SUMS / 2 * (PARTS - 1) + number / 8 * 4 + number % 4];
   }
 };
 
@@ -170,8 +164,13 @@ DEVICE void scan_tiles(const Scan& scan, const TensorMap& docs, const TensorMap&
                               static_cast<uint32_t>(steps), resident != 0};
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
-  if (threadIdx.x / 128 == CONSUMERS) produce<BQ, PARTS>(scan, tiles, ring, docs, queries);
-  else consume<KIND, BQ, PARTS>(scan, tiles, ring, own[threadIdx.x / 128]);
+  if (threadIdx.x / 128 == CONSUMERS) {
+    give_registers<PRODUCER_REGISTERS>();
+    if (threadIdx.x / 32 == CONSUMERS * 4) produce<BQ, PARTS>(scan, tiles, ring, docs, queries);
+  } else {
+    take_registers<CONSUMER_REGISTERS>();
+    consume<KIND, BQ, PARTS>(scan, tiles, ring, own[threadIdx.x / 128]);
+  }
 }
 
 }  // namespace

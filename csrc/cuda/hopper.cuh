@@ -56,6 +56,17 @@ DEVICE void copy_box(uint32_t to, const TensorMap& map, int byte, int row, uint3
                "[%4];" ::"r"(to), "l"(&map), "r"(byte), "r"(row), "r"(barrier) : "memory");
 }
 
+// Of all threads of a warpgroup: how many registers each has from now on, fewer or more than before.
+template <int COUNT>
+DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
 // Before the first product, and whenever the sums have been read or written since: orders registers.
 DEVICE void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
@@ -76,24 +87,23 @@ DEVICE void await_products() {
   NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, " \
            "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "   \
            "%56, %57, %58, %59, %60, %61, %62, %63"
-#define WGMMA(count, letter, form, a_at, b_at, more_at, scales)                                                    \
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %" more_at ", 0; wgmma.mma_async.sync.aligned." form " {" NAMES_##count \
-               "}, %" a_at ", %" b_at ", p" scales "; }"                                                          \
-               : SUMS_##count(letter, 0) : "l"(a), "l"(b), "r"(static_cast<int>(more)))
-#define WGMMA_OF(count, n, a_at, b_at, more_at)                                                                   \
-  if constexpr (KIND == INT8) WGMMA(count, "r", "m64n" n "k32.s32.s8.s8", a_at, b_at, more_at, "");               \
-  else if constexpr (KIND == FLOAT16) WGMMA(count, "f", "m64n" n "k16.f32.f16.f16", a_at, b_at, more_at, ", 1, 1, 0, 0"); \
-  else WGMMA(count, "f", "m64n" n "k16.f32.bf16.bf16", a_at, b_at, more_at, ", 1, 1, 0, 0")
+#define WGMMA(count, letter, form, operands)                                                           \
+  asm volatile("wgmma.mma_async.sync.aligned." form " {" NAMES_##count "}, " operands ";"              \
+               : SUMS_##count(letter, 0) : "l"(a), "l"(b))
+#define WGMMA_OF(count, n, operands)                                                                   \
+  if constexpr (KIND == INT8) WGMMA(count, "r", "m64n" n "k32.s32.s8.s8", operands);                   \
+  else if constexpr (KIND == FLOAT16) WGMMA(count, "f", "m64n" n "k16.f32.f16.f16", operands ", 1, 1, 0, 0"); \
+  else WGMMA(count, "f", "m64n" n "k16.f32.bf16.bf16", operands ", 1, 1, 0, 0")
 
-// sums [64 x 2 SUMS] = a [64 x 32 bytes] b [2 SUMS x 32 bytes]^T, added to what they are if there is `more`, by all threads
-// of a warpgroup: they hold what four warps one below the other would of m16n8 products. Done once it is awaited.
+// sums [64 x 2 SUMS] += a [64 x 32 bytes] b [2 SUMS x 32 bytes]^T, by all threads of a warpgroup: they hold what four warps
+// one below the other would of m16n8 products. Done once it is awaited.
 template <Kind KIND, int SUMS>
-DEVICE void multiply_async(SumOf<KIND> (&sums)[SUMS], uint64_t a, uint64_t b, bool more) {
+DEVICE void multiply_async(SumOf<KIND> (&sums)[SUMS], uint64_t a, uint64_t b) {
   static_assert(SUMS == 16 || SUMS == 64);
   if constexpr (SUMS == 16) {
-    WGMMA_OF(16, "32", "16", "17", "18");
+    WGMMA_OF(16, "32", "%16, %17, 1");
   } else {
-    WGMMA_OF(64, "128", "64", "65", "66");
+    WGMMA_OF(64, "128", "%64, %65, 1");
   }
 }
 

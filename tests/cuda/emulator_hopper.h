@@ -195,6 +195,16 @@ inline void copy_box(uint32_t to, const TensorMap& map, int byte, int row, uint3
   emulator::on_their_way.push_back({range, {box, byte, row, barrier}});
 }
 
+template <int COUNT>
+void give_registers() {
+  emulator::wait("setmaxnreg", emulator::GROUP);
+}
+
+template <int COUNT>
+void take_registers() {
+  emulator::wait("setmaxnreg", emulator::GROUP);
+}
+
 inline void fence_products() {
   emulator::wait("wgmma.fence", emulator::LANES);
   emulator::hopper[emulator::running].fenced = true;
@@ -216,11 +226,11 @@ void await_products() {
 
 // PTX ISA, "wgmma.mma_async", the fragments of D: a warp has 16 rows, as of mma.m16n8.
 template <Kind KIND, int SUMS>
-void multiply_async(SumOf<KIND> (&sums)[SUMS], uint64_t a, uint64_t b, bool more) {
+void multiply_async(SumOf<KIND> (&sums)[SUMS], uint64_t a, uint64_t b) {
   emulator::HopperThread& thread = emulator::hopper[emulator::running];
   if (!thread.fenced) emulator::fail("products without wgmma.fence");
   const emulator::Range x = emulator::checked(a, 64), y = emulator::checked(b, 2 * SUMS);
-  const auto take = [&sums, a, b, more, at = emulator::running % emulator::GROUP] {
+  const auto take = [&sums, a, b, at = emulator::running % emulator::GROUP] {
     const auto row_of = [](uint64_t matrix, int row, uint8_t (&to)[32]) {
       for (int i = 0; i < 32; ++i) to[i] = emulator::dynamic[emulator::place_of(matrix, row, i)];
     };
@@ -230,7 +240,7 @@ void multiply_async(SumOf<KIND> (&sums)[SUMS], uint64_t a, uint64_t b, bool more
       row_of(b, column / 2 * 8 + at % 4 * 2 + column % 2, other);
       for (int half = 0; half < 2; ++half) {
         SumOf<KIND>& sum = sums[column / 2 * 4 + 2 * half + column % 2];
-        sum = dot<KIND>(own[half], other, more ? sum : 0);
+        sum = dot<KIND>(own[half], other, sum);
       }
     }
   };

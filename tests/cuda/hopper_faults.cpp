@@ -34,7 +34,7 @@ void multiply_twice(Fault fault, int32_t (&sums)[16]) {
     if (fault != NO_WAIT) await_phase(FULL, round);
     if (fault != NO_FENCE) fence_products();
     const uint64_t matrix = matrix_at(PLACE + (fault == MISALIGNED ? 128 : 0));
-    multiply_async<INT8>(sums, matrix, matrix, round > 0);
+    multiply_async<INT8>(sums, matrix, matrix);
     if (fault != LONE_WARP || threadIdx.x < 96) commit_products();
     if (fault == EARLY_RELEASE && speaks) arrive(EMPTY);
     if (fault != UNAWAITED) await_products<0>();

@@ -110,12 +110,13 @@ struct GroupProducts {
     for (uint32_t i = 0; i < ring.steps; ++i, ++n) {
       await_phase(ring.full(n), ring.parity(n));
       if (i + 1 == ring.steps && speaks) arrive(ring.turn(other));  // all that this tile waits for has come
+      const uint64_t docs = matrix_at(ring.docs(n)), queries = matrix_at(ring.queries(n));
       fence_products();
 #pragma unroll
       for (int at = 0; at < DEPTH; at += 32)
 #pragma unroll
         for (int m = 0; m < 2; ++m)
-          multiply_async<KIND>(sums[m], matrix_at(ring.docs(n) + m * BOX / 2 + at), matrix_at(ring.queries(n) + at));
+          multiply_async<KIND>(sums[m], matrix_beyond(docs, m * BOX / 2 + at), matrix_beyond(queries, at));
       commit_products();
       await_products<1>();
       if (i > 0 && speaks) arrive(ring.empty(n - 1));

@@ -16,6 +16,9 @@ BOTH uint64_t matrix_at(uint32_t address) {
   return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
 
+// The same so many bytes further on: 32 within a row, or whole groups.
+BOTH uint64_t matrix_beyond(uint64_t matrix, uint32_t n_bytes) { return matrix + (n_bytes >> 4); }
+
 }  // namespace pyengine::cuda
 
 #ifdef __CUDACC__

@@ -24,6 +24,7 @@ SOURCES = ROOT / "csrc" / "cuda"
 TABLE = Path(__file__).parent / "results" / "cuda-compiled.csv"
 COLUMNS = ("kernel", "chip", "registers", "stack", "spill_stores", "spill_loads", "static_shared", "dynamic_shared",
            "compiler", "sources")  # fmt: skip
+SERIALIZED = re.compile(r"wgmma.*serialized|warpgroup\.\w+ is injected")  # what ptxas does to wgmma that it distrusts
 Row = dict[str, str]
 
 
@@ -84,6 +85,8 @@ def compiled(compiler: str, unit: str, chip: Chip) -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{unit} does not compile for {chip.name}:\n{done.stderr}")
+    if SERIALIZED.search(done.stderr):
+        raise RuntimeError(f"{unit} has products that wait for one another on {chip.name}:\n{done.stderr}")
     return [row | {"compiler": version(compiler), "sources": sources(unit)} for row in parsed(done.stderr, chip)]
 
 

@@ -24,18 +24,18 @@ from tests.dense_cases import CASES, rows
 check = partial(dense_cases.check, name="cuda")
 FAULTS = {
     "none": "",
-    "no wait": "a product of what nothing was copied to",
+    "no wait": "a product of what is on its way",
     "no expectation": "a product of what is on its way",
     "no fence": "products without wgmma.fence",
-    "no release": "two copies to one place",
+    "no release": "more arrivals at a barrier than it waits for",
     "early release": "a copy over what is being multiplied",
-    "unawaited": "products that nobody has waited for",
-    "too many arrivals": "more arrivals at a barrier than it waits for",
+    "unawaited": "a copy over what is being multiplied",
+    "too many arrivals": "threads wait forever for a barrier",
     "too few arrivals": "threads wait forever for a barrier",
     "misaligned": "a matrix that begins within a swizzled group",
     "unpublished": "a copy that may not know its barrier",
     "unread": "a copy that nobody has read",
-    "lone warp": "threads part at wgmma.wait_group",
+    "lone warp": "a copy over what is being multiplied",
 }
 
 

@@ -2,14 +2,14 @@
 // the products. Plans, bounds and what is appended are those of dense_topk.cu; kernels/dense_sm90_plan.py adds how many
 // blocks there are, and what their shared memory holds.
 //
-// A block keeps to 16, 64 or 128 queries (in two parts but for 128) and goes through tiles of 128 documents. Warp 8 asks for
+// A block keeps to 16, 64 or 128 queries (in two parts but for 128) and goes through tiles of 128 documents. One warp asks for
 // boxes of 128 rows x 128 bytes of documents (16 KiB) in a ring; two warpgroups take tiles in turn, 128 x 32 or 128 x 128
-// products, 128 x 128 being 128 sums a thread of the 224 registers that 288 threads leave. While one appends, the other
-// multiplies: bounds and comparisons are about 14 instructions a product, 1,800 in each of four schedulers, while the
-// products of 768 int8 dimensions take 3,100 clocks. Tensor cores want 4,096 products a clock, so 16 KiB of documents are
-// multiplied in 512 clocks: where the queries stay in shared memory, up to 1,024 bytes of a row (128 KiB) and more for
-// narrow tiles, 32 bytes a clock come from the L2 cache, else 64, since boxes of queries come beside. For few queries the
-// bound is memory, 14 bytes a clock, for which the ring has some 100 KiB on the way.
+// products, the latter 128 sums a thread of the 232 registers that it takes. While one appends, the other multiplies: bounds
+// and comparisons are about 14 instructions a product, 1,800 in each of four schedulers, while the products of 768 int8
+// dimensions take 3,100 clocks. Tensor cores make 4,096 products a clock, so 16 KiB of documents are multiplied in 512:
+// where the queries stay in shared memory, for 128 of them up to 1,152 bytes of a row, 32 bytes a clock come from the L2
+// cache, else 64, since boxes of queries come beside. For few queries the bound is memory, some 14 bytes a clock and
+// multiprocessor, for which the ring has up to 128 KiB on the way.
 #include "dense_scan.cuh"
 #include "hopper.cuh"
 

@@ -82,7 +82,8 @@ def _aligned(halves: Any, kind: str, gpu: Gpu) -> Array:
     count, dim = halves.shape
     wide = np.zeros((count, -(-2 * dim // ALIGN) * ALIGN // 2), halves.dtype)
     wide[:, :dim] = halves
-    return gpu.array(wide, kind)._replace(shape=(count, dim))
+    made = gpu.array(wide, kind)
+    return Array(made.owner, made.pointer, (count, dim), kind, made.stride)
 
 
 def _signed(codes: U8) -> Any:

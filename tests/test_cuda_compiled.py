@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
         forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
         assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
+
+
+def test_registers_that_warpgroups_take_are_given() -> None:
+    """Of 384 threads: one warpgroup goes down to 40, and two up to 232. With fewer to begin with they would wait forever."""
+    wide = [row for row in cuda_compiled.read() if re.match(r"dense_(64|128)\w*_sm90", row["kernel"])]
+    assert len(wide) == 6
+    assert {row["registers"] for row in wide} == {"168"}
+    assert 3 * 168 == 40 + 2 * 232
 
 
 def test_a_bad_kernel_is_noticed() -> None:

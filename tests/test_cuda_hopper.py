@@ -54,16 +54,17 @@ def test_conformance(names: tuple[str, str, str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("n_queries", "dim", "kind"),
-    [(1, 24, "float32"), (17, 200, "float32"), (65, 130, "float32"), (65, 40, "float16"), (3, 90, "bfloat16"),
+    [(1, 24, "float32"), (17, 300, "float32"), (65, 130, "float32"), (65, 40, "float16"), (3, 90, "bfloat16"),
      (20, 70, "float16")],
 )  # fmt: skip
 @pytest.mark.parametrize("masked", [False, True])
 def test_tiles(
     n_queries: int, dim: int, kind: str, masked: bool, hopper: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both warpgroups, over several tiles each, several steps of a row and rounds of the ring; where few are allowed,
+    """Both warpgroups, over several tiles each, several steps of a row and rounds of a short ring; where few are allowed,
     whole tiles are passed over."""
     monkeypatch.setattr(dense_sm90_plan, "_groups", lambda *given: 1)
+    monkeypatch.setattr(dense_sm90_plan, "MOST_STAGES", 2)
     rng, mask, docs = np.random.default_rng(4), None, rows(3, 900, dim)
     if masked:
         mask = rng.random((n_queries, 900)) < 0.7
@@ -81,8 +82,9 @@ def test_tiles(
     assert all(name.endswith("_sm90") and (kind == "float32" or kind in name) for name in scans)
 
 
-def test_queries_that_do_not_stay(hopper: FakeDriver) -> None:
-    """Rows too long for shared memory: boxes of queries come beside those of documents."""
+def test_queries_that_do_not_stay(hopper: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows too long for shared memory, and for the ring: boxes of queries come beside those of documents."""
+    monkeypatch.setattr(dense_sm90_plan, "_groups", lambda *given: 1)
     problem = dense.prepare(rows(6, 66, 1300), Documents(rows(7, 300, 1300)), 3, metric="cosine")
     conformance.check_candidates(problem, registry.get("cuda").propose(problem, 3), conformance.rank_scores(problem))
     (line,) = {line.split(" shared ")[1] for line in hopper.log if line.startswith("dense_128_sm90")}

@@ -17,7 +17,7 @@ namespace pyengine::cuda {
 namespace {
 
 constexpr int CONSUMERS = 2, SM90_THREADS = 128 * (CONSUMERS + 1);
-constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;  // of 168 each that 384 threads begin with
+constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;  // of 168 that each of 384 threads must begin with
 constexpr uint32_t BARRIERS = 1024, BOX = DOCS * DEPTH;  // bytes
 
 // What a block's shared memory holds, by address: barriers; the queries, if they stay; a ring of `stages` places, each with
@@ -165,11 +165,12 @@ DEVICE void scan_tiles(const Scan& scan, const TensorMap& docs, const TensorMap&
                               static_cast<uint32_t>(steps), resident != 0};
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
+  constexpr bool wide = PARTS * BQ == 128;  // others begin with fewer than there are to share, and need no more
   if (threadIdx.x / 128 == CONSUMERS) {
-    give_registers<PRODUCER_REGISTERS>();
+    if constexpr (wide) give_registers<PRODUCER_REGISTERS>();
     if (threadIdx.x / 32 == CONSUMERS * 4) produce<BQ, PARTS>(scan, tiles, ring, docs, queries);
   } else {
-    take_registers<CONSUMER_REGISTERS>();
+    if constexpr (wide) take_registers<CONSUMER_REGISTERS>();
     consume<KIND, BQ, PARTS>(scan, tiles, ring, own[threadIdx.x / 128]);
   }
 }

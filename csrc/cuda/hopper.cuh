@@ -59,7 +59,8 @@ DEVICE void copy_box(uint32_t to, const TensorMap& map, int byte, int row, uint3
                "[%4];" ::"r"(to), "l"(&map), "r"(byte), "r"(row), "r"(barrier) : "memory");
 }
 
-// Of all threads of a warpgroup: how many registers each has from now on, fewer or more than before.
+// Of all threads of a warpgroup: how many registers each has from now on, fewer or more than before. To take waits until
+// others of the block have given as many; what the block begins with is what the compiler says that the kernel uses.
 template <int COUNT>
 DEVICE void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));

@@ -114,8 +114,8 @@ inline void land(const Range& range, const BoxCopy& copy) {
 
 inline bool deliver() {
   if (on_their_way.empty()) return false;
-  const auto [range, copy] = on_their_way.front();
-  on_their_way.pop_front();
+  const auto [range, copy] = on_their_way.back();  // in no order: the one asked for last comes first
+  on_their_way.pop_back();
   land(range, copy);
   return true;
 }

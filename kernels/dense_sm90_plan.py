@@ -1,5 +1,5 @@
-"""The planner of the dense scan's form for Hopper (`csrc/cuda/dense_topk_sm90.cu`): what its shared memory holds, how many
-blocks there are, what a tensor map may describe; and where it is chosen. Pure Python."""
+"""The planner of the dense scan's form for Hopper (`csrc/cuda/dense_topk_sm90.cu`): what its shared memory holds, how
+many blocks there are, what a tensor map may describe; and where it is chosen. Pure Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from pyengine.kernels.chips import Chip
-from pyengine.kernels.dense_plan import DenseScan, Tile
+from pyengine.kernels.dense_plan import Tile
 
 DEPTH = 128  # bytes of a row in a step: a line of memory, and of the swizzle
 BARRIERS = 1024  # bytes
@@ -86,8 +86,8 @@ def plan_hopper(chip: Chip, tile: Tile, row_bytes: int, n_queries: int, n_tiles:
 
 
 def _groups(query_blocks: int, n_tiles: int, multiprocessors: int) -> int:
-    """Into how many groups tiles are dealt, each for all blocks of queries: as leaves the fewest multiprocessors without
-    work, of which each has one block at a time."""
+    """Into how many groups tiles are dealt, each for all blocks of queries: as leaves the fewest multiprocessors
+    without work, of which each has one block at a time."""
     most = max(1, n_tiles // LEAST_TILES, min(n_tiles, multiprocessors // query_blocks))
     few = min(most, max(1, GROUPS * multiprocessors // query_blocks))
 

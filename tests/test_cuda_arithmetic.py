@@ -163,9 +163,9 @@ def test_bounds_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, biased: bo
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_bounds_of_halves_hold(arithmetic: ctypes.CDLL, metric: str, tile: Any, kind: str) -> None:
     """The same for documents of 16 bits, of products that are summed in float32 as badly as may be."""
-    decode = rows.half_values if kind == "float16" else rows.bfloat16_values
+    decode: Any = rows.half_values if kind == "float16" else rows.bfloat16_values
     exact, queries, on, dims = vectors(60, 70), vectors(7, 70), gpu(), 67
-    kept = np.clip(exact, -6e4, 6e4).astype(np.float16) if kind == "float16" else rows.to_bfloat16(exact)
+    kept: Any = np.clip(exact, -6e4, 6e4).astype(np.float16) if kind == "float16" else rows.to_bfloat16(exact)
     docs = decode(kept)
     placed = on.array(kept, kind)
     norms = cuda_kernels.norms(on, placed, dims)

@@ -49,7 +49,7 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
 
 
 def test_registers_that_warpgroups_take_are_given() -> None:
-    """Of 384 threads: one warpgroup goes down to 40, and two up to 232. With fewer to begin with they would wait forever."""
+    """Of 384 threads: one warpgroup goes down to 40, two up to 232. With fewer at first they would wait forever."""
     wide = [row for row in cuda_compiled.read() if re.match(r"dense_(64|128)\w*_sm90", row["kernel"])]
     assert len(wide) == 6
     assert {row["registers"] for row in wide} == {"168"}

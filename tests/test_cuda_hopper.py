@@ -1,5 +1,5 @@
-"""The dense scan's form for Hopper in the emulator: the same answers to the bit, by copies that arrive as late as they may
-and products that are taken when they are awaited; and what the emulator says of mistakes."""
+"""The dense scan's form for Hopper in the emulator: the same answers to the bit, by copies that arrive as late as they
+may and products that are taken when they are awaited; and what the emulator says of mistakes."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_conformance(names: tuple[str, str, str, str]) -> None:
 def test_tiles(
     n_queries: int, dim: int, kind: str, masked: bool, hopper: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both warpgroups, over several tiles each, several steps of a row and rounds of a short ring; where few are allowed,
-    whole tiles are passed over."""
+    """Both warpgroups, over several tiles each, several steps of a row and rounds of a short ring; where few are
+    allowed, whole tiles are passed over."""
     monkeypatch.setattr(dense_sm90_plan, "_groups", lambda *given: 1)
     monkeypatch.setattr(dense_sm90_plan, "MOST_STAGES", 2)
     rng, mask, docs = np.random.default_rng(4), None, rows(3, 900, dim)
@@ -93,7 +93,7 @@ def test_queries_that_do_not_stay(hopper: FakeDriver, monkeypatch: pytest.Monkey
 
 def test_a_map_that_cannot_be(hopper: FakeDriver) -> None:
     hopper.tell(cuTensorMapEncodeTiled=1)
-    with pytest.raises(RuntimeError, match="^cuTensorMapEncodeTiled failed: "):
+    with pytest.raises(RuntimeError, match=r"^cuTensorMapEncodeTiled failed: "):
         registry.get("cuda").propose(dense.prepare(rows(1, 1, 8), Documents(rows(2, 9, 8)), 3, metric="dot"), 3)
 
 

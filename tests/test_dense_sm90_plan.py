@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.chips import CHIPS
-from pyengine.kernels.dense_plan import tiles
+from pyengine.kernels.dense_plan import Tile, tiles
 from pyengine.kernels.dense_sm90_plan import MOST_STAGES, RESIDENT_STAGES, forced, form, plan_hopper
 
 SM_90 = CHIPS["sm_90"]
@@ -18,7 +18,7 @@ NARROW, MIDDLE, WIDE = tiles(SM_90, "i8")
 @given(
     st.sampled_from([NARROW, MIDDLE, WIDE]), st.integers(1, 16_384), st.integers(1, 20_000), st.integers(1, 10_000)
 )  # fmt: skip
-def test_plans(tile: dense_sm90_plan.Tile, row_bytes: int, n_queries: int, n_tiles: int) -> None:
+def test_plans(tile: Tile, row_bytes: int, n_queries: int, n_tiles: int) -> None:
     """What a block asks for fits, static shared memory beside it; no group is without a tile."""
     found = plan_hopper(SM_90, tile, row_bytes, n_queries, n_tiles)
     assert found.steps * 128 >= row_bytes > (found.steps - 1) * 128
@@ -65,5 +65,5 @@ def test_the_form_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert form(90, SM_90, "i8", NARROW, 0, 0) == ("sm_80", "not measured")
     with forced("sm_80"):
         assert of() == ("sm_80", "asked for")
-    with pytest.raises(ValueError, match="^form must be one of sm_80, sm_90; got sm_100$"), forced("sm_100"):
+    with pytest.raises(ValueError, match=r"^form must be one of sm_80, sm_90; got sm_100$"), forced("sm_100"):
         pass

@@ -34,7 +34,6 @@ from pyengine.refining import exact
 from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
 
-
 HALVES = "float16", "bfloat16"
 
 
@@ -46,7 +45,7 @@ class Originals(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What is scanned, ``values`` [N, W], int8 codes or the documents of 16 bits, and what is known of it, on the host."""
+    """What is scanned, ``values`` [N, W], int8 codes or documents of 16 bits, and what is known of it, on the host."""
 
     values: Array
     lengths: Lengths

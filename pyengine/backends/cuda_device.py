@@ -92,9 +92,7 @@ class Gpu(NamedTuple):
         made = self.device.tensor_map(rows.pointer, width * size, len(rows), rows.stride * size, box_rows)
         return TensorMap(tuple(made))
 
-    def launch(
-        self, kernel: str, grid: tuple[int, int], threads: int, *arguments: Argument, shared: int = 0
-    ) -> None:
+    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *arguments: Argument, shared: int = 0) -> None:
         """An argument is one word of eight bytes, the address of an array, or of none, or a number; or a map."""
         words = [word for each in arguments for word in _words(each)]
         self.device.launch(kernel, (*grid, 1), threads, shared, self.stream, words)

@@ -119,9 +119,7 @@ def scan(
     """Fill the pools with all that may be among the k best of ``docs`` [N, W], int8 codes or of 16 bits. ``columns``
     are those of `DocumentTerms`, ``mask`` uint8 [1 or Q, ceil(N / 8)] bitmaps."""
     stride = docs.stride * KINDS[docs.kind]
-    form, _ = dense_sm90_plan.form(
-        gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride
-    )
+    form, _ = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride)
     part = _scan_sm90 if form == "sm_90" else _scan_sm80
     for first, last in pairwise(plan.parts):
         scanned = (

@@ -5,6 +5,7 @@
 
 #include <list>
 #include <map>
+#include <random>
 
 #include "emulator.h"
 
@@ -49,6 +50,7 @@ inline bool published;
 inline std::list<std::pair<Range, BoxCopy>> on_their_way;
 inline std::list<Landed> landed;
 inline std::deque<HopperThread> hopper;
+inline std::minstd_rand chance;
 
 inline uint64_t field(uint64_t descriptor, int from, int bits) { return descriptor >> from & ((1u << bits) - 1); }
 
@@ -114,8 +116,9 @@ inline void land(const Range& range, const BoxCopy& copy) {
 
 inline bool deliver() {
   if (on_their_way.empty()) return false;
-  const auto [range, copy] = on_their_way.back();  // in no order: the one asked for last comes first
-  on_their_way.pop_back();
+  const auto next = std::next(on_their_way.begin(), chance() % on_their_way.size());  // in any order
+  const auto [range, copy] = *next;
+  on_their_way.erase(next);
   land(range, copy);
   return true;
 }

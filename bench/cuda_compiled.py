@@ -55,9 +55,14 @@ def architectures() -> dict[str, str]:
 
 def sources(unit: str) -> str:
     """A digest of all that the code of a file is made from."""
-    digest = hashlib.sha256("".join([*options(), *architectures().values()]).encode())
-    for path in [SOURCES / f"{unit}.cu", *sorted(SOURCES.glob("*.cuh"))]:
-        digest.update(path.read_bytes())
+    digest, texts, waiting = hashlib.sha256("".join([*options(), *architectures().values()]).encode()), {}, [f"{unit}.cu"]
+    while waiting:
+        name = waiting.pop()
+        if name not in texts and (SOURCES / name).exists():
+            texts[name] = (SOURCES / name).read_text(encoding="utf-8")
+            waiting += re.findall(r'#include "([^"]+)"', texts[name])
+    for _, text in sorted(texts.items()):
+        digest.update(text.encode())
     return digest.hexdigest()[:16]
 
 

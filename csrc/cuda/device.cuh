@@ -32,7 +32,7 @@ DEVICE void load_matrices(uint32_t (&to)[4], uint32_t row) {
 }
 
 // sums [16 x 8] += a [16 x 32 bytes] b [8 x 32 bytes]^T, of int8, or of 16 bits in float32.
-template <Kind KIND>
+template <Kind KIND = INT8>
 DEVICE void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #define MMA(form, letter)                                                                                         \
   asm volatile("mma.sync.aligned." form " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"        \

@@ -306,7 +306,7 @@ SumOf<KIND> dot(const uint8_t* a, const uint8_t* b, SumOf<KIND> sum) {
 }
 
 // The layouts of mma.m16n8k32 for int8 and of mma.m16n8k16 for 16 bits, which have the same bytes: PTX ISA, "Matrix Fragments".
-template <Kind KIND>
+template <Kind KIND = INT8>
 void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Fragments { uint32_t a[4], b[2]; };
   const int lane = emulator::running % emulator::LANES;

@@ -55,7 +55,8 @@ def architectures() -> dict[str, str]:
 
 def sources(unit: str) -> str:
     """A digest of all that the code of a file is made from."""
-    digest, texts, waiting = hashlib.sha256("".join([*options(), *architectures().values()]).encode()), {}, [f"{unit}.cu"]
+    digest = hashlib.sha256("".join([*options(), *architectures().values()]).encode())
+    texts, waiting = dict[str, str](), [f"{unit}.cu"]
     while waiting:
         name = waiting.pop()
         if name not in texts and (SOURCES / name).exists():

@@ -14,10 +14,12 @@ from pyengine.backends import cuda_dense, registry
 from pyengine.conformance import Case
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
+from pyengine.kernels import dense_sm90_plan
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
 from pyengine.searches.search import exact_search
 from tests import dense_cases
+from tests.cuda_driver import FakeDriver
 from tests.dense_cases import CASES, rows
 
 check = partial(dense_cases.check, name="cuda")
@@ -64,6 +66,41 @@ def test_tiles(n_queries: int, dim: int, masked: bool) -> None:
     assert (np.diff(found.offsets) < 200).all()
     best = np.where(True if mask is None else mask, scores, -np.inf)
     assert (found.dropped < np.sort(best, axis=1)[:, -3]).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("n_queries", "tile", "kind"), [(4, 16, "float16"), (20, 64, "bfloat16"), (66, 128, "float16")]
+)
+def test_documents_of_sixteen_bits(n_queries: int, tile: int, kind: str, emulated: FakeDriver) -> None:
+    """They are multiplied as they are, in each tile, whole and by their first dimensions."""
+    kept = stores.make(kind, "ram", 140)
+    kept.append(rows(1, 400, 140))
+    for dims in (140, 67):
+        problem = dense.prepare(rows(2, n_queries, 140), kept.documents(cache={}), 5, metric="l2", dims=dims)
+        scores = conformance.rank_scores(problem)
+        found = registry.get("cuda").propose(problem, 5)
+        conformance.check_candidates(problem, found, scores)
+        assert (found.dropped < np.sort(scores, axis=1)[:, -5]).all()
+    launched = {line.split()[0] for line in emulated.log}
+    assert launched == {f"code_queries_{kind}", f"dense_{tile}_{kind}", "tighten"}
+
+
+@pytest.mark.parametrize("form", dense_sm90_plan.FORMS)
+def test_tensors_of_sixteen_bits_are_not_coded(
+    form: str, emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that begin at multiples of 16 bytes."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
+    docs, queries = torch.from_numpy(rows(12, 90, 40)).half(), torch.from_numpy(rows(13, 3, 40))
+    want = pe.topk(queries.numpy(), docs.float().numpy(), 4, dims=37, backend="numpy")
+    with dense_sm90_plan.forced(form):
+        found = pe.topk(queries, docs, 4, dims=37, backend="cuda")
+    conformance.same(pe.TopK(*(each.numpy() for each in found)), want, form)
+    launched = {line.split()[0] for line in emulated.log}
+    assert f"dense_16_float16{'_sm90' * (form == 'sm_90')}" in launched
+    assert "norms_float16" in launched
+    assert "code_float16" not in launched
 
 
 def test_a_pool_that_overflows() -> None:

@@ -65,13 +65,18 @@ struct DocTerms { float factor, error, weight, high, low; };
 struct QueryTerms { float scale, second, spread, miss, lift; };
 struct Bounds { float upper, lower; };
 
-// `product` and `other` are the products of a document with the two parts of a query, as integers or in float32.
+// Of the products of a document with the parts of a query, as integers or in float32: near the product of their units.
 template <class Product>
-BOTH Bounds bounds(const DocTerms& doc, const QueryTerms& query, Product product, Product other) {
-  const float sum = query.scale * static_cast<float>(product) + query.second * static_cast<float>(other);
-  const float estimate = doc.factor * sum;
-  const float radius = doc.error * query.spread + doc.weight * query.miss;
-  return {estimate + radius + query.lift * doc.high, estimate - radius + query.lift * doc.low};
+BOTH float weighed(const QueryTerms& query, Product product) { return query.scale * static_cast<float>(product); }
+
+template <class Product>
+BOTH float weighed(const QueryTerms& query, Product product, Product other) {
+  return fmaf(query.second, static_cast<float>(other), weighed(query, product));
+}
+
+BOTH Bounds bounds(const DocTerms& doc, const QueryTerms& query, float sum) {
+  const float estimate = doc.factor * sum, radius = fmaf(doc.error, query.spread, doc.weight * query.miss);
+  return {fmaf(query.lift, doc.high, estimate + radius), fmaf(query.lift, doc.low, estimate - radius)};
 }
 
 // What cannot be bounded must pass.

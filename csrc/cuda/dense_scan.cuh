@@ -116,8 +116,8 @@ DEVICE bool may_have(const Scan& scan, int64_t query, int64_t row) {
 }
 
 // Appends what may pass of a tile at that row and query. A thread has `Products::COUNT` of its products; of each eight the
-// i-th is of the document products.doc(i / 2), and all are by number: products.query(number), .product(number) and
-// .other(number). Numbers of the last two must be known to the compiler, since sums are in registers.
+// i-th is of the document products.doc(i / 2), and each by number of products.query(number), whose terms
+// products.sum(number, terms) takes: there the compiler must know the number, since products are in registers.
 template <class Team, int BQ, class Products>
 DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Products& products, int64_t row,
                            int64_t query) {
@@ -128,8 +128,7 @@ DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Produc
 #pragma unroll
   for (int number = 0; number < Products::COUNT; ++number) {
     const int q = products.query(number);
-    const Bounds found =
-        bounds(terms[number % 8 / 2], tile.terms[q], products.product(number), products.other(number));
+    const Bounds found = bounds(terms[number % 8 / 2], tile.terms[q], products.sum(number, tile.terms[q]));
     if (passes(found.upper, tile.threshold[q])) kept[number / 32] |= 1u << number % 32;
   }
 
@@ -149,12 +148,12 @@ DEVICE void append_passing(const Scan& scan, TileQueries<BQ>& tile, const Produc
   for (int eight = 0; eight < Products::COUNT; eight += 8)
     for (uint32_t bits = kept[eight / 32] >> eight % 32 & 0xFF; bits; bits &= bits - 1) {
       const int i = __ffs(bits) - 1, q = products.query(eight + i);
-      auto product = products.product(eight), other = products.other(eight);
+      float sum = products.sum(eight, tile.terms[q]);
 #pragma unroll
       for (int each = 1; each < 8; ++each)
-        if (each == i) product = products.product(eight + each), other = products.other(eight + each);
+        if (each == i) sum = products.sum(eight + each, tile.terms[q]);
       const int64_t doc = row + products.doc(i / 2);
-      tile.append(scan, query, q, doc, bounds(doc_terms(scan, doc), tile.terms[q], product, other));
+      tile.append(scan, query, q, doc, bounds(doc_terms(scan, doc), tile.terms[q], sum));
     }
   tile.template finish<Team>(scan, query);
 }

@@ -89,9 +89,10 @@ struct Products {
   DEVICE int query(int number) const {
     return threadIdx.x / 32 % COLUMNS * (BQ / COLUMNS) + number / 8 * 8 + threadIdx.x % 4 * 2 + number % 2;
   }
-  DEVICE SumOf<KIND> product(int number) const { return sums[0][number / 4 % 2][number / 8][number % 4]; }
-  DEVICE SumOf<KIND> other(int number) const {
-    return PARTS == 1 ? SumOf<KIND>{} : sums[PARTS - 1][number / 4 % 2][number / 8][number % 4];
+  DEVICE float sum(int number, const QueryTerms& terms) const {
+    const int m = number / 4 % 2, n = number / 8, i = number % 4;
+    if constexpr (PARTS == 1) return weighed(terms, sums[0][m][n][i]);
+    else return weighed(terms, sums[0][m][n][i], sums[1][m][n][i]);
   }
 };
 
@@ -175,7 +176,8 @@ DEVICE void scan_few(const Scan& scan, const Operand& from, uint8_t* shared) {
       if (q == eighth) product = sums[0][q], other = sums[1][q];
     }
     if (eighth < count) {
-      found[round] = bounds(doc_terms(scan, doc), tile.terms[eighth], product, other);
+      const QueryTerms& terms = tile.terms[eighth];
+      found[round] = bounds(doc_terms(scan, doc), terms, weighed(terms, product, other));
       if (passes(found[round].upper, tile.threshold[eighth]) && may_have(scan, eighth, doc)) {
         kept |= 1u << round;
         atomicAdd(&tile.kept[eighth], 1);

@@ -130,9 +130,10 @@ struct GroupProducts {
     return i / 2 * 64 + threadIdx.x % 128 / 32 * 16 + i % 2 * 8 + threadIdx.x % 32 / 4;
   }
   DEVICE int query(int number) const { return number / 8 * 8 + threadIdx.x % 4 * 2 + number % 2; }
-  DEVICE SumOf<KIND> product(int number) const { return sums[number / 4 % 2][number / 8 * 4 + number % 4]; }
-  DEVICE SumOf<KIND> other(int number) const {
-    return PARTS == 1 ? SumOf<KIND>{} : sums[number / 4 % 2][SUMS / 2 * (PARTS - 1) + number / 8 * 4 + number % 4];
+  DEVICE float sum(int number, const QueryTerms& terms) const {
+    const int m = number / 4 % 2, i = number / 8 * 4 + number % 4;
+    if constexpr (PARTS == 1) return weighed(terms, sums[m][i]);
+    else return weighed(terms, sums[m][i], sums[m][SUMS / 2 + i]);
   }
 };
 

@@ -12,8 +12,9 @@ void bound(const float* docs, const float* queries, const Product* products, con
       const auto doc = [&](int i) { return docs[i * n_docs + d]; };
       const auto query = [&](int i) { return queries[i * n_queries + q]; };
       const int64_t at = q * n_docs + d;
-      const Bounds found = bounds({doc(0), doc(1), doc(2), doc(3), doc(4)},
-                                  {query(0), query(1), query(2), query(3), query(4)}, products[at], others[at]);
+      const QueryTerms terms{query(0), query(1), query(2), query(3), query(4)};
+      const Bounds found =
+          bounds({doc(0), doc(1), doc(2), doc(3), doc(4)}, terms, weighed(terms, products[at], others[at]));
       upper[at] = found.upper;
       lower[at] = found.lower;
     }

@@ -2,7 +2,8 @@
 
 Every cell of the grid is a way to search: it is built, compared with the exact answer and with judgements, timed at
 batches of 1 and 32 beside the cell that it is compared with, and kept in DIR (by default ablation-<data>-<grid>) before
-the next begins. The same command continues a run that was stopped, be it by kill -9. ``--claims`` runs published claims
+the next begins. The same command continues a run that was stopped, be it by kill -9, and tries those cells again that
+failed, or for which something was missing. ``--claims`` runs published claims
 instead, on SciFact by default, and gives a verdict on each.
 
 `bench.datasets.opening` says what ``--data`` may be, `bench.ablation.grid` what a grid is, `bench.ablation.journal`
@@ -24,7 +25,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from bench import machine
-from bench.ablation import claims, running
+from bench.ablation import claims, journal, running
 from bench.ablation import grid as grids
 from bench.ablation.claims import Verdict
 from bench.ablation.grid import Grid
@@ -32,6 +33,7 @@ from bench.ablation.journal import Journal, Value
 from bench.datasets import opening
 from bench.datasets.collection import Collection
 from bench.datasets.opening import Source
+from bench.racing import terminal
 from pyengine import evaluate
 
 DEFAULT, CLAIMS = "scifact", "claims"
@@ -41,6 +43,11 @@ SHOWN = {
     "b32_p50_ms": "p50 ms of 32", "queries_per_s": "queries/s", "build_s": "build s", "memory_bytes": "bytes",
     "disk_bytes": "on disk",
 }  # fmt: skip
+SPARED = (  # headings, the first to go first where a terminal is narrow
+    *("on disk", "p99 ms", "calls", "build s", "p50 ms of 32", "queries/s", "x other", "p", "bytes", "exactness"),
+    "nDCG@10",
+)
+CLAIMED = ("claim", "verdict", "figure", "published", "of", "source")
 VERDICTS = ("claim", "verdict", "figure", "published", "measure", "cell", "against", "says", "source", "note", "reason")
 
 
@@ -69,28 +76,36 @@ def run(options: argparse.Namespace, console: Console) -> int:
     source = Source(options.data, options.queries, options.split, options.encoder, options.model, options.metric)
     collection = opening.opened(source)
     out = options.out or Path(f"ablation-{_slug(collection.name)}-{_slug(grid.title)}")
-    journal = Journal(out, manifest(grid, collection))
-    console.print(f"{collection.name}: {len(collection.docs):,} documents, {len(collection.queries):,} queries; {out}")
+    with journal.opened(out, manifest(grid, collection)) as kept:
+        return measured(grid, collection, kept, console)
+
+
+def measured(grid: Grid, collection: Collection, kept: Journal, console: Console) -> int:
+    """Every cell that has not run yet, then all of them shown; 1 if one failed."""
+    counts = f"{len(collection.docs):,} documents, {len(collection.queries):,} queries"
+    console.print(f"{collection.name}: {counts}; {kept.out}")
+    if kept.again:
+        console.print(f"again, since they could not run before: {', '.join(kept.again)}", markup=False)
     if collection.qrels and (missing := _unjudged()):
         console.print(f"without nDCG, MRR, mAP and R@k: {missing}", markup=False)
-    measure(grid, collection, journal)
+    measure(grid, collection, kept)
     order = {cell.name: place for place, cell in enumerate(grid.cells)}
-    rows = sorted(journal.rows, key=lambda row: order[str(row["cell"])])
+    rows = sorted(kept.rows, key=lambda row: order[str(row["cell"])])
     show(console, rows)
     if grid.claims:
-        show_claims(console, journal, claims.judge(grid.claims, rows))
+        show_claims(console, kept, claims.judge(grid.claims, rows))
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 
-def measure(grid: Grid, collection: Collection, journal: Journal) -> None:
+def measure(grid: Grid, collection: Collection, kept: Journal) -> None:
     """The cells that are not there yet, with progress and the time that is left."""
-    with tqdm(total=len(grid.cells), initial=len(journal.rows), unit="cell", disable=None) as bar:
+    with tqdm(total=len(grid.cells), initial=len(kept.rows), unit="cell", disable=None) as bar:
 
         def done(row: dict[str, Value]) -> None:
             bar.set_postfix_str(str(row["cell"]))
             bar.update()
 
-        running.run(grid, collection, journal, done)
+        running.run(grid, collection, kept, done)
 
 
 def _unjudged() -> str:
@@ -123,32 +138,47 @@ def manifest(grid: Grid, collection: Collection) -> dict[str, Any]:
 
 
 def show(console: Console, rows: Sequence[dict[str, Value]]) -> None:
-    table = Table(*SHOWN.values())
-    for row in rows:
-        if row["status"] == "ok":
-            table.add_row(*(_figure(row.get(name)) for name in SHOWN))
-    if table.row_count:
-        console.print(table)
-    for row in rows:
-        if row["status"] != "ok":
-            console.print(f"{row['cell']} ({row['status']}): {row['reason']}", markup=False)
+    ran = [row for row in rows if row["status"] == "ok"]
+
+    def made(headings: list[str]) -> Table:
+        table = Table()
+        terminal.names(table, headings[0])
+        terminal.figures(table, *headings[1:])
+        shown = [name for name, heading in SHOWN.items() if heading in headings]
+        for row in ran:
+            table.add_row(*(_figure(row.get(name)) for name in shown))
+        return table
+
+    if ran:
+        console.print(terminal.fitted(made, list(SHOWN.values()), SPARED, console))
+    without = [row for row in rows if row["status"] != "ok"]
+    for row in without:
+        console.print(f"{row['cell']} ({row['status']}): {row['reason']}", markup=False)
+    if without:
+        console.print(f"the same command tries {len(without)} again: those above, and no others")
 
 
-def show_claims(console: Console, journal: Journal, verdicts: Sequence[Verdict]) -> None:
+def show_claims(console: Console, kept: Journal, verdicts: Sequence[Verdict]) -> None:
     """Print them, and write claims.csv."""
-    table = Table("claim", "verdict", "figure", "published", "of", "source")
-    lines = []
+    told, lines = [], []
     for claim, word, figure, reason in verdicts:
         bound = f">= {claim.at_least:g}" if claim.at_least is not None else f"<= {claim.at_most:g}"
-        table.add_row(
-            claim.says, word, _figure(figure) or reason, bound, f"{claim.figure} of {claim.measure}", claim.source
-        )
+        of = f"{claim.figure} of {claim.measure}"
+        told.append((claim.says, word, _figure(figure) or reason, bound, of, claim.source))
         lines.append(
             (claim.name, word, figure, bound, f"{claim.figure}: {claim.measure}", claim.cell, claim.against, claim.says,
              claim.source, claim.note, reason)
         )  # fmt: skip
-    console.print(table)
-    console.print(f"wrote {journal.write_table('claims.csv', VERDICTS, lines)}")
+
+    def made(headings: list[str]) -> Table:
+        table = Table()
+        terminal.sentences(table, *headings)
+        for words in told:
+            table.add_row(*(word for heading, word in zip(CLAIMED, words) if heading in headings))
+        return table
+
+    console.print(terminal.fitted(made, CLAIMED, ("source", "of", "published"), console))
+    console.print(f"wrote {kept.write_table('claims.csv', VERDICTS, lines)}")
 
 
 def _figure(value: Value) -> str:
@@ -163,7 +193,7 @@ def _slug(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    console = Console(width=max(200, Console().width), highlight=False)
+    console = terminal.console()
     try:
         return run(options, console)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:

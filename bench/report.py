@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.reporting import page, pictures, reading, tables
-from bench.reporting.reading import Results, Run
+from bench.reporting.reading import Ablation, Results, Run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """The whole command. Everything is read before anything is written."""
     everything: list[Results] = [reading.read(path) for path in options.results]
+    for each in everything:
+        if isinstance(each, Ablation) and each.warning:
+            print(f"bench.report: {each.warning}", file=sys.stderr)
     groups = page.drawn(everything)
     write(options.output, page.html(everything, groups, page.plotly()))
     if options.figures:

@@ -17,8 +17,12 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
+from rich.console import Console
+
 from bench import ablate
-from bench.ablation import journal
+from bench.ablation import journal, running
+from bench.ablation.cells import Cell
+from pyengine import SparseIndex
 from tests.ablate_toy import DIM, GRID, N_DOCS, N_QUERIES, arguments, rows_of, written
 
 
@@ -97,8 +101,81 @@ def test_a_kill_loses_at_most_one_cell(folder: Path) -> None:
         subprocess.run([*command, *arguments(folder)], env=environment, stdout=subprocess.DEVNULL, cwd=root).returncode
         == 0
     )
-    assert table.read_bytes().startswith(whole)
+    ran = [line for line in whole.splitlines(keepends=True) if b",missing," not in line]
+    assert table.read_bytes().startswith(b"".join(ran))
     assert len({row["cell"] for row in rows_of(folder)}) == 6
+
+
+def test_what_could_not_run_is_tried_again_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+    measure = running.Runner.measure
+
+    def counted(runner: running.Runner, cell: Cell) -> running.Result:
+        measured.append(cell.name)
+        return measure(runner, cell)
+
+    def absent(index: SparseIndex, *arguments: object) -> None:
+        raise ImportError("no such library")
+
+    monkeypatch.setattr(running.Runner, "measure", counted)
+    with monkeypatch.context() as without:
+        without.setattr(SparseIndex, "add", absent)
+        assert ablate.main(arguments(folder)) == 0
+    lacking = ["prefix-dims=99", "words", "hybrid-fusion=rrf", "hybrid-fusion=convex"]
+    assert [row["cell"] for row in rows_of(folder) if row["status"] == "missing"] == lacking
+    assert "the same command tries 4 again" in capsys.readouterr().out
+    kept, measured[:] = (folder / "out" / "cells.csv").read_bytes().splitlines()[:3], []
+    assert ablate.main(arguments(folder)) == 0
+    assert measured == lacking
+    assert [row["status"] for row in rows_of(folder)] == ["ok", "ok", "missing", "ok", "ok", "ok"]
+    assert (folder / "out" / "cells.csv").read_bytes().splitlines()[:3] == kept
+    assert f"again, since they could not run before: {', '.join(lacking)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "agree"),
+    [
+        ("numpy 2", "numpy 2, faiss-cpu 1", True),
+        ("numpy 2, faiss-cpu 1", "numpy 2", False),
+        ("numpy 2", "numpy 3", False),
+        ("numpy 2", "numpy 2, ir_measures 1", False),  # the cells there are have not been judged
+    ],
+)
+def test_a_library_may_be_installed_between_two_runs(tmp_path: Path, before: str, now: str, agree: bool) -> None:
+    same = dict.fromkeys(journal.MUST_AGREE, "same")
+    with journal.opened(tmp_path, {**same, "versions": before}):
+        pass
+    if not agree:
+        other = journal.opened(tmp_path, {**same, "versions": now})
+        with pytest.raises(ValueError, match="results of other versions"), other:
+            pass
+        return
+    with journal.opened(tmp_path, {**same, "versions": now}):
+        assert json.loads((tmp_path / "manifest.json").read_text())["versions"] == now
+
+
+def test_two_runs_do_not_share_a_folder_and_a_killed_one_leaves_it_free(folder: Path) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from bench.ablation import journal
+with journal.opened(Path(sys.argv[1]), dict.fromkeys(journal.MUST_AGREE, "same")):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    out, root = folder / "out", Path(__file__).parent.parent
+    with subprocess.Popen([sys.executable, "-c", script, str(out)], cwd=root, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        with pytest.raises(ValueError, match=r"another run is writing to .*: wait until it ends, or choose"):
+            ablate.run(ablate.parser().parse_args(arguments(folder)), Console())
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        other.kill()
+    with journal.opened(out, dict.fromkeys(journal.MUST_AGREE, "same")) as kept:
+        assert kept.rows == []
 
 
 def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(folder: Path) -> None:
@@ -109,9 +186,9 @@ from pathlib import Path
 from bench.ablation import journal
 manifest = dict.fromkeys(journal.MUST_AGREE, "same")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
-kept = journal.Journal(Path(sys.argv[1]), manifest)
-for number in range(99):
-    kept.append({"cell": f"c{number}", "reason": "x" * 100}, {})
+with journal.opened(Path(sys.argv[1]), manifest) as kept:
+    for number in range(99):
+        kept.append({"cell": f"c{number}", "status": "ok", "reason": "x" * 100}, {})
 """
     out = folder / "full"
     command = [sys.executable, "-c", script, str(out)]
@@ -121,8 +198,8 @@ for number in range(99):
     cut = (out / "cells.csv").read_bytes()
     assert len(cut) == 4000
     assert not cut.endswith(b"\n")
-    kept = journal.Journal(out, dict.fromkeys(journal.MUST_AGREE, "same"))
-    assert kept.rows
+    with journal.opened(out, dict.fromkeys(journal.MUST_AGREE, "same")) as kept:
+        assert kept.rows
     assert (out / "cells.csv").read_bytes().count(b"\n") == 1 + len(kept.rows)
 
 

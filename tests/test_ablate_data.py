@@ -56,9 +56,14 @@ def test_a_folder_of_everything(folder: Path) -> None:
 def test_texts_alone_are_searched_by_words_and_encoders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in [*folder.glob("*.npy"), *folder.glob("*.sparse.jsonl")]:
         path.unlink()
+    (folder / "broken_ablate_encoder.py").write_text("def encode(texts)\n")
     (folder / "mine_ablate_encoder.py").write_text(
         "import numpy as np\ndef encode(texts):\n    return np.array([[len(t), t.count('a')] for t in texts], 'f4')\n"
         "def short(texts):\n    return np.zeros((1, 2), 'f4')\nnumber = 3\n"
+        "def stops(texts):\n    return [[1 / (t != BAD)] for t in texts]\n"
+        "def together(texts):\n    return [[1 / (len(texts) < 2)]]\n"
+        "def holes(texts):\n    return np.array([[np.nan if t == BAD else 1] for t in texts])\n"
+        "BAD = 'the a cat'\n"
     )
     monkeypatch.chdir(folder)
     plain = opening.opened(Source(str(folder)))
@@ -69,7 +74,16 @@ def test_texts_alone_are_searched_by_words_and_encoders(folder: Path, monkeypatc
     assert made.docs.dense.tolist() == [[9, 1], [9, 2], [9, 1]]
     assert plain.digest() != made.digest()
     for name, said in (
-        ("mine_ablate_encoder:short", "a row for each of 3 texts; got 1"),
+        ("mine_ablate_encoder:short", "a row for each of 3 documents; got 1"),
+        (
+            "mine_ablate_encoder:stops",
+            "^--encoder mine_ablate_encoder:stops fails at text 1 of the documents, counted from 0: "
+            "ZeroDivisionError: division by zero$",
+        ),
+        ("mine_ablate_encoder:together", "fails at the texts 1 to 2 of the documents together: ZeroDivisionError"),
+        ("mine_ablate_encoder:holes", "that --encoder mine_ablate_encoder:holes makes of documents must be finite"),
+        ("mine_ablate_encoder:holes", "row 1 holds NaN"),
+        ("broken_ablate_encoder:encode", r"cannot be imported \(SyntaxError: expected"),
         ("mine_ablate_encoder:none", "has no none"),
         ("mine_ablate_encoder:number", "must be a function"),
         ("nowhere_at_all:encode", "cannot be imported"),

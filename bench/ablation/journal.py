@@ -6,8 +6,10 @@
 | cells.csv | a row for each finished cell: `COLUMNS` |
 | queries/CELL.npz | seconds of every call, ``batch1`` and ``batch32``; values of each measure, one per judged query |
 | claims.csv | verdicts, where the grid has claims: written at the end |
+| lock | had by the run that writes here |
 
-A row is written, and flushed to the disk, after the file of its queries; a row that a kill cut off is dropped.
+A row is written, and flushed to the disk, after the file of its queries; a row that a kill cut off is dropped. The rows
+of cells that were missing something, or that failed, go when the folder is opened again: they are tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -69,25 +72,36 @@ MUST_AGREE = {  # entries of the manifest -> what differs, in words
     "versions": "other versions of libraries",
     "commit": "another commit",
 }
+JUDGE = "ir_measures "
 Value = str | int | float | None
 
 
+@contextmanager
+def opened(out: Path, manifest: Mapping[str, Any]) -> Iterator[Journal]:
+    """The results under ``out``, begun or continued, while nobody else writes there. ValueError in a sentence where
+    somebody does, or where other things are there."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder; {out} is a file")
+    known = ("manifest.json", "queries", "lock")
+    if out.exists() and not (out / known[0]).exists() and any(each.name not in known for each in out.iterdir()):
+        raise ValueError(f"--out must be empty or hold results of this grid; {out} has other things in it")
+    (out / "queries").mkdir(parents=True, exist_ok=True)
+    with files.alone(out / "lock") as alone:
+        if not alone:
+            raise ValueError(f"another run is writing to {out}: wait until it ends, or choose another --out")
+        yield Journal(out, manifest)
+
+
 class Journal:
-    """The results under ``out``, begun or continued."""
+    """The results under ``out``, of which `opened` has made sure. ``again`` says which cells could not run before."""
 
     def __init__(self, out: Path, manifest: Mapping[str, Any]) -> None:
         self.out = out
-        if out.exists() and not out.is_dir():
-            raise ValueError(f"--out must be a folder; {out} is a file")
         path = out / "manifest.json"
-        if path.exists():
-            _check(path, manifest)
-        elif out.exists() and any(out.iterdir()):
-            raise ValueError(f"--out must be empty or hold results of this grid; {out} has other things in it")
-        (out / "queries").mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            files.write(path, json.dumps(manifest, indent=1).encode())
-        self.rows = _recovered(out / "cells.csv")
+        text = json.dumps(_agreed(path, manifest) if path.exists() else manifest, indent=1).encode()
+        if not path.exists() or path.read_bytes() != text:
+            files.write(path, text)
+        self.rows, self.again = _recovered(out / "cells.csv")
 
     @property
     def done(self) -> set[str]:
@@ -103,34 +117,50 @@ class Journal:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
             files.write(self.queries_of(str(row["cell"])), buffer.getvalue())
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow([_shown(row.get(name)) for name in COLUMNS])
         with (self.out / "cells.csv").open("ab") as file:
-            file.write(text.getvalue().encode())
+            file.write(_text([[_shown(row.get(name)) for name in COLUMNS]]))
             file.flush()
             os.fsync(file.fileno())
         self.rows.append({name: row.get(name) for name in COLUMNS})
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> Path:
         """Another table, whole."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *([_shown(each) for each in row] for row in rows)])
-        files.write(self.out / name, text.getvalue().encode())
+        files.write(self.out / name, _text([columns, *([_shown(each) for each in row] for row in rows)]))
         return self.out / name
 
 
+def whole(path: Path) -> tuple[bytes, bool]:
+    """The lines of a table that are there to their ends, and whether a kill or a full disk cut off one more."""
+    kept = path.read_bytes()
+    end = kept.rfind(b"\n") + 1
+    return kept[:end], end < len(kept)
+
+
 def read(path: Path) -> list[dict[str, Value]]:
-    """The rows of a cells.csv: numbers as numbers, None where a field is empty. ValueError where it is damaged."""
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (UnicodeDecodeError, csv.Error):
-        lines = []
-    if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines):
-        raise ValueError(f"{path} must be the table of an ablation; it is damaged, or of another version")
+    """The rows of a cells.csv, as far as they are `whole`: numbers as numbers, None where a field is empty. ValueError
+    where it is damaged."""
+    lines = _lines(path)
     try:
         return [{name: _value(name, text) for name, text in zip(COLUMNS, line)} for line in lines[1:]]
     except ValueError as error:
         raise ValueError(f"{path} must be the table of an ablation; it is damaged: {error}") from None
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The heading and the rows, as texts."""
+    try:
+        lines = list(csv.reader(io.StringIO(whole(path)[0].decode())))
+    except (UnicodeDecodeError, csv.Error):
+        lines = []
+    if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines):
+        raise ValueError(f"{path} must be the table of an ablation; it is damaged, or of another version")
+    return lines
+
+
+def _text(lines: Iterable[Sequence[Value]]) -> bytes:
+    made = io.StringIO()
+    csv.writer(made, lineterminator="\n").writerows(lines)
+    return made.getvalue().encode()
 
 
 TEXTS = frozenset(
@@ -151,23 +181,34 @@ def _shown(value: Value) -> Value:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _recovered(path: Path) -> list[dict[str, Value]]:
-    """The rows so far; what a kill left of the last one is cut off, and a table that is not there is begun."""
-    kept = path.read_bytes() if path.exists() else b""
-    whole = kept[: kept.rfind(b"\n") + 1]
-    if not whole:
-        files.write(path, (",".join(COLUMNS) + "\n").encode())
-        return []
-    if whole != kept:
-        files.write(path, whole)
-    return read(path)
+def _recovered(path: Path) -> tuple[list[dict[str, Value]], list[str]]:
+    """The rows of cells that ran, and the names of those that could not. The table is left with the former; what a kill
+    left of a line is cut off, and a table that is not there is begun."""
+    if not path.exists() or not whole(path)[0]:
+        files.write(path, _text([COLUMNS]))
+    heading, *lines = _lines(path)
+    status = COLUMNS.index("status")
+    ran = _text([heading, *(line for line in lines if line[status] == "ok")])
+    if ran != path.read_bytes():
+        files.write(path, ran)
+    return read(path), [line[0] for line in lines if line[status] != "ok"]
 
 
-def _check(path: Path, manifest: Mapping[str, Any]) -> None:
+def _agreed(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The old manifest, with the versions of now. ValueError where something else is measured, or elsewhere."""
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        differing = next((words for key, words in MUST_AGREE.items() if old[key] != manifest[key]), None)
-    except (ValueError, KeyError, TypeError):
+        old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        differing = next((words for key, words in MUST_AGREE.items() if not _agree(key, old[key], manifest[key])), None)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} must be the manifest of an ablation; it is damaged: choose another --out") from None
     if differing is not None:
         raise ValueError(f"{path.parent} holds results of {differing}: choose another --out, or remove it")
+    return {**old, "versions": manifest["versions"]}
+
+
+def _agree(key: str, old: Any, new: Any) -> bool:
+    """Libraries may be added, for cells that lacked them; what judges all cells may not."""
+    if key != "versions":
+        return bool(old == new)
+    before, now = (set(each.split(", ")) for each in (old, new))
+    return before <= now and not any(each.startswith(JUDGE) for each in now - before)

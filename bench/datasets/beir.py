@@ -99,8 +99,9 @@ def _encoded(written: Texts, encoder: str | None, model: Path | None) -> tuple[F
         return text_search.embed(model, written.docs.values(), written.queries.values())
     assert encoder is not None
     encode = texts.encoder_of(encoder)
-    docs = texts.encoded(encode, text_search.joined(written.docs.values()), f"--encoder {encoder}")
-    return docs, texts.encoded(encode, list(written.queries.values()), f"--encoder {encoder}")
+    name = f"--encoder {encoder}"
+    docs = texts.encoded(encode, text_search.joined(written.docs.values()), name, "documents")
+    return docs, texts.encoded(encode, list(written.queries.values()), name, "queries")
 
 
 def _names(

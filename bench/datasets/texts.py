@@ -36,22 +36,54 @@ def encoder_of(name: str) -> Encoder:
         raise ValueError(f"--encoder must be module:function; got {name!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), function)
-    except ImportError as error:
-        raise ValueError(f"--encoder {name}: the module cannot be imported ({error})") from None
-    except AttributeError:
-        raise ValueError(f"--encoder {name}: the module {module} has no {function}") from None
+        found = getattr(import_module(module), function, None)
+    except Exception as error:  # of its code, whatever it is
+        raise ValueError(f"--encoder {name}: the module cannot be imported ({_said(error)})") from None
     finally:
         sys.path.remove(str(Path.cwd()))
+    if found is None:
+        raise ValueError(f"--encoder {name}: the module {module} has no {function}")
     if not callable(found):
         raise ValueError(f"--encoder {name} must be a function of a list of texts; got a {type(found).__name__}")
     encoder: Encoder = found
     return encoder
 
 
-def encoded(encode: Encoder, texts: list[str], name: str) -> F32:
-    """float32 [n, D]: what the encoder makes of the texts, checked."""
-    vectors = checks.vectors(encode(texts), f"the vectors of {name}")
+def encoded(encode: Encoder, texts: list[str], name: str, kind: str) -> F32:
+    """float32 [n, D]: what the encoder makes of the texts, checked. ``kind`` is what they are, "documents". ValueError
+    or TypeError in a sentence with the name of the encoder, and the number of the text that it is about."""
+    try:
+        made = encode(texts)
+    except Exception as error:  # the encoder's, whatever it is
+        raise ValueError(f"{name} fails at {_place(encode, texts, kind)}: {_said(error)}") from None
+    vectors = checks.vectors(made, f"the vectors that {name} makes of {kind}")
     if len(vectors) != len(texts):
-        raise ValueError(f"{name} must return a row for each of {len(texts)} texts; got {len(vectors)}")
+        raise ValueError(f"{name} must return a row for each of {len(texts)} {kind}; got {len(vectors)}")
+    checks.finite(vectors, f"the vectors that {name} makes of {kind}")
     return vectors
+
+
+def _place(encode: Encoder, texts: list[str], kind: str) -> str:
+    """The text at which it fails, as far as halves, and halves of these, tell."""
+    low, high = 0, len(texts)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fails(encode, texts[low:middle]):
+            high = middle
+        elif _fails(encode, texts[middle:high]):
+            low = middle
+        else:
+            return f"the texts {low} to {high - 1} of the {kind} together"
+    return f"text {low} of the {kind}, counted from 0"
+
+
+def _fails(encode: Encoder, texts: list[str]) -> bool:
+    try:
+        encode(texts)
+    except Exception:  # as in `encoded`
+        return True
+    return False
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -31,13 +31,15 @@ MACHINE = ("date", "cpu", "cores", "memory_gib", "isa", "commit", "changed_setti
 
 @dataclass(frozen=True)
 class Ablation:
-    """A folder of `bench.ablate`: its cells, seconds of every call of one query by cell, and verdicts on claims."""
+    """A folder of `bench.ablate`: its cells, seconds of every call of one query by cell, and verdicts on claims. The
+    ``warning`` says what was left out."""
 
     path: Path
     manifest: Mapping[str, Any]
     rows: Sequence[Row]
     latencies: Mapping[str, NDArray[Any]]
     claims: Sequence[Row]
+    warning: str = ""
 
     @property
     def machine(self) -> dict[str, Value]:
@@ -96,7 +98,12 @@ def _ablation(folder: Path) -> Ablation:
     if not rows:
         raise ValueError(f"{folder} must have results; none of its cells has finished")
     claims = _lines(folder / "claims.csv") if (folder / "claims.csv").exists() else []
-    return Ablation(folder, manifest, rows, dict(_latencies(folder, rows)), claims)
+    return Ablation(folder, manifest, rows, dict(_latencies(folder, rows)), claims, _warning(folder / "cells.csv"))
+
+
+def _warning(path: Path) -> str:
+    cut = journal.whole(path)[1]
+    return f"{path}: the last line is cut off, and left out; bench.ablate measures its cell again" if cut else ""
 
 
 def _latencies(folder: Path, rows: Sequence[Row]) -> list[tuple[str, NDArray[Any]]]:

@@ -21,12 +21,15 @@ from bench import machine, timing
 from bench.contestants import Unavailable, version_of
 from bench.dropins_faces import ENGINE, Duel, duels
 from bench.machine import Machine
+from bench.racing import terminal
 from bench.readme import RESULTS
 from bench.row import Value
 from bench.timing import Samples
 from bench.write_tables import short
 
-SECONDS, WIDTH = 10.0, 180
+SECONDS = 10.0
+HEADINGS = ("face", "beside", "work", "face ms", "original ms", "times", "target", "met")
+SPARED = ("target", "beside", "work", "original ms")  # the first to go first where a terminal is narrow
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,19 @@ def target_of(duel: Duel) -> str:
     return f"at least {duel.target:g} times" if duel.target >= 1 else f"within {1 / duel.target:.2f}x"
 
 
-def table(results: Sequence[Result], title: str) -> Table:
-    made = Table(title=title)
-    for heading in ("face", "beside", "work", "face ms", "original ms", "times", "target", "met"):
-        made.add_column(heading, justify="right" if heading.endswith("ms") or heading == "times" else "left")
-    for result in results:
-        made.add_row(*_cells(result), style="bold red" if result.wrong else "")
-    return made
+def table(results: Sequence[Result], title: str, screen: Console) -> Table:
+    """To be printed, with as many columns as the screen has room for."""
+
+    def made(headings: list[str]) -> Table:
+        table = Table(title=title)
+        for heading in headings:
+            (terminal.figures if heading.endswith("ms") or heading == "times" else terminal.names)(table, heading)
+        for result in results:
+            shown = [cell for heading, cell in zip(HEADINGS, _cells(result)) if heading in headings]
+            table.add_row(*shown, style="bold red" if result.wrong else "")
+        return table
+
+    return terminal.fitted(made, HEADINGS, SPARED, screen)
 
 
 def markdown(results: Sequence[Result], where: Machine, threads: int) -> str:
@@ -150,14 +159,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     machine.rerun_fairly(options.threads)
-    console, where = Console(width=WIDTH, highlight=False), machine.here()
+    console, where = terminal.console(), machine.here()
     console.print(where.describe())
     results = []
     for duel in duels():
         if not options.only or duel.library in options.only:
             results.append(fight(duel, options.seconds))
             console.print(" ".join(_cells(results[-1])))
-    console.print(table(results, f"Faces of other libraries, {options.threads} thread(s), {where.date}"))
+    console.print(table(results, f"Faces of other libraries, {options.threads} thread(s), {where.date}", console))
     if options.save:
         for path in save(results, where, options.threads, RESULTS):
             console.print(f"wrote {path}")

@@ -2,8 +2,9 @@
 
 A table lies between ``<!-- bench:NAME FILE.csv .. -->`` and ``<!-- /bench -->``; its figures are from these files of
 bench/results, each from the first that has its workload. RESULTS.csv, in that folder, takes their place where it
-has workloads of the table: `python -m bench.run --preset readme` calls this with what it has measured. With --check
-nothing is written, and the exit code is 1 if README.md is not what the results say.
+has workloads of the table: `python -m bench.run --preset readme` calls this with what it has measured. Where a library
+was not installed, README.md stays as it is and the exit code is 1, unless --partial leaves that column out. With
+--check nothing is written, and the exit code is 1 if README.md is not what the results say.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import argparse
 import csv
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
 BLOCK = re.compile(r"<!-- bench:([^>]*) -->\n((?:(?!<!-- bench:).)*?)<!-- /bench -->", re.DOTALL)
+
+WANTED = re.compile(r"pip install (.*?) \(")  # the note of `contestants.module`
 
 Record = dict[str, str]
 
@@ -125,8 +128,29 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def contestants() -> set[str]:
+    """Of all tables."""
+    return {name for layout in LAYOUTS.values() for name in layout.columns}
+
+
+def uninstalled(records: Sequence[Record]) -> dict[str, str]:
+    """Who is in a table, and has no figure, for want of a package: what to install."""
+    there = {each["contestant"] for each in records if each["p50_ms"]}
+    lacking = {each["contestant"]: WANTED.match(each.get("note", "")) for each in records}
+    return {name: found[1] for name, found in lacking.items() if found and name in contestants() - there}
+
+
+def remedy(missing: Mapping[str, str]) -> str:
+    """Who is missing, and what to do."""
+    packages = " ".join(dict.fromkeys(missing.values()))
+    return f"{', '.join(missing)} missing: pip install {packages}, or --partial to write the tables without"
+
+
 def render(layout: Layout, files: Sequence[list[Record]]) -> list[str]:
-    """The lines of a table; those of which no file has the workload are left out."""
+    """The lines of a table; those of which no file has the workload are left out, and columns of who was missing."""
+    missing = {name for records in files for name in uninstalled(records)}
+    there = {each["contestant"] for records in files for each in records if each["p50_ms"]}
+    layout = layout._replace(columns={k: v for k, v in layout.columns.items() if k not in missing - there})
     heads = [layout.about, *layout.columns.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for line in layout.lines:
@@ -212,10 +236,12 @@ def rewritten(text: str, folder: Path = RESULTS, newest: str | None = None) -> s
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.readme", description="README's speed tables, from results.")
     parser.add_argument("results", nargs="?", metavar="RESULTS.csv", help="in bench/results: take the figures from it")
+    parser.add_argument("--partial", action="store_true", help="also where a library was missing, without its column")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if README.md disagrees")
     options = parser.parse_args(arguments)
     text = README.read_text(encoding="utf-8")
     try:
+        missing = uninstalled(read(RESULTS / options.results)) if options.results and not options.partial else {}
         made = rewritten(text, RESULTS, options.results)
     except ValueError as error:
         print(f"bench.readme: {error}", file=sys.stderr)
@@ -224,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if made != text:
             print("bench.readme: README.md is not what bench/results says: run python -m bench.readme", file=sys.stderr)
         return int(made != text)
+    if missing:
+        print(f"bench.readme: README.md stays as it is: {remedy(missing)}", file=sys.stderr)
+        return 1
     README.write_text(made, encoding="utf-8")
     return 0
 

@@ -19,12 +19,14 @@ from bench.token_arena import TokenArena
 
 class Op(NamedTuple):
     """An operation: ``entries(heat, arena, contestants)`` makes those of the contestants who are to be raced, ``arena``
-    holds their data, and ``base`` is what a shape that is given by name starts from."""
+    holds their data, ``base`` is what a shape that is given by name starts from, and ``filters`` whether it may keep a
+    share of the documents."""
 
     contestants: tuple[Any, ...]
     entries: Callable[[Heat, Any, Sequence[Any]], list[Entry]]
     base: Workload
     arena: type[Arena] = Arena
+    filters: bool = False
 
 
 class Table(NamedTuple):
@@ -56,7 +58,7 @@ class Choice(NamedTuple):
 
 OPS = {
     "dense_topk": Op((*contestants.OURS, *contestants.FORCED, *peers.of("dense_topk")), searches.entries, BASE),
-    "dense_filter": Op((*filters.FILTERING, *peers.of("dense_filter")), searches.entries, BASE),
+    "dense_filter": Op((*filters.FILTERING, *peers.of("dense_filter")), searches.entries, BASE, filters=True),
     "dense_binary": Op((*compress.BINARY, *peers.of("dense_binary")), compress.binary_entries, LARGE),
     "dense_residual": Op((*compress.RESIDUAL, *peers.of("dense_residual")), compress.residual_entries, BASE),
     "dense_build": Op(life.BUILDING, life.entries, STORED),

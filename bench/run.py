@@ -20,19 +20,16 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from bench import machine, measure, readme, registry, shapes, write_tables
+from bench import contestants, machine, measure, readme, registry, shapes, write_tables
 from bench.contestants import BACKENDS
 from bench.limits import ceilings
 from bench.race import Settings
-from bench.racing import base
+from bench.racing import base, terminal
 from bench.registry import OPS, TABLES, Choice
 from bench.row import Row
 from bench.shapes import Heat
 from bench.workloads import presets
 
-WIDTH = 180  # columns that the widest table needs
 RESULTS = readme.RESULTS
 SECONDS = 10.0
 
@@ -59,6 +56,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, help="of each contestant, however long they take")
     add("--base", metavar="REV", help="compare ours with those of an earlier commit, which is built in a worktree")
     add("--save", action="store_true", help="write CSV and Markdown under bench/results, after every workload")
+    add("--partial", action="store_true", help="of the preset readme: write README.md without peers that are missing")
     options = parser.parse_args(arguments)
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--threads and --rounds must be at least 1")
@@ -66,6 +64,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--seconds must be a number above 0; got {options.seconds}")
     if options.base and options.save:
         parser.error("--save does not go with --base, which prints its verdicts")
+    if options.partial and options.preset != "readme":
+        parser.error("--partial says something about --preset readme only: leave it out")
     options.save = options.save or (options.preset == "readme" and not options.base)
     try:
         options.heats, options.choice = chosen(options)
@@ -99,6 +99,10 @@ def _shaped(options: argparse.Namespace) -> list[Heat]:
         raise ValueError("--shapes goes with one --op, and without --preset and --only")
     (op,) = options.op
     workloads = dict.fromkeys(shapes.named(shape, OPS[op].base) for shape in options.shapes)
+    kept = next((each.name for each in workloads if each.keep and not OPS[op].filters), None)
+    if kept is not None:
+        able = ", ".join(name for name, each in OPS.items() if each.filters)
+        raise ValueError(f"--shapes: {kept!r} filters, which {op} does not: --op {able} does")
     return list(shapes.heats(registry.table_of(op), *workloads))
 
 
@@ -140,8 +144,11 @@ def _narrowed(heat: Heat, words: list[set[str]]) -> Heat:
 
 def run(options: argparse.Namespace) -> int:
     """The whole command; 1 if an answer of ours was not the specification's."""
-    console, where = Console(width=max(WIDTH, Console().width), highlight=False), machine.here()
-    console.print(f"{where.describe()}\nfirst, what this machine can do at best ...")
+    console, where = terminal.console(), machine.here()
+    console.print(where.describe())
+    if _label(options) == "readme" and not options.partial and (missing := _not_installed(options)):
+        console.print(f"README.md will stay as it is: {readme.remedy(missing)}", markup=False)
+    console.print("first, what this machine can do at best ...")
     settings = _settings(options)
     limits = (settings.ceilings, *settings.others)
     for each in limits:
@@ -154,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
     for name, part in write_tables.by_table(rows).items():
         if any(row.samples or row.wrong for row in part):
             title = f"{TABLES[name].title}, {options.threads} thread(s), {where.date}"
-            console.print(write_tables.table(part, title))
+            console.print(write_tables.table(part, title, console))
     for line in write_tables.remarks(rows):
         console.print(line, markup=False)
     written = save(rows)
@@ -162,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
         console.print(f"wrote {path}")
     wrong = any(row.wrong for row in rows)
     if written and not wrong and _label(options) == "readme":
-        return readme.main([written[0].name])
+        return readme.main([written[0].name, *["--partial"] * options.partial])
     return int(wrong)
 
 
@@ -177,6 +184,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(limits, options.rounds, seconds, tuple(others))
 
 
+def _not_installed(options: argparse.Namespace) -> dict[str, str]:
+    """Peers who are to take part, and what each of them is installed as."""
+    racing = [who for heat in options.heats for who in registry.racing(heat, options.choice)]
+    packages = {who.name: who.package for who in racing if who.name in readme.contestants() and not who.ours}
+    return {name: package for name, package in packages.items() if package and not contestants.version_of(package)}
+
+
 def _label(options: argparse.Namespace) -> str:
     """What tells the files of this run from those of another on the same day: "dense" is all of that preset."""
     name = "-".join(options.op) if options.shapes else options.preset or "quick"
@@ -188,7 +202,8 @@ def against(options: argparse.Namespace, words: list[str]) -> int:
     """With ``--base``: a verdict for each of ours at each workload; 1 if one of ours is wrong now."""
     seconds = options.seconds or presets.SECONDS.get(options.preset or "quick", SECONDS)
     lines = list(base.compare(options.base, [*words, "--peers", "none"], seconds, options.rounds))
-    Console(width=max(WIDTH, Console().width), highlight=False).print(base.table(lines, options.base))
+    console = terminal.console()
+    console.print(base.table(lines, options.base, console))
     return int(any(line.wrong for line in lines))
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from bench.machine import Machine
-from bench.racing import files
+from bench.racing import files, terminal
 from bench.registry import TABLES
 from bench.row import Row, Value
 
@@ -36,6 +37,11 @@ SHOWN = {  # column -> heading of the printed table
     "extra_mb": "+MB",
     "bytes_per_vector": "B/vector",
 }
+SPARED = (  # headings, the first to go first where a terminal is narrow
+    *("J", "cpu ms", "bound", "p20 ms", "p80 ms", "GB/s", "Gop/s", "+MB", "to", "ratio", "ceiling", "ms/query"),
+    *("recall", "B/vector", "x peer", "exact"),
+)
+NARROW = 140  # columns of a terminal; in fewer, workloads have lines of their own
 
 
 def by_table(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -44,22 +50,30 @@ def by_table(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: part for name, part in found.items() if part}
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
-    """What was timed or is wrong, to be printed; columns in which nothing is are left out."""
+def table(rows: Sequence[Row], title: str, screen: Console) -> Table:
+    """What was timed or is wrong, to be printed; columns in which nothing is are left out, and those of least interest
+    that the screen has no room for."""
     told = [(row, row.columns()) for row in rows if row.samples or row.wrong]
-    shown = {key: head for key, head in SHOWN.items() if any(columns[key] is not None for _, columns in told)}
+    shown = [head for key, head in SHOWN.items() if any(columns[key] is not None for _, columns in told)]
+    narrow = screen.width < NARROW
+    return terminal.fitted(lambda headings: _table(told, title, headings, narrow), shown, SPARED, screen)
+
+
+def _table(told: Sequence[tuple[Row, dict[str, Value]]], title: str, headings: Sequence[str], narrow: bool) -> Table:
+    """With these columns; a workload is in the first one, or, if ``narrow``, in a line above."""
     made = Table(title=title, caption="how to read it: bench/NOTES.md")
-    for name in ("workload", "contestant"):
-        made.add_column(name, no_wrap=True)
-    for heading in shown.values():
-        made.add_column(heading, justify="right")
+    terminal.names(made, *["workload"] * (not narrow), "contestant")
+    terminal.figures(made, *headings)
+    shown = [key for key, heading in SHOWN.items() if heading in headings]
     last = ""
     for row, columns in told:
-        name = row.workload.name
-        if name != last and last:
+        name, first = row.workload.name, row.workload.name != last
+        if first and last:
             made.add_section()
-        style = "bold red" if row.wrong else ""
-        made.add_row(name if name != last else "", row.contestant, *(_cell(columns[key]) for key in shown), style=style)
+        if first and narrow:
+            made.add_row(name, style="bold")
+        places = [row.contestant] if narrow else [name if first else "", row.contestant]
+        made.add_row(*places, *(_cell(columns[key]) for key in shown), style="bold red" if row.wrong else "")
         last = name
     return made
 

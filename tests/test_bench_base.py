@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +42,7 @@ def test_a_verdict_knows_noise() -> None:
 
 def test_this_commit_is_compared_with_itself() -> None:
     in_git()
+    before = listed()
     lines = list(base.compare("HEAD", TINY, 0.1, 3))
     assert [line.contestant for line in lines] == [f"pyengine-{each}@numpy" for each in ("int8", "float32", "topk")]
     for line in lines:
@@ -48,8 +53,74 @@ def test_this_commit_is_compared_with_itself() -> None:
         assert 0 < line.found.low <= line.found.ratio <= line.found.high
         assert line.now_ms
     assert any(line.found for line in lines)
-    listed = subprocess.run(["git", "worktree", "list"], cwd=base.ROOT, capture_output=True, text=True, check=True)
-    assert "pyengine-base-" not in listed.stdout
+    assert before == listed()
+
+
+WAITS = """
+import sys, time
+from bench.racing import base
+base.remove_left()
+with base.checked_out("HEAD") as tree:
+    print(tree, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_who_is_stopped_leaves_no_worktree(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill -9 does, until the next run. A run that goes on keeps its own."""
+    in_git()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def started() -> tuple[subprocess.Popen[str], str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": environment}
+        running = subprocess.Popen([sys.executable, "-c", WAITS], cwd=base.ROOT, text=True, **pipes)  # type: ignore[call-overload]
+        return running, running.stdout.readline().strip()  # type: ignore[union-attr]
+
+    running, tree = started()
+    assert tree in listed()
+    assert (Path(tree) / "bench" / "run.py").is_file()
+    base.remove_left()
+    assert tree in listed()
+    running.send_signal(number)
+    running.wait()
+    running.stdout.close()  # type: ignore[union-attr]
+    if number == signal.SIGTERM:
+        assert running.returncode == 128 + number
+    if number == signal.SIGKILL:
+        assert tree in listed()
+        base.remove_left()
+    assert tree not in listed()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_build_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    """cmake starts ninja, and ninja compilers, which would go on in a folder that is being removed."""
+    script = "import subprocess, sys; subprocess.run(['sleep', '60.25'])"
+    outer = f"from bench.racing import base; base._run_whole([{sys.executable!r}, '-c', {script!r}], {str(tmp_path)!r})"
+    running = subprocess.Popen([sys.executable, "-c", outer], cwd=base.ROOT, stderr=subprocess.DEVNULL)
+    sleeping: set[str] = set()
+    while not sleeping:
+        sleeping = {path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if b"60.25" in _said(path)[:20]}
+    running.send_signal(signal.SIGINT)
+    running.wait()
+    for _ in range(100):
+        if not any((Path("/proc") / each).exists() for each in sleeping):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{sleeping} go on")
+
+
+def _said(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def listed() -> str:
+    command = ["git", "worktree", "list"]
+    return subprocess.run(command, cwd=base.ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_an_unknown_commit_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

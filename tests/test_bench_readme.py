@@ -18,6 +18,7 @@ HEAD = [
     "p50_ms",
     "ms_per_query",
     "bytes_per_vector",
+    "note",
     "cpu",
     "isa",
     "commit",
@@ -35,7 +36,7 @@ MARKED = "before\n<!-- bench:dense a.csv -->\nold\n<!-- /bench -->\nafter\n"
 
 def write(path: Path, rows: list[list[str]]) -> None:
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([HEAD, *([*row, *[""] * (7 - len(row)), "Chip", "amx", "abc"] for row in rows)])
+        csv.writer(file).writerows([HEAD, *([*row, *[""] * (8 - len(row)), "Chip", "amx", "abc"] for row in rows)])
 
 
 def test_the_readme_agrees_with_the_results() -> None:
@@ -72,6 +73,31 @@ def test_every_file_that_a_line_is_from_is_named(tmp_path: Path) -> None:
     made = readme.rewritten(MARKED.replace("a.csv", "a.csv b.csv c.csv"), tmp_path)
     (told,) = (line for line in made.splitlines() if line.startswith("<sub>"))
     assert [name in told for name in ("a.csv", "b.csv", "c.csv")] == [True, True, False]
+
+
+def test_who_is_not_installed_keeps_the_readme_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = ["search", WORKLOAD, "svs", "", "", "", "", "pip install scalable-vs (No module named 'svs')"]
+    copy = tmp_path / "README.md"
+    copy.write_text(MARKED)
+    monkeypatch.setattr(readme, "README", copy)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    write(tmp_path / "a.csv", ROWS)
+    write(tmp_path / "new.csv", [*ROWS, absent])
+    assert readme.main(["new.csv"]) == 1
+    assert copy.read_text() == MARKED
+    assert capsys.readouterr().err == (
+        "bench.readme: README.md stays as it is: svs missing: pip install scalable-vs, "
+        "or --partial to write the tables without\n"
+    )
+    assert readme.main(["new.csv", "--partial"]) == 0
+    made = copy.read_text()
+    assert "SVS" not in made
+    assert "| ScaNN |" in made  # who was there, and too slow, keeps the dash
+    assert readme.main(["--check"]) == 0
+    write(tmp_path / "new.csv", [*ROWS, absent, ["search", "n9-d1-q1-k1", "svs", "True", "1.0"]])
+    assert readme.main(["new.csv"]) == 0  # there it could run
 
 
 @pytest.mark.parametrize(

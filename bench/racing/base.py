@@ -9,10 +9,13 @@ bootstrap).
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,15 +23,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from bench import timing
+from bench.racing import files, terminal
 from bench.timing import Samples
 from bench.write_tables import short
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("csrc", "CMakeLists.txt", "setup.py")  # of the extension
 MIN_ROUNDS = 11
+TREES = "pyengine-base-"  # folders of worktrees
+REMOVE = ("worktree", "remove", "--force", "--force")  # twice: also one that git had not finished
+ASKED_TO_END = (signal.SIGTERM, signal.SIGHUP)  # ctrl-C is an exception anyway
 DRAWS, CONFIDENCE, SEED = 4000, 0.95, 0
 
 
@@ -123,16 +131,22 @@ def _line(key: tuple[str, str], now: Samples, base: Samples) -> Line:
     return Line(*key, now.percentile(50) * 1e3, base.percentile(50) * 1e3, difference(base.ratios(now)))
 
 
-def table(lines: Sequence[Line], revision: str) -> Table:
+def table(lines: Sequence[Line], revision: str, screen: Console) -> Table:
     """The verdicts, to be printed."""
-    made = Table(
-        "workload", "contestant", "now ms", f"{revision} ms", "now is", title="Now and then, in the same rounds"
-    )
-    for line in lines:
-        figures = ("" if each is None else short(each) for each in (line.now_ms, line.base_ms))
-        told = line.found.verdict if line.found else ("WRONG: " if line.wrong else "not compared: ") + line.note
-        made.add_row(line.workload, line.contestant, *figures, told)
-    return made
+    times = ["now ms", f"{revision} ms"]
+
+    def made(headings: list[str]) -> Table:
+        table = Table(title="Now and then, in the same rounds")
+        terminal.names(table, "workload", "contestant")
+        terminal.figures(table, *headings)
+        terminal.sentences(table, "now is")
+        for line in lines:
+            figures = dict(zip(times, ("" if each is None else short(each) for each in (line.now_ms, line.base_ms))))
+            told = line.found.verdict if line.found else ("WRONG: " if line.wrong else "not compared: ") + line.note
+            table.add_row(line.workload, line.contestant, *(figures[name] for name in headings), told)
+        return table
+
+    return terminal.fitted(made, times, times[::-1], screen)
 
 
 class Told(Samples):
@@ -191,22 +205,68 @@ def _started(tree: Path, words: Sequence[str], name: str) -> Iterator[Process]:
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """That commit in a folder of its own, with this benchmark, and built. It is gone afterwards."""
+    """That commit in a folder of its own, with this benchmark, and built. It is gone afterwards, also where a signal
+    ends this; what a kill -9 leaves is gone after the next time."""
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found.returncode:
         raise ValueError(f"--base must be a commit of this repository; git finds none for {revision!r}")
-    with tempfile.TemporaryDirectory(prefix="pyengine-base-") as folder:
+    remove_left()
+    with (
+        _ended_in_order(),
+        tempfile.TemporaryDirectory(prefix=TREES, ignore_cleanup_errors=True) as folder,
+        files.alone(Path(folder) / "lock"),
+    ):
         tree, commit = Path(folder).resolve() / "tree", found.stdout.strip()
-        made = _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
-        if made.returncode:
-            raise RuntimeError(f"--base: git cannot check out {revision}: {_last(made.stderr)}")
         try:
+            made = _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
+            if made.returncode:
+                raise RuntimeError(f"--base: git cannot check out {revision}: {_last(made.stderr)}")
             shutil.rmtree(tree / "bench", ignore_errors=True)
             shutil.copytree(ROOT / "bench", tree / "bench", ignore=shutil.ignore_patterns("__pycache__", "results"))
             _provide_extension(tree, commit, revision)
             yield tree
         finally:
-            _git("worktree", "remove", "--force", str(tree))
+            _git(*REMOVE, str(tree))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """What asks this process to end is an exception meanwhile, after which everything is put away."""
+
+    def end(number: int, frame: object) -> None:
+        for each in ASKED_TO_END:
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what signals do
+        yield
+        return
+    before = {each: signal.signal(each, end) for each in ASKED_TO_END}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def remove_left() -> None:
+    """Take away the worktrees of runs that are no more."""
+    for line in _git("worktree", "list", "--porcelain").stdout.splitlines():
+        tree = Path(line.removeprefix("worktree "))
+        if line.startswith("worktree ") and tree.parent.name.startswith(TREES) and _left(tree.parent):
+            _git(*REMOVE, str(tree))
+            shutil.rmtree(tree.parent, ignore_errors=True)
+
+
+def _left(folder: Path) -> bool:
+    """Whether no run has that folder of a worktree."""
+    if not folder.exists():
+        return True
+    try:
+        with files.alone(folder / "lock") as alone:
+            return alone
+    except OSError:  # somebody else's
+        return False
 
 
 def _provide_extension(tree: Path, commit: str, revision: str) -> None:
@@ -230,12 +290,25 @@ def build(tree: Path, revision: str) -> None:
     try:
         found = subprocess.run(pybind11, cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
         for command in ([*configure, f"-Dpybind11_DIR={found}"], ["cmake", "--build", "build/base"]):
-            subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
+            _run_whole(command, tree)
     except FileNotFoundError:
         raise RuntimeError("--base builds an extension, and needs cmake: pip install cmake ninja pybind11") from None
     except subprocess.CalledProcessError as error:
         why = _last(error.stderr or error.stdout)
         raise RuntimeError(f"--base: the extension of {revision} does not build: {why}") from None
+
+
+def _run_whole(command: Sequence[str], folder: Path) -> None:
+    """That command, which ends with all that it started where this is interrupted. CalledProcessError if it fails."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as running:  # type: ignore[call-overload]
+        try:
+            out, errors = running.communicate()
+        except BaseException:
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, command, out, errors)
 
 
 def _git(*words: str) -> subprocess.CompletedProcess[str]:

@@ -91,7 +91,7 @@ def fair_environment(threads: int) -> dict[str, str]:
     faiss-cpu 1.15.1 (OpenBLAS 0.3.15) runs Zen 5 as Barcelona, at a quarter of the speed of SkylakeX.
     """
     kept = {name: value for name, value in os.environ.items() if name not in HANDICAPS}
-    core = next((core for core, needs in OPENBLAS_CORES.items() if needs <= _cpu_flags()), None)
+    core = next((core for core, needs in OPENBLAS_CORES.items() if needs <= cpu_flags()), None)
     return {**kept, **({"OPENBLAS_CORETYPE": core} if core else {}), **dict.fromkeys(THREAD_LIMITS, str(threads))}
 
 
@@ -111,7 +111,7 @@ def _differs(name: str, environment: dict[str, str]) -> bool:
     return os.environ.get(name) != environment.get(name)
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """The x86 features of the first core, as Linux names them; none elsewhere."""
     try:
         found = re.search(r"^flags\s*:(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -17,10 +17,24 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import data, gate, gpu_shapes, machine, measure, peers, readme, registry, run, shapes, timing, write_tables
+from bench import (
+    contestants,
+    data,
+    gate,
+    gpu_shapes,
+    machine,
+    measure,
+    peers,
+    readme,
+    registry,
+    run,
+    shapes,
+    timing,
+    write_tables,
+)
 from bench.arena import Arena
 from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off, version_of
-from bench.limits import ceilings
+from bench.limits import ceilings, products
 from bench.limits.ceilings import Ceilings
 from bench.operations import life
 from bench.operations.compress import Signs
@@ -334,12 +348,18 @@ def test_missing_real_data_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_ceilings_are_rates() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ceilings, "REPEATS", 1)
-        patch.setattr(ceilings, "GEMM_SIDE", 256)
+        patch.setattr(products, "SIDE", 256)
+        patch.setattr(products, "REPEATS", 1)
         found = ceilings.measure(threads=1, sizes=(1 << 20, 1 << 21))
     assert [size for size, _ in found.reads] == [1 << 20, 1 << 21]
     assert [size for size, _ in found.copies] == [1 << 20, 1 << 21]
     assert all(rate > 1e6 for _, rate in found.copies)  # whatever else the machine does meanwhile
     assert found.bf16_ops is None or found.bf16_ops > 1e6
+    flags = machine.cpu_flags()
+    wanted = [isa for isa, flag in (("avx2", "avx2"), ("avx512", "avx512dq")) if flag in flags]
+    assert list(found.by_isa["float32"]) == wanted or not wanted
+    assert max(found.by_isa["float32"].values()) == found.float32_ops
+    assert all(rate > 1e6 for rates in found.by_isa.values() for rate in rates.values())
     assert min(found.small_page_read, found.float32_ops, *(rate for _, rate in found.reads)) > 1e8
     assert bool(found.int8_ops) == (exact.native() is not None)
     assert found.isa in found.int8_ops or not found.int8_ops
@@ -425,6 +445,12 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     assert run.run(run.parse(["--rounds", "2", "--only", "wrong"])) == 1
 
 
+def test_peers_that_are_missing_are_named_before_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = run.parse(["--preset", "readme"])
+    monkeypatch.setattr(contestants, "version_of", lambda package: "" if package == "scann" else "1")
+    assert run._not_installed(options) == {"scann": "scann"}
+
+
 def test_the_preset_readme_is_saved_and_goes_into_the_readme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[list[str]] = []
 
@@ -495,6 +521,12 @@ def test_backends_and_peers_are_chosen_by_name() -> None:
         (["--shapes", "n200k"], "--shapes goes with one --op"),
         (["--preset", "dense", "--op", "maxsim"], "the preset 'dense' has nothing of maxsim"),
         (["--threads", "0"], "must be at least 1"),
+        (
+            ["--op", "dense_topk", "--shapes", "n1k", "n1k-keep50%"],
+            "--shapes: 'n1k-d768-q32-k100-keep50%' filters, which dense_topk does not: --op dense_filter does",
+        ),
+        (["--op", "dense_build", "--shapes", "n1k-keep50%"], "which dense_build does not"),
+        (["--partial"], "--partial says something about --preset readme only"),
     ],
 )
 def test_what_is_not_known_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def test_slopes_are_those_of_the_data(results: list[reading.Results]) -> None:
 
 def test_ceilings_are_read_from_their_words() -> None:
     assert figures.ceilings(report_toy.CEILINGS) == {
-        1: {"reads": {"64": 20, "2048": 10}, "peaks": {"int8 avx2": 500, "int8 amx": 5000, "float32": 100}},
+        1: {"reads": {"64": 20, "2048": 10}, "peaks": {"float32": 100, "int8 avx2": 500, "int8 amx": 5000}},
         2: {"reads": {"2048": 15}, "peaks": {"float32": 190, "bf16": 1500}},
     }
     assert figures.ceilings("") == {}
@@ -162,15 +163,43 @@ def test_the_words_are_those_of_bench_ceilings() -> None:
     )
     found = figures.ceilings(limits.describe())[3]
     assert found == {"reads": {"64": 20, "256": 15}, "peaks": {"int8 avx2": 500, "float32": 100, "bf16": 2000}}
+    by_isa = {"float32": {"avx2": 6e10, "avx512": 1e11}, "bf16": {"avx512": 2e11, "amx": 2e12}}
+    peaks = figures.ceilings(replace(limits, by_isa=by_isa).describe())[3]["peaks"]
+    assert peaks == {
+        "float32 avx2": 60, "float32 avx512": 100, "bf16 avx512": 200, "bf16 amx": 2000, "int8 avx2": 500,
+    }  # fmt: skip
 
 
-def test_a_roofline_has_a_roof_of_what_is_used_and_points_at_their_place(results: list[reading.Results]) -> None:
+def test_a_roofline_has_a_roof_for_every_peak_and_points_at_their_place(results: list[reading.Results]) -> None:
     series = {each.name: each for each in drawn(results)["roofline-1-t1"].series}
-    assert {name for name in series if "Gop/s" in name} == {"int8 amx: 5,000 Gop/s", "float32: 100 Gop/s"}
+    assert {name for name in series if "Gop/s" in name} == {
+        "float32 100 Gop/s", "int8 avx2 500 Gop/s", "int8 amx 5,000 Gop/s",
+    }  # fmt: skip
     for each in series.values():
         if each.style == "roof":
             assert each.y == [min(each.y[-1], 10 * x) for x in each.x]
     assert list(series["pyengine-int8"].x) == pytest.approx([1, 10, 100])
+
+
+def test_roofs_that_lie_together_have_one_line() -> None:
+    peaks = {"int8 avx2": 110.0, "float32 avx2": 60.0, "float32 avx512": 100.0, "int8 amx": 5000.0}
+    assert figures._merged(peaks) == [
+        ("float32 avx2 60 Gop/s", 60),
+        ("float32 avx512 100, int8 avx2 110 Gop/s", 110),
+        ("int8 amx 5,000 Gop/s", 5000),
+    ]
+
+
+def test_the_machine_is_described_with_what_it_can_do(results: list[reading.Results]) -> None:
+    card = page._machine(results[1])
+    for name, value in (
+        ("reads, 1 thread(s)", "20 GB/s of 64 MiB, 10 GB/s of 2048 MiB"),
+        ("float32 Gop/s, 1 thread(s)", "100"),
+        ("int8 Gop/s, 1 thread(s)", "avx2 500, amx 5,000"),
+        ("bf16 Gop/s, 2 thread(s)", "1,500"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in card
+    assert "copies in GB/s" not in card
 
 
 def test_boxes_are_percentiles_of_the_calls(results: list[reading.Results]) -> None:
@@ -235,8 +264,11 @@ def broken(folder: Path, what: str) -> Path:
         (report_toy.ablation(folder) / "manifest.json").write_text("{")
     elif what == "calls":
         (report_toy.ablation(folder) / "queries" / "slow.npz").write_bytes(b"PK")
-    elif what == "cut off":
+    elif what == "damaged":
         path = report_toy.ablation(folder) / "cells.csv"
+        path.write_bytes(path.read_bytes()[:-40] + b"\n")
+    elif what == "cut off":
+        path = report_toy.ablation(folder, CELLS[:1]) / "cells.csv"
         path.write_bytes(path.read_bytes()[:-40])
     elif what == "other csv":
         folder.write_text("a,b\n1,2\n")
@@ -257,7 +289,8 @@ def broken(folder: Path, what: str) -> Path:
         ("no cells", "none of its cells has finished"),
         ("manifest", "manifest.json must be the manifest of an ablation"),
         ("calls", "slow.npz must be the calls of a cell"),
-        ("cut off", "cells.csv must be the table of an ablation"),
+        ("damaged", "cells.csv must be the table of an ablation"),
+        ("cut off", "none of its cells has finished"),
         ("other csv", "must be a CSV of bench.run --save with at least a row; it has no table"),
         ("binary", "must be a CSV file in UTF-8"),
         ("no rows", "must be a CSV of bench.run --save with at least a row; it has none"),
@@ -270,6 +303,27 @@ def test_bad_results_are_one_sentence(what: str, said: str, tmp_path: Path, caps
     assert said in told
     assert told.count("\n") == 1
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "plotly", lambda: "")
+    folder = report_toy.ablation(tmp_path / "toy", CELLS[:3])
+    table = folder / "cells.csv"
+    whole = table.read_bytes()
+    for cut in (1, 40, len(whole.splitlines(keepends=True)[-1]) - 1):
+        table.write_bytes(whole[:-cut])
+        assert report.main([str(folder), "-o", str(tmp_path / "page.html")]) == 0
+        told = capsys.readouterr()
+        said = "the last line is cut off, and left out; bench.ablate measures its cell again"
+        assert told.err == f"bench.report: {table}: {said}\n"
+        assert "slow-small" in (tmp_path / "page.html").read_text()
+        assert ">middle<" not in (tmp_path / "page.html").read_text()
+    table.write_bytes(whole)
+    assert report.main([str(folder), "-o", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().err == ""
+    assert ">middle<" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

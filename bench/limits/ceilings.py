@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import mmap
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contestants import ISAS, Unavailable, module, on_isa
+from bench.contestants import ISAS, Unavailable, on_isa
+from bench.limits import products
+from bench.limits.products import fastest
 from pyengine.refining import exact
 
 REPEATS = 9
-GEMM_SIDE = 2048
 READ_SIZES = (1 << 26, 1 << 28, 1 << 31)
 """Working sets to read: some machines hold the first two in their last cache, none the third."""
 
@@ -39,7 +38,8 @@ class Ceilings:
     """Rates per second, with as many threads as the contestants have. ``reads`` has (bytes, bytes per second) for
     working sets of rising size, in huge pages; ``small_page_read`` is the last of them in 4 KiB pages. ``int8_ops``
     is by instruction set, and empty where nothing here can measure it; products of float32 and bf16 are those of the
-    libraries at hand, which choose their instructions themselves."""
+    libraries at hand, which choose their instructions themselves, and in ``by_isa`` what they do with others: kind,
+    instruction set, rate."""
 
     threads: int
     reads: tuple[tuple[int, float], ...]
@@ -49,6 +49,7 @@ class Ceilings:
     isa: str  # the instruction set that is used unless another is forced
     copies: tuple[tuple[int, float], ...] = ()  # (bytes, bytes read and written per second)
     bf16_ops: float | None = None  # None where torch is not here, or does not multiply it
+    by_isa: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def floor(self, n_bytes: float, n_ops: float, arithmetic: str, isa: str = "") -> float | None:
         """The least seconds in which the bytes can be read and the operations done: the larger of the two. For
@@ -66,14 +67,20 @@ class Ceilings:
 
     def describe(self) -> str:
         reads = ", ".join(f"{rate / 1e9:.1f} GB/s of {size >> 20} MiB" for size, rate in self.reads)
-        int8 = ", ".join(f"{isa} {rate / 1e9:,.0f}" for isa, rate in self.int8_ops.items()) or "not measured"
+        int8 = _each(self.int8_ops) or "not measured"
+        others = {kind: f" ({_each(rates)})" for kind, rates in self.by_isa.items() if rates}
         copies = ", ".join(f"{rate / 1e9:.1f} of {size >> 20} MiB" for size, rate in self.copies) or "not measured"
         bf16 = "not measured" if self.bf16_ops is None else f"{self.bf16_ops / 1e9:,.0f}"
         return (
             f"{self.threads} thread(s): copies in GB/s read and written: {copies}; "
             f"reads {reads} ({self.small_page_read / 1e9:.1f} in 4 KiB pages), "
-            f"float32 GEMM {self.float32_ops / 1e9:.0f} Gop/s, bf16 {bf16}, int8 products in Gop/s: {int8}"
+            f"float32 GEMM {self.float32_ops / 1e9:,.0f} Gop/s{others.get('float32', '')}, "
+            f"bf16 {bf16}{others.get('bf16', '')}, int8 products in Gop/s: {int8}"
         )
+
+
+def _each(rates: dict[str, float]) -> str:
+    return ", ".join(f"{isa} {rate / 1e9:,.0f}" for isa, rate in rates.items())
 
 
 def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
@@ -83,18 +90,10 @@ def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
     kernels = exact.native()
     isa = "" if kernels is None else str(kernels.isa())
     copies = tuple((size, _copy_bandwidth(threads, size)) for size in sizes)
-    float32, bf16 = _float32_rate(threads), _bf16_rate(threads)
-    return Ceilings(threads, reads, small, float32, _int8_rates(threads), isa, copies, bf16)
-
-
-def _fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls, after one that warms up."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    by_isa = {kind: products.rates(kind, threads) for kind in products.KINDS}
+    float32, bf16 = (max(rates.values(), default=None) for rates in by_isa.values())
+    assert float32 is not None  # NumPy is always there
+    return Ceilings(threads, reads, small, float32, _int8_rates(threads), isa, copies, bf16, by_isa)
 
 
 def _read_bandwidth(threads: int, n_bytes: int, huge: bool) -> float:
@@ -103,7 +102,7 @@ def _read_bandwidth(threads: int, n_bytes: int, huge: bool) -> float:
     numbers = _paged(n_bytes, huge)
     with ThreadPoolExecutor(threads) as pool:
         slices = np.array_split(numbers, threads)
-        best = numbers.nbytes / _fastest(lambda: list(pool.map(np.max, slices)))  # the ufunc releases the GIL
+        best = numbers.nbytes / fastest(lambda: list(pool.map(np.max, slices)), REPEATS)  # the ufunc releases the GIL
     kernels = exact.native()
     return best if kernels is None else max(best, float(kernels.read_bandwidth(n_bytes, threads)))
 
@@ -113,7 +112,7 @@ def _copy_bandwidth(threads: int, n_bytes: int) -> float:
     source, target = np.split(_paged(n_bytes, huge=True), 2)
     pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
     with ThreadPoolExecutor(threads) as pool:
-        return n_bytes / _fastest(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)))
+        return n_bytes / fastest(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)), REPEATS)
 
 
 def _paged(n_bytes: int, huge: bool) -> NDArray[np.int32]:
@@ -126,31 +125,6 @@ def _paged(n_bytes: int, huge: bool) -> NDArray[np.int32]:
     numbers = np.frombuffer(memory, np.int32)
     numbers.fill(1)
     return numbers
-
-
-def _float32_rate(threads: int) -> float:
-    """float32 operations per second of the best matrix product here, NumPy's or torch's."""
-    a = np.random.default_rng(0).random((GEMM_SIDE, GEMM_SIDE), dtype=np.float32)
-    seconds = _fastest(lambda: a @ a)
-    try:
-        torch = module("torch")
-        torch.set_num_threads(threads)
-        tensor = torch.from_numpy(a)
-        seconds = min(seconds, _fastest(lambda: tensor @ tensor))
-    except Unavailable:
-        pass
-    return 2 * GEMM_SIDE**3 / seconds
-
-
-def _bf16_rate(threads: int) -> float | None:
-    """bf16 operations per second of torch's matrix product."""
-    try:
-        torch = module("torch")
-        torch.set_num_threads(threads)
-        tensor = torch.rand(GEMM_SIDE, GEMM_SIDE).to(torch.bfloat16)
-        return 2 * GEMM_SIDE**3 / float(_fastest(lambda: tensor @ tensor))
-    except (Unavailable, RuntimeError):
-        return None
 
 
 def _int8_rates(threads: int) -> dict[str, float]:

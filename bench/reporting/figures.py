@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from bench.reporting.drawing import Axis, Box, Figure, Series
 from bench.reporting.reading import Ablation, Row, Run
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
+PEAKS = {  # kind -> where `bench.limits.ceilings.Ceilings.describe` says it
+    "float32": r"float32 GEMM (?P<best>[\d,.]*\d)(?: Gop/s \((?P<each>[^)]*)\))?",
+    "bf16": r"bf16 (?P<best>[\d,.]*\d)(?: \((?P<each>[^)]*)\))?",
+    "int8": r"int8 products in Gop/s: (?P<best>)(?P<each>.*)",
+}
+ALIKE = 1.25  # peaks that differ by less have one roof
 MOST_CURVES, MOST_TICKS = 12, 8  # in one figure; the rest are in the table
 
 
@@ -107,14 +113,19 @@ def ceilings(text: str) -> dict[int, dict[str, dict[str, float]]]:
         if threads is not None:
             reads = re.search(r"reads (.*?)(?: \(|,? float32)", part)
             sizes = re.findall(r"([\d.,]+) GB/s of (\d+) MiB", reads[1] if reads else "")
-            int8 = re.search(r"int8 products in Gop/s: (.*)", part)
-            kinds = re.findall(r"([a-z]\w*) ([\d,.]*\d)", int8[1] if int8 else "")
-            peaks = {f"int8 {isa}": _number(rate) for isa, rate in kinds}
-            for kind, pattern in (("float32", r"float32 GEMM ([\d,.]*\d)"), ("bf16", r"bf16 ([\d,.]*\d)")):
-                rate = re.search(pattern, part)
-                peaks |= {kind: _number(rate[1])} if rate else {}
+            peaks = {name: rate for kind, pattern in PEAKS.items() for name, rate in _peaks(kind, pattern, part)}
             found[int(threads[1])] = {"reads": {size: _number(rate) for rate, size in sizes}, "peaks": peaks}
     return found
+
+
+def _peaks(kind: str, pattern: str, text: str) -> list[tuple[str, float]]:
+    """By instruction set, "int8 amx"; by kind alone where only the best of all was measured."""
+    told = re.search(pattern, text)
+    if told is None:
+        return []
+    best, each = told["best"], told["each"]
+    by_isa = [(f"{kind} {isa}", _number(rate)) for isa, rate in re.findall(r"([a-z]\w*) ([\d,.]*\d)", each or "")]
+    return by_isa or ([(kind, _number(best))] if best else [])
 
 
 def _number(text: str) -> float:
@@ -125,14 +136,10 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
     where = [float(row["gop_per_s"]) / float(row["gb_per_s"]) for row in rows]
     low, high = min(where) / 3, max(where) * 3
     size, rate = max(roof["reads"].items(), key=lambda item: float(item[0]))
-    used = {str(rows[0]["isa"]), *(str(row["contestant"]).partition("@")[2] for row in rows)}
     series = []
-    for kind, peak in roof["peaks"].items():
-        if kind.startswith("int8 ") and kind[5:] not in used:
-            continue
+    for name, peak in _merged(roof["peaks"]):
         ridge = peak / rate  # where reading and computing take as long
         x = [low, ridge, high] if low < ridge < high else [low, high]
-        name = f"{kind}: {words.short(peak)} Gop/s"
         series.append(Series(name, "", x, [min(peak, rate * value) for value in x], style="roof"))
     for name in dict.fromkeys(str(row["contestant"]) for row in rows):
         own = [(x, row) for x, row in zip(where, rows) if row["contestant"] == name]
@@ -145,6 +152,19 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
     )
     title = f"Roofline, {threads} thread(s)"
     return Figure(key, title, Axis("operations per byte that must be read"), Axis("Gop/s"), note, series)
+
+
+def _merged(peaks: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Roofs, rising, each with its name; of those that lie too near each other to be told apart, one with all names."""
+    groups: list[list[tuple[str, float]]] = []
+    for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
+        if groups and peak < ALIKE * groups[-1][0][1]:
+            groups[-1].append((name, peak))
+        else:
+            groups.append([(name, peak)])
+    return [
+        (", ".join(f"{name} {words.short(peak)}" for name, peak in group) + " Gop/s", group[-1][1]) for group in groups
+    ]
 
 
 def _race_words(row: Row) -> str:

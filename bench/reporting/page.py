@@ -153,7 +153,18 @@ def _results(results: Results, group: Sequence[Figure]) -> str:
 
 
 def _machine(results: Results) -> str:
+    """What it is, and what it can do at best, as far as that was measured."""
     facts = {MACHINE_WORDS.get(name, name): results.machine[name] for name in MACHINE if results.machine[name]}
+    measured = figures.ceilings(str(facts.get("ceilings", "")))
+    if measured:
+        del facts["ceilings"]
+    for threads, limits in measured.items():
+        rates = ", ".join(f"{words.short(rate)} GB/s of {size} MiB" for size, rate in limits["reads"].items())
+        facts |= {f"reads, {threads} thread(s)": rates} if rates else {}
+        for kind in figures.PEAKS:
+            peaks = {name: rate for name, rate in limits["peaks"].items() if name.split()[0] == kind}
+            told = ", ".join(f"{name[len(kind) :]} {words.short(rate)}".strip() for name, rate in peaks.items())
+            facts |= {f"{kind} Gop/s, {threads} thread(s)": told} if told else {}
     lines = [f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()]
     return f'<dl class="machine">{"".join(lines)}</dl>'
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write(path: Path, content: bytes) -> None:
@@ -25,12 +26,20 @@ def write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """Whether nobody else has that file, which is made where it is missing. It is had until the block, or the process,
-    ends, be it by a kill."""
+    """Whether nobody else has that file, which is there meanwhile. It is had until the block, or the process, ends, be
+    it by a kill, which leaves the file to whoever comes next."""
     with path.open("a") as file:
+        got = _locked(file, path)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            got = True
-        except BlockingIOError:
-            got = False
-        yield got
+            yield got
+        finally:
+            if got:
+                path.unlink(missing_ok=True)
+
+
+def _locked(file: IO[str], path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())  # it may have been taken away
+    except (BlockingIOError, FileNotFoundError):
+        return False

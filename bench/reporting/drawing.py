@@ -18,6 +18,15 @@ SHAPES = (  # as plotly and as matplotlib call them; seven, so that 42 families 
     ("triangle-down", "v"),
 )
 DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))  # the same of both
+MOST_TICKS = 9
+STEPS: tuple[Sequence[float], ...] = (  # of a power of ten, the finest first
+    [step / 50 for step in range(50, 500)],
+    [step / 10 for step in range(10, 100)],
+    (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 GREY = "#808080"  # of what belongs to no family
 
 
@@ -89,13 +98,18 @@ def looks(families: Iterable[str]) -> dict[str, Look]:
 
 
 def ticks(axis: Axis, values: Sequence[float]) -> list[float]:
-    """Of a logarithmic axis: its own, or powers of ten, and where they are few 2 and 5 times these."""
+    """Of a logarithmic axis: its own, or multiples of powers of ten, as many as it has room for."""
     positive = [value for value in values if value > 0]
     if axis.at or not positive:
         return list(axis.at)
-    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    steps = (1, 2, 5) if high - low <= 2 else (1, 3) if high - low == 3 else (1,)
-    return [float(f"{step}e{power}") for power in range(low - 1, high + 1) for step in steps]
+    low, high = span(positive, log=True)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    for steps in STEPS:
+        made = [float(f"{step}e{power}") for power in powers for step in steps]
+        made = [value for value in made if low <= value <= high]
+        if len(made) <= MOST_TICKS:
+            break
+    return made
 
 
 def span(values: Sequence[float], log: bool) -> tuple[float, float]:

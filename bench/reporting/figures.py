@@ -18,7 +18,7 @@ PEAKS = {  # kind -> where `bench.limits.ceilings.Ceilings.describe` says it
     "bf16": r"bf16 (?P<best>[\d,.]*\d)(?: \((?P<each>[^)]*)\))?",
     "int8": r"int8 products in Gop/s: (?P<best>)(?P<each>.*)",
 }
-ALIKE = 1.25  # peaks that differ by less have one roof
+ALIKE = 1.5  # roofs that differ by less have one label: at their height two would lie on each other
 MOST_CURVES, MOST_TICKS = 12, 8  # in one figure; the rest are in the table
 
 
@@ -137,7 +137,7 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
     low, high = min(where) / 3, max(where) * 3
     size, rate = max(roof["reads"].items(), key=lambda item: float(item[0]))
     series = []
-    for name, peak in _merged(roof["peaks"]):
+    for name, peak in _labelled(roof["peaks"]):
         ridge = peak / rate  # where reading and computing take as long
         x = [low, ridge, high] if low < ridge < high else [low, high]
         series.append(Series(name, "", x, [min(peak, rate * value) for value in x], style="roof"))
@@ -154,17 +154,25 @@ def _roofline(rows: Sequence[Row], roof: dict[str, dict[str, float]], threads: i
     return Figure(key, title, Axis("operations per byte that must be read"), Axis("Gop/s"), note, series)
 
 
-def _merged(peaks: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Roofs, rising, each with its name; of those that lie too near each other to be told apart, one with all names."""
+def _labelled(peaks: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Roofs, rising. Of those whose names would lie on each other the highest has all names, the others have none."""
     groups: list[list[tuple[str, float]]] = []
     for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
-        if groups and peak < ALIKE * groups[-1][0][1]:
+        if groups and peak < ALIKE * groups[-1][-1][1]:
             groups[-1].append((name, peak))
         else:
             groups.append([(name, peak)])
-    return [
-        (", ".join(f"{name} {words.short(peak)}" for name, peak in group) + " Gop/s", group[-1][1]) for group in groups
-    ]
+    return [(_names(group) if each is group[-1] else "", each[1]) for group in groups for each in group]
+
+
+def _names(group: Sequence[tuple[str, float]]) -> str:
+    """ "int8 avx2 679, avx512 826, bf16 amx 971": a kind once, until another comes."""
+    told, last = [], ""
+    for name, peak in group:
+        kind, _, isa = name.partition(" ")
+        told.append(f"{isa if isa and kind == last else name} {words.short(peak)}")
+        last = kind
+    return ", ".join(told)
 
 
 def _race_words(row: Row) -> str:

@@ -53,6 +53,7 @@
   for (const plot of plots) Plotly.newPlot(plot.element, plot.data, layout(plot), settings);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
 
   for (const box of document.querySelectorAll("[data-family]")) {
     box.addEventListener("change", () => {

@@ -129,6 +129,37 @@ def test_nothing_is_cut_off_on_paper(opened: Any) -> None:
     assert page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(each => each.scrollWidth))") <= 700
 
 
+def test_a_plot_keeps_its_height_when_the_window_changes(opened: Any) -> None:
+    """A phone that is turned: boxes have a row each, whatever the window's size."""
+    page = opened(viewport={"width": 390, "height": 800})
+    heights = "[...document.querySelectorAll('.plot')].map(plot => plot._fullLayout.height)"
+    before = page.evaluate(heights)
+    page.set_viewport_size({"width": 800, "height": 390})
+    page.wait_for_timeout(500)
+    assert page.evaluate("[...document.querySelectorAll('.plot')].every(plot => plot._fullLayout.width > 700)")
+    wide = page.evaluate(heights)
+    assert all(there <= was for there, was in zip(wide, before))
+    assert min(wide) > 120
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_timeout(500)
+    assert page.evaluate(heights) == before
+
+
+def test_names_leave_room_for_figures_on_a_phone(opened: Any) -> None:
+    page = opened(viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
+    figures = page.locator("table").first.locator("tbody tr").first.locator("td.number")
+    assert figures.first.bounding_box()["x"] < 250
+    page.locator(".wide").first.evaluate("each => each.scrollLeft = 200")
+    assert page.locator("table").first.locator("tbody td").first.bounding_box()["x"] < 30  # the name stays
+
+
+def test_what_has_no_figures_is_told_on_paper(opened: Any) -> None:
+    page = opened()
+    assert page.locator("details li").first.is_hidden()
+    page.pdf()
+    assert page.locator("details li").first.is_visible()
+
+
 def paper_of(page: Any) -> set[str]:
     return set(page.evaluate("[...document.querySelectorAll('.plot')].map(plot => plot.layout.paper_bgcolor)"))
 

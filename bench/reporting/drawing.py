@@ -18,11 +18,12 @@ SHAPES = (  # as plotly and as matplotlib call them; seven, so that 42 families 
     ("triangle-down", "v"),
 )
 DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))  # the same of both
-MOST_TICKS = 9
+MOST_TICKS = 6  # with labels, on a phone
 STEPS: tuple[Sequence[float], ...] = (  # of a power of ten, the finest first
     [step / 50 for step in range(50, 500)],
     [step / 10 for step in range(10, 100)],
     (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
+    (1, 2, 3, 5, 7),
     (1, 2, 5),
     (1, 3),
     (1,),

@@ -19,7 +19,12 @@
     return { paper_bgcolor: paper, plot_bgcolor: paper, "font.color": ink, axis };
   }
 
-  // The legend is above the plot, which keeps its own height however many entries there are.
+  // The legend is above the plot, which keeps its own height however many entries there are. Plotly goes by the height of
+  // the element: one of the layout it forgets when the window gets another size.
+  function fit(figure) {
+    figure.element.style.height = `${figure.layout.height ?? 380 + legendHeight(figure)}px`;
+  }
+
   function legendHeight(figure) {
     const names = figure.data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name.length);
     const each = 50 + 6.5 * Math.max(0, ...names);
@@ -28,6 +33,7 @@
 
   function layout(figure) {
     const { axis, "font.color": ink, ...rest } = colours();
+    const { height, ...own } = figure.layout;
     const above = { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", font: { size: 11 } };
     return {
       ...rest,
@@ -35,8 +41,7 @@
       margin: { l: 8, r: 8, t: 8, b: 8 },
       hoverlabel: { align: "left" },
       legend: above,
-      height: 380 + legendHeight(figure),
-      ...figure.layout,
+      ...own,
       xaxis: { ...axis, ...figure.layout.xaxis },
       yaxis: { ...axis, ...figure.layout.yaxis },
     };
@@ -50,6 +55,8 @@
     for (const plot of plots) Plotly.relayout(plot.element, { ...rest });
   }
 
+  plots.forEach(fit);
+  addEventListener("resize", () => plots.forEach(fit)); // before plotly's own
   for (const plot of plots) Plotly.newPlot(plot.element, plot.data, layout(plot), settings);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);

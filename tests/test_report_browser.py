@@ -153,11 +153,16 @@ def test_names_leave_room_for_figures_on_a_phone(opened: Any) -> None:
     assert page.locator("table").first.locator("tbody td").first.bounding_box()["x"] < 30  # the name stays
 
 
-def test_what_has_no_figures_is_told_on_paper(opened: Any) -> None:
-    page = opened()
+def test_paper_has_everything_in_its_width(opened: Any) -> None:
+    page = opened(viewport={"width": 1200, "height": 900})
+    widths = "[...document.querySelectorAll('.plot')].map(plot => plot._fullLayout.width)"
+    before = page.evaluate(widths)
     assert page.locator("details li").first.is_hidden()
-    page.pdf()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details li").first.is_visible()
+    assert set(page.evaluate(widths)) == {690}
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(widths) == before
 
 
 def paper_of(page: Any) -> set[str]:

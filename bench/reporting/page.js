@@ -2,6 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const plots = data.figures.map((figure) => ({ ...figure, element: document.getElementById(figure.key) }));
+  const PAPER = 690; // pixels between the margins of A4, or less
   const pointing = matchMedia("(hover: hover)").matches; // without, plotly's buttons would hide the legend for good
   const settings = {
     responsive: true,
@@ -60,7 +61,15 @@
   for (const plot of plots) Plotly.newPlot(plot.element, plot.data, layout(plot), settings);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
+
+  // On paper everything is told, and plots are as wide as it is: wider ones would make all the rest smaller.
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((each) => (each.open = true));
+    for (const { element } of plots) Plotly.relayout(element, { width: Math.min(element.clientWidth, PAPER) });
+  });
+  addEventListener("afterprint", () => {
+    for (const { element } of plots) Plotly.relayout(element, { width: null, autosize: true });
+  });
 
   for (const box of document.querySelectorAll("[data-family]")) {
     box.addEventListener("change", () => {

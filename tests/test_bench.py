@@ -413,7 +413,7 @@ def test_the_environment_is_made_fair(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(os, "execve", lambda path, arguments, environment: started.append(environment))
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"})
     machine.rerun_fairly(2)
     (environment,) = started
     assert environment["OPENBLAS_CORETYPE"] == "SkylakeX"

@@ -67,24 +67,20 @@ with base.checked_out("HEAD") as tree:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_who_is_stopped_leaves_no_worktree(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_stopped_leaves_no_worktree(number: int, tmp_path: Path) -> None:
     """A kill -9 does, until the next run. A run that goes on keeps its own."""
     in_git()
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-
-    def started() -> tuple[subprocess.Popen[str], str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": environment}
-        running = subprocess.Popen([sys.executable, "-c", WAITS], cwd=base.ROOT, text=True, **pipes)  # type: ignore[call-overload]
-        return running, running.stdout.readline().strip()  # type: ignore[union-attr]
-
-    running, tree = started()
-    assert tree in listed()
-    assert (Path(tree) / "bench" / "run.py").is_file()
-    base.remove_left()
-    assert tree in listed()
-    running.send_signal(number)
-    running.wait()
-    running.stdout.close()  # type: ignore[union-attr]
+    environment, command = {**os.environ, "TMPDIR": str(tmp_path)}, [sys.executable, "-c", WAITS]
+    with subprocess.Popen(
+        command, cwd=base.ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as running:
+        assert running.stdout is not None
+        tree = running.stdout.readline().strip()
+        assert tree in listed()
+        assert (Path(tree) / "bench" / "run.py").is_file()
+        base.remove_left()
+        assert tree in listed()
+        running.send_signal(number)
     if number == signal.SIGTERM:
         assert running.returncode == 128 + number
     if number == signal.SIGKILL:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -35,12 +37,12 @@ def test_a_file_is_had_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_who_opens_a_file_that_is_taken_away_does_not_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, lock = tmp_path / "lock", files.fcntl.flock
+    path, lock = tmp_path / "lock", fcntl.flock
 
-    def late(file: object, how: int) -> None:
+    def late(file: IO[str], how: int) -> None:
         path.unlink()  # the other one ends between the opening and the lock
-        lock(file, how)  # type: ignore[arg-type]
+        lock(file, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with files.alone(path) as got:
         assert not got

@@ -38,8 +38,8 @@ SHOWN = {  # column -> heading of the printed table
     "bytes_per_vector": "B/vector",
 }
 SPARED = (  # headings, the first to go first where a terminal is narrow
-    *("J", "cpu ms", "bound", "p20 ms", "p80 ms", "GB/s", "Gop/s", "+MB", "to", "ratio", "ceiling", "ms/query"),
-    *("recall", "B/vector", "x peer", "exact"),
+    *("J", "cpu ms", "bound", "p20 ms", "p80 ms", "GB/s", "Gop/s", "+MB", "to", "ceiling", "ms/query", "recall"),
+    *("ratio", "x peer", "B/vector", "exact"),
 )
 NARROW = 140  # columns of a terminal; in fewer, workloads have lines of their own
 

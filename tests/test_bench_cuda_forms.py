@@ -1,0 +1,31 @@
+"""The contestants that take one form of the CUDA dense scan each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import contestants
+from bench.ours.cuda_forms import in_form
+from tests.cuda_driver import FakeDriver
+from tests.dense_cases import rows
+
+
+def searched(form: str) -> object:
+    run = in_form(contestants.index("float32", "cuda"), form).prepare(rows(1, 50, 16), "dot", 1)
+    return np.asarray(run(rows(2, 20, 16), 3)[1])
+
+
+def test_forms(emulated: FakeDriver) -> None:
+    assert in_form(contestants.index("int8", "cuda"), "sm_90").name.endswith("-sm_90")
+    found = [searched(form) for form in ("sm_80", "sm_90")]
+    assert np.array_equal(*found)
+    launched = [line.split()[0] for line in emulated.log if line.startswith("dense_")]
+    assert launched == ["dense_64", "dense_64_sm90"]
+
+
+def test_a_gpu_that_has_not_both(emulated: FakeDriver) -> None:
+    emulated.tell(major=8, minor=6)
+    searched("sm_80")
+    with pytest.raises(contestants.Unavailable, match=r"^the form sm_90 is of compute capability 9\.0 alone$"):
+        searched("sm_90")

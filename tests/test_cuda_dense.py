@@ -101,6 +101,9 @@ def test_tensors_of_sixteen_bits_are_not_coded(
     assert f"dense_16_float16{'_sm90' * (form == 'sm_90')}" in launched
     assert "norms_float16" in launched
     assert "code_float16" not in launched
+    docs[7, 2] = float("inf")
+    with pytest.raises(ValueError, match="row 7"):
+        pe.topk(queries, docs, 4, backend="cuda")
 
 
 def test_a_pool_that_overflows() -> None:

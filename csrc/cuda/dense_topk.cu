@@ -195,18 +195,20 @@ DEVICE void scan_few(const Scan& scan, const Operand& from, uint8_t* shared) {
 
 }  // namespace
 
-#define DENSE(name, threads, body)                                                                                   \
-  KERNEL(name, threads)(const uint8_t* docs, const uint8_t* first_part, const uint8_t* second_part, int64_t length, \
-                        int64_t doc_stride, int64_t query_stride, int64_t stages, SCAN_PARAMETERS) {                \
-    DYNAMIC_SHARED(shared);                                                                                          \
-    body(SCAN, Operand{docs, first_part, second_part, length, doc_stride, query_stride, stages}, shared);           \
+#define DENSE(name, body, ...)                                                                             \
+  KERNEL(name, __VA_ARGS__)(const uint8_t* docs, const uint8_t* first_part, const uint8_t* second_part,    \
+                            int64_t length, int64_t doc_stride, int64_t query_stride, int64_t stages,      \
+                            SCAN_PARAMETERS) {                                                             \
+    DYNAMIC_SHARED(shared);                                                                                \
+    body(SCAN, Operand{docs, first_part, second_part, length, doc_stride, query_stride, stages}, shared); \
   }
-#define TILES(suffix, kind)                                  \
-  DENSE(dense_16##suffix, 128, (scan_tile<kind, 16, 2, 1>))  \
-  DENSE(dense_64##suffix, 256, (scan_tile<kind, 64, 2, 2>))  \
-  DENSE(dense_128##suffix, 256, (scan_tile<kind, 128, 1, 2>))
+// Shared memory leaves room for one block or two: registers need not be few.
+#define TILES(suffix, kind)                                     \
+  DENSE(dense_16##suffix, (scan_tile<kind, 16, 2, 1>), 128, 1)  \
+  DENSE(dense_64##suffix, (scan_tile<kind, 64, 2, 2>), 256, 1)  \
+  DENSE(dense_128##suffix, (scan_tile<kind, 128, 1, 2>), 256, 1)
 
-DENSE(dense_few, 128, scan_few)
+DENSE(dense_few, scan_few, 128)
 TILES(, INT8)
 TILES(_float16, FLOAT16)
 TILES(_bfloat16, BFLOAT16)

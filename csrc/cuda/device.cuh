@@ -7,7 +7,8 @@
 
 #define DEVICE __device__ __forceinline__
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) uint8_t name[]
-#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
+// After the name: how many threads a block has, and how many blocks a multiprocessor must have room for, if that matters.
+#define KERNEL(name, ...) extern "C" __global__ void __launch_bounds__(__VA_ARGS__) name
 
 namespace pyengine::cuda {
 

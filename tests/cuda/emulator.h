@@ -20,7 +20,7 @@
 
 #define DEVICE inline
 #define __shared__ static
-#define KERNEL(name, threads) void name
+#define KERNEL(name, ...) void name
 #define DYNAMIC_SHARED(name) uint8_t* name = emulator::dynamic.data()
 
 struct Dim3 { unsigned x = 1, y = 1, z = 1; };

@@ -97,6 +97,19 @@ def test_a_map_that_cannot_be(hopper: FakeDriver) -> None:
         registry.get("cuda").propose(dense.prepare(rows(1, 1, 8), Documents(rows(2, 9, 8)), 3, metric="dot"), 3)
 
 
+def test_what_is_said_of_a_scan(emulated: FakeDriver) -> None:
+    kept = stores.make("float16", "ram", 12)
+    kept.append(rows(1, 30, 12))
+    problem = dense.prepare(rows(2, 20, 12), kept.documents(cache={}), 3, metric="dot")
+    backend = registry.get("cuda")
+    assert backend.describe(problem)[0]["tile"] == "128 x 64 x 64, 2 parts"
+    assert backend.describe(problem)[0]["form"] == "sm_80: not measured"
+    with dense_sm90_plan.forced("sm_90"):
+        assert backend.describe(problem)[0]["form"] == "sm_90: asked for"
+        emulated.tell(major=10)
+        assert backend.describe(problem)[0]["form"] == "sm_80: wgmma is of compute capability 9.0 alone"
+
+
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if cuda_driver.compiler() is None:

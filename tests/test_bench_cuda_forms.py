@@ -7,19 +7,19 @@ import pytest
 
 from bench import contestants
 from bench.ours.cuda_forms import in_form
+from pyengine.types import I64
 from tests.cuda_driver import FakeDriver
 from tests.dense_cases import rows
 
 
-def searched(form: str) -> object:
+def searched(form: str) -> I64:
     run = in_form(contestants.index("float32", "cuda"), form).prepare(rows(1, 50, 16), "dot", 1)
     return np.asarray(run(rows(2, 20, 16), 3)[1])
 
 
 def test_forms(emulated: FakeDriver) -> None:
     assert in_form(contestants.index("int8", "cuda"), "sm_90").name.endswith("-sm_90")
-    found = [searched(form) for form in ("sm_80", "sm_90")]
-    assert np.array_equal(*found)
+    assert np.array_equal(searched("sm_80"), searched("sm_90"))
     launched = [line.split()[0] for line in emulated.log if line.startswith("dense_")]
     assert launched == ["dense_64", "dense_64_sm90"]
 

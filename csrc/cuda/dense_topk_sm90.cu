@@ -178,11 +178,11 @@ DEVICE void scan_tiles(const Scan& scan, const TensorMap& docs, const TensorMap&
 
 }  // namespace
 
-#define DENSE_SM90(name, ...)                                                                                      \
-  KERNEL(name, SM90_THREADS)(TENSOR_MAP docs, TENSOR_MAP queries, int64_t steps, int64_t stages, int64_t resident, \
-                             int64_t count, SCAN_PARAMETERS) {                                                     \
-    DYNAMIC_SHARED(shared);                                                                                        \
-    scan_tiles<__VA_ARGS__>(SCAN, docs, queries, steps, stages, resident, count, shared);                          \
+#define DENSE_SM90(name, ...)                                                                             \
+  KERNEL(name, SM90_THREADS, 1)(TENSOR_MAP docs, TENSOR_MAP queries, int64_t steps, int64_t stages,       \
+                                int64_t resident, int64_t count, SCAN_PARAMETERS) {                       \
+    DYNAMIC_SHARED(shared);                                                                               \
+    scan_tiles<__VA_ARGS__>(SCAN, docs, queries, steps, stages, resident, count, shared);                 \
   }
 #define TILES_SM90(suffix, kind)                      \
   DENSE_SM90(dense_16##suffix##_sm90, kind, 16, 2)    \

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
+import pyengine
 from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, measure, race, registry
 from bench.contestants import Contestant, index
 from bench.gate import Verdict
@@ -28,6 +29,7 @@ from bench.shapes import Heat
 from bench.timing import Samples
 from bench.token_shapes import Lengths
 from pyengine import conformance
+from pyengine.backends import triton_backend
 
 ROOT = Path(__file__).parent.parent
 CEILINGS = GpuCeilings(1e12, {"float32": 1e13, "bf16": 1e14, "float16": 1e14, "int8": 2e14})
@@ -193,6 +195,25 @@ def raced(heat: Heat, keep: Callable[[Any], bool], ours: tuple[Any, ...] = ()) -
 
 def plain(who: Any) -> bool:
     return not who.ours and "compiled" not in who.name
+
+
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_graph_is_raced_where_its_certificate_holds(enough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    if not enough:
+        monkeypatch.setattr(triton_backend.TritonBackend, "first_width", lambda self, problem: 1)
+    docs = np.repeat(np.eye(4, dtype=np.float32), 70, axis=0)  # more ties than the fewest places
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    searched, search = [], pyengine.DenseIndex.search
+    monkeypatch.setattr(pyengine.DenseIndex, "search", lambda *given: searched.append(1) or search(*given))
+    who = gpu_contestants.ours_as_graph("float16", 2)
+    found = who.prepare(docs, "dot", 1)(torch.ones((1, 4), device=device), 3)
+    scores, ids = who.read(found)
+    assert ids.tolist() == [[0, 1, 2]]
+    assert scores.tolist() == [[1.0, 1.0, 1.0]]
+    assert len(searched) == (not enough)
 
 
 @pytest.mark.usefixtures("on_cpu")

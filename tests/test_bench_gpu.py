@@ -207,7 +207,12 @@ def test_a_graph_is_raced_where_its_certificate_holds(enough: bool, monkeypatch:
     docs = np.repeat(np.eye(4, dtype=np.float32), 70, axis=0)  # more ties than the fewest places
     device = "cuda" if torch.cuda.is_available() else "cpu"
     searched, search = [], pyengine.DenseIndex.search
-    monkeypatch.setattr(pyengine.DenseIndex, "search", lambda *given: searched.append(1) or search(*given))
+
+    def watched(self: pyengine.DenseIndex, queries: Any, k: int) -> pyengine.TopK:
+        searched.append(k)
+        return search(self, queries, k)
+
+    monkeypatch.setattr(pyengine.DenseIndex, "search", watched)
     who = gpu_contestants.ours_as_graph("float16", 2)
     found = who.prepare(docs, "dot", 1)(torch.ones((1, 4), device=device), 3)
     scores, ids = who.read(found)

@@ -45,6 +45,11 @@ class Proposer(Generic[P]):
         `propose` does."""
         return problem
 
+    def lasting(self, problem: P) -> P:
+        """The same problem, of which more than one thing will be asked: what is derived of its documents is kept
+        meanwhile, where that is worth it."""
+        return problem
+
     def only_bounds(self, problem: P) -> bool:
         """Whether its estimates are those of another score, which bounds this one: no answer, however fast."""
         return False
@@ -84,6 +89,17 @@ class Proposer(Generic[P]):
         are certainly above the ceiling. A backend that can tell lists fewer than all."""
         for which in exact.portions(problem):
             yield which, exact.everything(problem.only(which)), np.zeros(len(which), np.int64)
+
+    def before(self, problem: P, targets: I64, rank: F32) -> I64 | None:
+        """int64 [Q]: how many allowed documents rank before the row ``targets`` int64 [Q] of each query, whose rank
+        score is ``rank`` float32 [Q] and lies between the problem's limits; None where the core is to count what
+        `within` lists."""
+        return None
+
+    def both(self, forth: P, back: P) -> tuple[Attempt, Attempt] | None:
+        """`attempt` of two problems at once, of which each has the other's documents as its queries; None where these
+        are two searches."""
+        return None
 
 
 class Backend(Proposer[DenseProblem]):

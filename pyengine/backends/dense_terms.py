@@ -131,6 +131,10 @@ class Scale(NamedTuple):
         s = _namespace(rank).clip((rank - self.base - 2 * self.slack) / self.unit, None, 1e38)
         return _single(s - 2.0**-20 * abs(s) - 8 * STEP)
 
+    def ceilings(self, rank: Any) -> Any:
+        """float32 [Q]: limits such that what is bounded above them has a rank score of at least ``rank``."""
+        return -Scale(self.unit, -self.base, self.slack).floors(-rank)
+
     def dropped(self, s: Any) -> Any:
         """float64 [Q]: the bound on rank scores that a bound on s is."""
         xp = _namespace(s)

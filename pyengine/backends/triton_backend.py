@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from pyengine.problems.problem import Corpus, DenseProblem, Documents
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
-from pyengine.types import F32, Attempt, Candidates, TopK
+from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 if TYPE_CHECKING:
     from pyengine.backends.triton_standing import Standing
@@ -63,11 +64,12 @@ class TritonBackend(Backend):
         return triton_dense.propose(problem, width)
 
     def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
-        from pyengine.backends import triton_dense
+        from pyengine.backends import triton_between, triton_dense
 
         if _at_once(problem.docs) is not None:
             return None
-        return triton_dense.attempt(problem, asked, width)
+        search = triton_dense if problem.filters is None else triton_between
+        return search.attempt(problem, asked, width)
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_dense
@@ -75,6 +77,37 @@ class TritonBackend(Backend):
         if _at_once(problem.docs) is not None:
             return super().refine(problem, candidates)
         return triton_dense.refine(problem, candidates)
+
+    def lasting(self, problem: DenseProblem) -> DenseProblem:
+        """Documents that come with one call are copied to the device once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
+
+    def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
+        from pyengine.backends import triton_between
+
+        if _at_once(problem.docs) is not None:
+            return super().within(problem)
+        return triton_between.within(problem)
+
+    def before(self, problem: DenseProblem, targets: I64, rank: F32) -> I64 | None:
+        from pyengine.backends import triton_between
+
+        return None if _at_once(problem.docs) is not None else triton_between.before(problem, targets, rank)
+
+    def both(self, forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] | None:
+        from pyengine.backends import triton_both
+
+        if any(_at_once(each.docs) is not None for each in (forth, back)):
+            return None
+        return triton_both.attempt(forth, back)
+
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        from pyengine.backends import triton_dense
+
+        facts, _ = super().describe(problem)
+        more, rejected = triton_dense.describe(problem, self.first_width(problem), _at_once(problem.docs))
+        return facts | more, rejected
 
     def scan(self, problem: DenseProblem) -> TopK:
         from pyengine.backends import triton_dense

@@ -169,7 +169,7 @@ def propose(problem: DenseProblem, width: int) -> Candidates:
         return exact.everything(problem)
     with room_for(problem, width) as room:
         queries, made = room.copied("queries", problem.queries), steps(problem, width, room)
-        parts = [_listed(problem, found) for found in made.scans(queries, room)]
+        parts = [listed(problem, found) for found in made.scans(queries, room)]
     lengths = np.concatenate([part.offsets for part in parts])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     rows, estimates, dropped = (
@@ -178,7 +178,7 @@ def propose(problem: DenseProblem, width: int) -> Candidates:
     return Candidates(rows, offsets, estimates, dropped)
 
 
-def _listed(problem: DenseProblem, found: Found) -> Candidates:
+def listed(problem: DenseProblem, found: Found) -> Candidates:
     """The pools of a block as candidates, with the number of each query's in place of offsets."""
     pools = found.pools
     counts = pools.counts.cpu().numpy().astype(np.int64)
@@ -194,12 +194,17 @@ def _listed(problem: DenseProblem, found: Found) -> Candidates:
 
 
 def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
-    """The whole search on the device, and one copy to the host. Filters other than the mask are the core's to apply."""
-    if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
+    """The whole search on the device, and one copy to the host, where nothing is filtered but by the mask."""
+    if problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     with room_for(asked, width) as room:
         queries, made = room.copied("queries", asked.queries), steps(asked, width, room, id_places(asked))
         packed = made.answer(queries, room).packed.to("cpu", copy=True)
+    return unpacked(problem, packed)
+
+
+def unpacked(problem: DenseProblem, packed: Tensor) -> Attempt:
+    """The answer that was packed, with ids for places in their order."""
     found = answers.unpacked(packed, problem.n_queries, problem.k)
     place, scores, dropped = (each.numpy() for each in (found.ids, found.scores, found.dropped))
     filled, order = place >= 0, _id_order(problem)

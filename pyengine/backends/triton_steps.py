@@ -9,13 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyengine.backends.triton_filters import ceiling
 from pyengine.backends.triton_workspace import Workspace
-from pyengine.kernels import answers, selection
+from pyengine.kernels import answers, dense_between, filtering, selection
 from pyengine.kernels import refine as refining
 from pyengine.kernels.answers import Answer
 from pyengine.kernels.chips import Chip
 from pyengine.kernels.dense_plan import DenseScan
 from pyengine.kernels.dense_topk import ScanDocuments, ScanQueries, code_queries, query_room, scan
+from pyengine.kernels.filtering import Limits
 
 
 class Originals(NamedTuple):
@@ -63,6 +65,8 @@ class Steps:
     bias: Tensor | None = None
     order: Tensor | None = None
     names: Tensor | None = None
+    limits: Limits | None = None
+    ceiling: Tensor | None = None
 
     def scans(self, queries: Tensor, room: Workspace) -> Iterator[Found]:
         """The pools of one block of queries after another, in the same room: of those before nothing is left."""
@@ -77,7 +81,11 @@ class Steps:
             own = selection.Pools(*(each[:count] for each in pools))
             mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[which]
             code_queries(queries[which], self.units, self.floor[which], self.metric, plan.dims, coded, own)
-            scan(self.docs, coded, mask, own, plan)
+            if self.ceiling is None or mask is None:
+                scan(self.docs, coded, mask, own, plan)
+            else:
+                over = ceiling(self.ceiling[which], coded, count, plan.dims)
+                dense_between.scan(self.docs, coded, mask, own, over, plan, rising=True)
             yield Found(first, queries[which], coded, own)
 
     def answer(self, queries: Tensor, room: Workspace) -> Answer:
@@ -100,10 +108,12 @@ class Steps:
             found.queries, *self.originals, self.bias, pools.rows, starts, pools.counts, scores, pools.capacity,
             self.metric, dims, self.chip,
         )  # fmt: skip
-        selection.choose(scores, pools.rows, pools.counts, self.order, self.metric == "l2", keys)
-        own = slice(found.first, found.first + count)
+        own, counts, negate = slice(found.first, found.first + count), pools.counts, self.metric == "l2"
+        if self.limits is not None:
+            counts = filtering.leave(scores, pools.rows, counts, self.limits.part(own), self.order, negate)
+        selection.choose(scores, pools.rows, counts, self.order, negate, keys)
         part = Answer(into.packed, *(each[own] for each in into[1:]))
-        answers.finish(keys, pools, self.names, self.metric == "l2", part, found.coded.scaling, dims)
+        answers.finish(keys, pools, self.names, negate, part, found.coded.scaling, dims)
 
     def _refined(self) -> Refined:
         block, capacity, device = self.plan.query_block, self.plan.capacity, self.docs.values.device

@@ -8,7 +8,7 @@ from pyengine import checks
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact
-from pyengine.searches.request import UNFILTERED, fields, run
+from pyengine.searches.request import UNFILTERED, fields, run, run_both
 from pyengine.specification.reference import METRICS
 from pyengine.types import TopK
 
@@ -115,8 +115,8 @@ def topk_both(
     retrieval, or mutual neighbours.
 
     ``a`` [A, D] and ``b`` [B, D] are as ``queries`` and ``docs`` of `topk`, as are the other arguments and the errors.
-    These are two searches, and cost as much: neither ever holds A x B scores. The products, all that one pass over them
-    could share, are a third of the time for 20,000 rows on AMX, and less for larger k (bench/NOTES.md).
+    ``triton`` makes each product once, for both. Elsewhere these are two searches, and cost as much: products are a
+    third of the time for 20,000 rows on AMX, and less for larger k (bench/NOTES.md). A x B scores are never held.
 
     Returns
     -------
@@ -128,12 +128,11 @@ def topk_both(
     checks.finite(rows_a, "a")
     checks.finite(rows_b, "b")
 
-    def search(queries: Any, rows: Any, like: Any) -> TopK:
+    def problem(queries: Any, rows: Any) -> DenseProblem:
         docs = Documents(rows, checked=True)
-        problem = prepare(queries, docs, k, metric=metric, dims=dims, num_threads=num_threads)
-        return run(problem, backend, precision, like=like)
+        return prepare(queries, docs, k, metric=metric, dims=dims, num_threads=num_threads)
 
-    return search(rows_a, rows_b, like=a), search(rows_b, rows_a, like=b)
+    return run_both(problem(rows_a, rows_b), problem(rows_b, rows_a), backend, precision, likes=(a, b))
 
 
 def prepare(

@@ -45,8 +45,8 @@ def range_search(
     threshold : real, or real [Q]
         -inf (inf for ``l2``) asks for every document.
 
-    The other arguments, and the errors, are those of `pyengine.topk`. ``cpu`` finds them in one pass over its codes;
-    other backends score every document by the specification.
+    The other arguments, and the errors, are those of `pyengine.topk`. ``cpu`` and ``triton`` find them in one pass
+    over codes; other backends score every document by the specification.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def run(problem: Problem, backend: str, like: Any) -> Ranges:
 
 def reaching(problem: P, backend: Proposer[P]) -> Ranges:
     """Everything that the problem's filters leave. Parts come in the order of the queries."""
-    problem = replace(problem, docs=problem.docs.without_loose_codes())
+    problem = backend.lasting(replace(problem, docs=problem.docs.without_loose_codes()))
     parts = []
     for which, listed, _ in backend.within(problem.asking(problem.k)):
         part = problem.only(which)

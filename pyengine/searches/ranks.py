@@ -48,8 +48,9 @@ def rank_of(
     The rank is 1 + the number of *other* documents, of those that the filters allow, which have a better score, or the
     same score and a smaller id. So it is defined for a target that is itself masked out, denied or excluded, too: the
     "filtered" rank of link prediction excludes all known positives and ranks each of them. The other arguments, and
-    the errors, are those of `pyengine.topk`; a target that is unknown is a ValueError. ``cpu`` counts in one pass over
-    its codes; other backends score every document by the specification, once for each target.
+    the errors, are those of `pyengine.topk`; a target that is unknown is a ValueError. ``cpu`` and
+    ``triton`` count in one pass over codes; other backends score every document by the specification, once for each
+    target.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def _target_rows(problem: DenseProblem, targets: Any) -> I64:
 
 def ranks(problem: DenseProblem, backend: Proposer[DenseProblem], rows: I64) -> I64:
     """The ranks of these rows, [Q] or [Q, T], each for its query."""
-    problem = replace(problem, docs=problem.docs.without_loose_codes())
+    problem = backend.lasting(replace(problem, docs=problem.docs.without_loose_codes()))
     flat = rows.ravel()
     owner = np.repeat(np.arange(problem.n_queries), 1 if rows.ndim == 1 else rows.shape[1])
     found = np.empty(len(flat), np.int64)
@@ -101,10 +102,12 @@ def _count_better(problem: DenseProblem, backend: Proposer[DenseProblem], target
     alone = Candidates(targets, np.arange(len(targets) + 1), np.empty(len(targets), np.float32), np.empty(0))
     rank = reference.rank_score(backend.refine(problem, alone), problem.metric)
     exactly = rank.astype(np.float64)
-    count = np.zeros(len(targets), np.int64)
     sought = replace(problem, floor=filters.below(exactly), ceiling=filters.above(exactly))
-    for which, listed, above in backend.within(sought):
-        count[which] = above + _better(problem.only(which), backend, listed, targets[which], rank[which])
+    count = backend.before(sought, targets, rank)
+    if count is None:
+        count = np.zeros(len(targets), np.int64)
+        for which, listed, above in backend.within(sought):
+            count[which] = above + _better(problem.only(which), backend, listed, targets[which], rank[which])
     gone = None if problem.filters is None else problem.filters.excluded
     if gone is not None:  # they were counted with the others, be it among those above
         listed = Candidates(gone.rows, gone.offsets, np.empty(len(gone.rows), np.float32), np.empty(0))

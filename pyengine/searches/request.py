@@ -15,7 +15,7 @@ from pyengine.backends.base import Proposer
 from pyengine.inputs.filters import FilterArguments, narrowed
 from pyengine.inputs.filters import build as checked_filters
 from pyengine.problems.problem import Corpus, Problem
-from pyengine.searches.search import exact_search, fast_search
+from pyengine.searches.search import exact_both, exact_search, fast_search
 from pyengine.types import TopK
 
 P = TypeVar("P", bound=Problem)
@@ -63,6 +63,18 @@ def run(problem: Problem, backend: str, precision: str, like: Any, rescore: int 
         search = partial(fast_search, rescore=None if rescore is None else checks.positive_int(rescore, "rescore"))
     found = answer(problem, backend, search)
     return TopK(*(as_input(part, like) for part in found)) if checks.is_torch(like) else found
+
+
+def run_both(forth: P, back: P, backend: str, precision: str, likes: tuple[Any, Any]) -> tuple[TopK, TopK]:
+    """`run` of two problems, of which each has the other's documents, known to be finite, as its queries; with results
+    like these."""
+    chosen = registry.choose(backend, forth)
+    if precision != "exact" or registry.choose(backend, back) is not chosen:
+        return run(forth, backend, precision, likes[0]), run(back, backend, precision, likes[1])
+    first, second = (
+        TopK(*(as_input(part, like) for part in found)) for found, like in zip(exact_both(forth, back, chosen), likes)
+    )
+    return first, second
 
 
 def answer(problem: P, backend: str, search: Callable[[P, Proposer[P]], R]) -> R:

@@ -44,6 +44,25 @@ def exact_search(problem: P, backend: Proposer[P]) -> TopK:
             old[open_queries] = new
 
 
+def exact_both(forth: P, back: P, backend: Proposer[P]) -> tuple[TopK, TopK]:
+    """`exact_search` of two problems, of which each has the other's documents as its queries."""
+    forth, back = backend.lasting(forth), backend.lasting(back)
+    found = backend.both(forth, back)
+    if found is None:
+        return exact_search(forth, backend), exact_search(back, backend)
+    return _completed(forth, backend, found[0]), _completed(back, backend, found[1])
+
+
+def _completed(problem: P, backend: Proposer[P], found: Attempt) -> TopK:
+    """What was found, and another search for what of it is not certified."""
+    result = TopK(found.scores, found.ids, certified(problem, found.dropped, found.scores))
+    open_queries = np.flatnonzero(~result.certified)
+    if len(open_queries):
+        for old, new in zip(result, exact_search(problem.only(open_queries), backend)):
+            old[open_queries] = new
+    return result
+
+
 def fast_search(problem: P, backend: Proposer[P], rescore: int | None = None) -> TopK:
     """Top-k by the proposer's own scores, or of the ``rescore`` k best of them by the specification's; never certified.
     How far the proposer's may be off is the backend's to document; where they are `only_bounds`, ``rescore`` is 1."""

@@ -143,7 +143,5 @@ def shipped(chip: Chip) -> list[Shipped]:
         }  # fmt: skip
         operands = dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), f"*{kind}")
         signature = types | operands | dict.fromkeys(values, "constexpr")
-        found.append(
-            Shipped("dense_between:dense_between_kernel", signature, values, tile.warps, tile.stages)
-        )
+        found.append(Shipped("dense_between:dense_between_kernel", signature, values, tile.warps, tile.stages))
     return found

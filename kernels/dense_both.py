@@ -36,9 +36,7 @@ class Sides(NamedTuple):
     centre: Tensor
 
 
-def scan(
-    docs: ScanDocuments, queries: ScanQueries, rows: Sides, columns: Sides, metric: str, plan: DenseBoth
-) -> None:
+def scan(docs: ScanDocuments, queries: ScanQueries, rows: Sides, columns: Sides, metric: str, plan: DenseBoth) -> None:
     """Fill the pools of N rows and of Q columns with all that may be among the k best of each. ``docs`` and ``queries``
     are as for `dense_topk.scan`, with the terms of cosine."""
     tile = plan.tile
@@ -94,9 +92,7 @@ def dense_both_kernel(
     PARTS: tl.constexpr, METRIC: tl.constexpr,
     BN: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    row_tile, column_tile = tile_at(
-        first + tl.program_id(0), short, laps, lap_step, diagonal_step, group, rows_long
-    )
+    row_tile, column_tile = tile_at(first + tl.program_id(0), short, laps, lap_step, diagonal_step, group, rows_long)
     if (row_tile * BN < n_rows) & (column_tile * BQ < n_columns):
         row = row_tile * BN + tl.arange(0, BN)
         column = column_tile * BQ + tl.arange(0, BQ)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pyengine.kernels.chips import Chip
 from pyengine.kernels.dense_plan import (
     FEWEST_PLACES,
-    KINDS,
     PLACE_BYTES,
     RISE,
     SURVIVORS,

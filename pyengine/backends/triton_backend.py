@@ -103,11 +103,11 @@ class TritonBackend(Backend):
         return triton_both.attempt(forth, back)
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        from pyengine.backends import triton_dense
+        from pyengine.backends import triton_plan
 
-        facts, _ = super().describe(problem)
-        more, rejected = triton_dense.describe(problem, self.first_width(problem), _at_once(problem.docs))
-        return facts | more, rejected
+        if problem.n_queries == 0 or len(problem.docs) == 0:
+            return super().describe(problem)
+        return triton_plan.describe(problem, self.first_width(problem), _at_once(problem.docs))
 
     def scan(self, problem: DenseProblem) -> TopK:
         from pyengine.backends import triton_dense
@@ -199,7 +199,7 @@ class TritonMaxSim(MaxSimBackend):
     def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
         from pyengine.backends import triton_maxsim
 
-        if problem.filters is not None or problem.reduce not in triton_maxsim.SCANNED:
+        if problem.reduce not in triton_maxsim.SCANNED:
             return None
         return triton_maxsim.attempt(problem, asked, width)
 
@@ -257,7 +257,7 @@ class TritonSparse(SparseBackend):
     def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
         from pyengine.backends import triton_sparse
 
-        return None if problem.filters is not None else triton_sparse.attempt(problem, width)
+        return triton_sparse.attempt(problem, asked, width)
 
     def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_sparse
@@ -298,7 +298,7 @@ class TritonSliced(SlicedBackend):
     def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
         from pyengine.backends import triton_sliced
 
-        return None if problem.filters is not None else triton_sliced.attempt(problem, width)
+        return triton_sliced.attempt(problem, asked, width)
 
     def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_sliced

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine.specification import reference
 from pyengine.backends import triton_dense, triton_device
 from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.kernels import dense_both, selection
@@ -27,6 +26,7 @@ from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
 from pyengine.kernels.dense_topk import ScanDocuments, code_queries, query_room
 from pyengine.kernels.selection import Pools
 from pyengine.problems.problem import DenseProblem
+from pyengine.specification import reference
 from pyengine.types import Attempt
 
 
@@ -48,14 +48,14 @@ def attempt(forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] 
     if why_two(len(forth.docs), len(back.docs), forth.k) is not None:
         return None
     with triton_device.launching_on(triton_device.device_of(forth.docs)):
-        rows, columns = _scanned(forth, vectors(back))
+        rows, columns = scanned(forth, vectors(back))
         return (
             _attempt(forth, _best(forth, vectors(back), columns.sides.pools), columns.dropped()),
             _attempt(back, _best(back, vectors(forth), rows.sides.pools), rows.dropped()),
         )
 
 
-def _scanned(problem: DenseProblem, others: Tensor) -> tuple[Owners, Owners]:
+def scanned(problem: DenseProblem, others: Tensor) -> tuple[Owners, Owners]:
     """The rows, which are the documents, and the columns, which are the others, float32 [Q, D]: with full pools."""
     known, device = triton_dense.scanned(problem), others.device
     kind, dims = known.values.dtype, problem.dims

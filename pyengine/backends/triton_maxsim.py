@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyengine import checks
-from pyengine.backends import triton_device, triton_tokens
+from pyengine.backends import triton_device, triton_pools, triton_tokens
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels import maxsim_refine, maxsim_topk, selection
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
@@ -101,7 +101,9 @@ def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt
     scores = torch.empty_like(found.upper)
     scores[filled] = _scores(problem, owner, doc_of)
     kept = torch.clamp(found.counts, max=found.capacity)
-    keys = selection.select(scores, found.rows, kept, problem.k, _ranks(problem), negate=False).cpu().numpy()
+    order = _ranks(problem)
+    kept = triton_pools.left(problem, scores, found.rows, kept, order)
+    keys = selection.select(scores, found.rows, kept, problem.k, order, negate=False).cpu().numpy()
     best, places = selection.decode(keys)
     pads = keys == selection.PAD
     return Attempt(

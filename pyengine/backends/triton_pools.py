@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyengine.backends import triton_device
-from pyengine.kernels import selection
+from pyengine.backends.triton_filters import limits
+from pyengine.kernels import filtering, selection
 from pyengine.kernels.selection import Pools
 from pyengine.problems.problem import Problem
 from pyengine.specification import reference
@@ -88,15 +89,22 @@ def listed(candidates: Candidates, device: torch.device) -> Listed:
 
 
 def selected(problem: Problem, found: Found, scores: Tensor) -> Attempt:
-    """The k best of what the pools hold, by these scores of it."""
+    """The k best of what the pools hold and the filters leave, by these scores of it."""
     rising = None if problem.ids is None else problem.docs.id_order(problem.ids)
     order = None if rising is None else _order(problem, rising)
-    best = selection.select(scores, found.pools.rows, found.counts(), problem.k, order, False).cpu().numpy()
+    rows, counts = found.pools.rows, left(problem, scores, found.pools.rows, found.counts(), order)
+    best = selection.select(scores, rows, counts, problem.k, order, False).cpu().numpy()
     rank, places = selection.decode(best)
     held = best != selection.PAD
-    rows = np.where(held, places, 0)
-    ids = problem.ids_of(rows if rising is None else rising[rows]) if len(problem.docs) else rows
+    at = np.where(held, places, 0)
+    ids = problem.ids_of(at if rising is None else rising[at]) if len(problem.docs) else at
     return Attempt(np.where(held, rank, np.float32(-np.inf)), np.where(held, ids, -1), found.dropped())
+
+
+def left(problem: Problem, scores: Tensor, rows: Tensor, counts: Tensor, order: Tensor | None) -> Tensor:
+    """How many of these the filters leave: they come first then (`pyengine.kernels.filtering.leave`)."""
+    given = limits(problem, rows.device)
+    return counts if given is None else filtering.leave(scores, rows, counts, given, order, False)
 
 
 def _order(problem: Problem, rising: I64) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -135,20 +135,20 @@ def propose(problem: SlicedProblem, width: int) -> Candidates:
     return triton_pools.together(each)
 
 
-def attempt(problem: SlicedProblem, width: int) -> Attempt:
-    """Scan, refine and select on the device."""
-    each = [_attempt(part, width) for part in triton_pools.parts(problem, width)]
+def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt:
+    """Scan for what is asked, refine, filter and select on the device."""
+    each = [_attempt(part, problem.k, width) for part in triton_pools.parts(asked, width)]
     return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
 
 
-def _attempt(problem: SlicedProblem, width: int) -> Attempt:
+def _attempt(problem: SlicedProblem, k: int, width: int) -> Attempt:
     found = scanned(problem, width)
     scores, device = found.scores(), found.pools.rows.device
     sliced_refine(
         found.pools.rows, found.starts(), found.counts(), found.pools.capacity, scores,
         *vectors(problem.queries, device), *vectors_of(problem.docs), triton_pools.on_device(problem.bias, device),
     )  # fmt: skip
-    return triton_pools.selected(problem, found, scores)
+    return triton_pools.selected(replace(problem, k=k), found, scores)
 
 
 def refine(problem: SlicedProblem, candidates: Candidates) -> F32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pyengine.backends import triton_device, triton_pools
@@ -78,20 +80,23 @@ def propose(problem: SparseProblem, width: int) -> Candidates:
     return triton_pools.together(each)
 
 
-def attempt(problem: SparseProblem, width: int) -> Attempt:
-    """Scan, refine and select on the device. Where documents of score 0 fill up the k best, the host lists them."""
-    each = [_attempt(part, width) for part in triton_pools.parts(problem, width)]
+def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt:
+    """Scan for what is asked, refine, filter and select on the device. Where documents of score 0 fill up the k best,
+    the host lists them."""
+    each = [_attempt(part, problem.k, width) for part in triton_pools.parts(asked, width)]
     found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
     short = np.flatnonzero((found.dropped == 0.0) & ~(found.scores[:, -1] > 0))
     if len(short) and problem.bias is None:
-        rest = problem.only(short)
-        listed = exact_sparse.fill_zeros(rest, propose(rest, width), rest.k)
-        found.scores[short], found.ids[short] = exact.select(rest, listed, refine(rest, listed))
+        rest = asked.only(short)
+        listed = rest.not_excluded(exact_sparse.fill_zeros(rest, propose(rest, width), rest.k))
+        rest = replace(rest, k=problem.k)
+        left = rest.eligible(listed._replace(estimates=refine(rest, listed)))
+        found.scores[short], found.ids[short] = exact.select(rest, left, left.estimates)
         found.dropped[short] = listed.dropped
     return found
 
 
-def _attempt(problem: SparseProblem, width: int) -> Attempt:
+def _attempt(problem: SparseProblem, k: int, width: int) -> Attempt:
     found = scanned(problem, width)
     scores, device = found.scores(), found.pools.rows.device
     sparse_refine(
@@ -99,7 +104,7 @@ def _attempt(problem: SparseProblem, width: int) -> Attempt:
         device_rows(TermRows.of(problem.queries), device), rows_of(problem.docs),
         triton_pools.on_device(problem.bias, device),
     )  # fmt: skip
-    return triton_pools.selected(problem, found, scores)
+    return triton_pools.selected(replace(problem, k=k), found, scores)
 
 
 def refine(problem: SparseProblem, candidates: Candidates) -> F32:

@@ -1,0 +1,207 @@
+"""Both directions of a dense search by one pass of Triton's kernels: each pair once, and the specification's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine as pe
+from pyengine import checks, conformance
+from pyengine.backends import registry
+from pyengine.kernels import dense_both_plan
+from pyengine.kernels.chips import CHIPS
+from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
+from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.searches import dense
+from pyengine.specification import reference
+from pyengine.types import F32
+from tests.dense_cases import rows
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+from pyengine.backends import triton_both, triton_dense  # noqa: E402
+from pyengine.kernels import dense_both  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("interpreter", "poison"),
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),  # in the interpreter
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+]
+BACKEND = registry.get("triton")
+
+
+def made(kind: str, seed: int, count: int, dim: int) -> F32:
+    values, rng = rows(seed, count, dim), np.random.default_rng(seed)
+    if kind == "magnitudes":
+        values *= np.float32(10.0) ** rng.uniform(-18, 18, (count, 1)).astype(np.float32)
+    if kind == "ties":
+        values = rows(0, 4, dim)[rng.integers(0, 4, count)]
+    if kind == "zeros":
+        values[rng.random(count) < 0.4] = 0
+    if kind == "equal":
+        values[:] = 1
+    if kind == "tiny":
+        values *= np.float32(1e-42)
+    if kind == "sorted":
+        values = np.linspace(1, 3, count, dtype=np.float32)[:, None] * np.ones((1, dim), np.float32)
+    return values
+
+
+def problems(a: Any, b: Any, k: int, metric: str, dims: int | None = None) -> tuple[DenseProblem, DenseProblem]:
+    forth = dense.prepare(a, Documents(b, cache={}, checked=True), k, metric=metric, dims=dims)
+    return forth, dense.prepare(b, Documents(a, cache={}, checked=True), k, metric=metric, dims=dims)
+
+
+def check(a: F32, b: F32, k: int, metric: str, dims: int | None = None) -> None:
+    got = pe.topk_both(a, b, k, metric=metric, dims=dims, backend="triton")
+    conformance.same(got[0], reference.topk(a, b, k, metric, dims=dims), "b for a")
+    conformance.same(got[1], reference.topk(b, a, k, metric, dims=dims), "a for b")
+
+
+@pytest.fixture
+def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other search is made."""
+    monkeypatch.setattr(triton_dense, "attempt", lambda *given: pytest.fail("not certified by one pass"))
+
+
+@pytest.mark.parametrize("metric", reference.METRICS)
+@pytest.mark.parametrize("kind", ["random", "magnitudes", "ties", "zeros", "equal", "tiny", "sorted"])
+def test_answers(kind: str, metric: str) -> None:
+    check(made(kind, 1, 131, 20), made(kind, 2, 190, 20), 5, metric)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 300), (300, 1), (64, 65), (3, 200), (140, 2)], ids=str)
+def test_odd_sizes(sizes: tuple[int, int]) -> None:
+    for metric in reference.METRICS:
+        check(rows(3, sizes[0], 17), rows(4, sizes[1], 17), 4, metric, dims=13)
+
+
+@pytest.mark.parametrize("k", [1, 30, 200])
+def test_many_wanted(k: int) -> None:
+    check(rows(5, 70, 8), rows(6, 150, 8), k, "l2")
+
+
+@pytest.mark.parametrize("metric", reference.METRICS)
+def test_thresholds_rise_on_both_sides(metric: str, one_pass: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several parts of a scan, in which most pairs are dropped from both pools."""
+    a, b = rows(7, 700, 24), rows(8, 1500, 24)
+    ends: list[tuple[int, ...]] = []
+    scan, left = dense_both.scan, {}
+
+    def watched(docs: Any, queries: Any, sides: Any, others: Any, metric: str, plan: DenseBoth) -> None:
+        scan(docs, queries, sides, others, metric, plan)
+        ends.append(plan.ends)
+        left.update(rows=sides.pools.counts.clone(), columns=others.pools.counts.clone())
+
+    monkeypatch.setattr(dense_both, "scan", watched)
+    check(a, b, 3, metric)
+    assert len(ends) == 1
+    assert len(ends[0]) > 4
+    assert float(left["rows"].float().mean()) < 60
+    assert float(left["columns"].float().mean()) < 60
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (130, 90), (2000, 70), (70, 2000), (1300, 1200)], ids=str)
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_each_pair_is_offered_once_to_both(
+    sizes: tuple[int, int], metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without thresholds and with room for all, each row meets each column, and their bounds hold."""
+    n_rows, n_columns = sizes
+    monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: n_others)
+    monkeypatch.setattr(dense_both, "tighten", lambda *given: None)
+    b, a = rows(9, n_rows, 6), rows(10, n_columns, 6)
+    forth, back = problems(a, b, 2, metric)
+    with_rows, with_columns = triton_both.scanned(forth, triton_both.vectors(back))
+    for asked, own in ((forth, with_columns), (back, with_rows)):
+        pools, scale = own.sides.pools, own.scale
+        scores = conformance.rank_scores(asked)
+        assert (pools.counts == scores.shape[1]).all()
+        items, lower, upper = (each.cpu().numpy() for each in (pools.rows, pools.lower, pools.upper))
+        assert (np.sort(items, axis=1) == np.arange(scores.shape[1])).all()
+        exact = np.take_along_axis(scores, items.astype(np.int64), axis=1)
+        unit, base = (each.cpu().numpy()[:, None] for each in (scale.unit, scale.base))
+        assert (unit * lower + base <= exact + 1e-12 * abs(base)).all()
+        assert (exact <= unit * upper + base + 1e-12 * abs(base)).all()
+        assert (unit * (upper - lower)).mean() < 0.1 * np.abs(exact).max()
+
+
+def test_what_overflows_is_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours in falling order fill the pools of a few, whose certificates fail."""
+    monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 8)
+    again: list[int] = []
+    attempt = triton_dense.attempt
+
+    def watched(problem: DenseProblem, asked: DenseProblem, width: int) -> Any:
+        again.append(problem.n_queries)
+        return attempt(problem, asked, width)
+
+    monkeypatch.setattr(triton_dense, "attempt", watched)
+    check(rows(11, 90, 8), rows(12, 130, 8), 3, "cosine")
+    assert len(again) >= 2
+
+
+def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_both_plan, "POOL_BYTES", 1 << 20)
+    reason = why_two(100, 200, 5)
+    assert reason == "the pools of both sides take 1 MB at once, and 1 are for them"
+    monkeypatch.setattr(triton_both, "scanned", lambda *given: pytest.fail("one pass"))
+    check(rows(13, 100, 8), rows(14, 200, 8), 5, "dot")
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+def test_tensors_stay_where_they_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of 16 bits are multiplied as they are; both sides may be the same tensor."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (
+        torch.from_numpy(rows(seed, count, 37)).to(getattr(torch, kind)).to(device)
+        for seed, count in ((15, 70), (16, 90))
+    )
+    for x, y in ((a, b), (a, a)):
+        got = pe.topk_both(x, y, 4, metric="l2", backend="triton")
+        on_host = [each.float().cpu().numpy() for each in (x, y)]
+        for found, want in zip(got, (reference.topk(*on_host, 4, "l2"), reference.topk(*on_host[::-1], 4, "l2"))):
+            assert [each.device.type for each in found] == [device] * 3
+            conformance.same(pe.TopK(*(each.cpu().numpy() for each in found)), want, kind)
+
+
+def test_a_search_that_is_not_exact_is_two() -> None:
+    a, b = rows(17, 20, 8), rows(18, 30, 8)
+    got = pe.topk_both(a, b, 3, precision="fast", backend="triton")
+    assert not got[0].certified.any()
+    with pytest.raises(ValueError, match="precision must be"):
+        pe.topk_both(a, b, 3, precision="quick", backend="triton")
+
+
+def test_plans() -> None:
+    chip = CHIPS["sm_90"]
+    wide, narrow = (plan_dense_both(chip, "i8", 20_000, n, 768, 10) for n in (20_000, 50))
+    assert (wide.tile.queries, narrow.tile.queries) == (128, 64)
+    assert "reads and multiplies more" in wide.rejected["128 x 64 x 128, 2 parts"]
+    assert narrow.rejected["128 x 128 x 128, 1 part"] == "wider than there are columns"
+    assert why_two(0, 5, 3) == "there is nothing to find"
+    assert why_two(1_000_000, 1_000_000, 10) is None
+    assert "8192 are for them" in str(why_two(2_000_000, 2_000_000, 10))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns"), [(1, 1), (20_000, 20_000), (1_000_000, 300), (40, 90_000), (5000, 7001)]
+)
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_parts_rise(n_rows: int, n_columns: int, k: int) -> None:
+    """From no tile to all, in whole laps of the short side and whole diagonals of the long one."""
+    plan = plan_dense_both(CHIPS["sm_80"], "fp16", n_rows, n_columns, 64, k)
+    assert list(plan.ends) == sorted(set(plan.ends))
+    assert plan.ends[0] == 0
+    assert plan.ends[-1] == (plan.short * plan.group) ** 2 * plan.laps
+    lap = plan.short * plan.group
+    diagonal = lap * plan.laps
+    for end in plan.ends[1:]:
+        assert end % (lap if end < diagonal else diagonal) == 0
+        if end > plan.group * diagonal:
+            assert end % (plan.group * diagonal) == 0
+    assert diagonal in plan.ends

@@ -7,6 +7,7 @@ counted for its query and takes no place in its pool.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.dense_parts import any_of, tile_products
-from pyengine.kernels.dense_plan import DenseScan, forms
+from pyengine.kernels.dense_plan import KINDS, DenseScan, Tile, tiles
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halves
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
@@ -28,6 +29,11 @@ class Ceiling(NamedTuple):
 
     limit: Tensor
     above: Tensor
+
+
+def tile_for(chip: Chip, kind: str) -> Tile:
+    """The one form that is compiled for a chip: with two parts of a query, whose bounds leave less undecided."""
+    return next(tile for tile in tiles(chip, kind) if tile.queries == 64)
 
 
 def ceiling(limit: Tensor) -> Ceiling:
@@ -45,7 +51,7 @@ def scan(
     stride = max(docs.values.stride(0), plan.dims)  # of a single row it may be anything
     dims = min(-(-plan.dims // ALIGN) * ALIGN, stride)  # what is beyond meets zeros of the queries
     parts = plan.parts if rising else (0, plan.n_tiles)
-    for first, last in zip(parts, parts[1:]):
+    for first, last in pairwise(parts):
         dense_between_kernel[((last - first) * -(-n_queries // tile.queries),)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms, mask,
             found.threshold, over.limit, over.above, *found.arguments(),
@@ -137,7 +143,8 @@ def shipped(chip: Chip) -> list[Shipped]:
     types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(whole, "*i32") | {"mask_ptr": "*u8"}
     types |= dict.fromkeys((*RUNTIME, "dims", "doc_stride", "query_stride", "terms_stride"), "i32")
     found = []
-    for kind, tile in forms(chip):
+    for kind in KINDS:
+        tile = tile_for(chip, kind)
         values = {
             "PARTS": tile.parts, "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits
         }  # fmt: skip

@@ -10,7 +10,7 @@ where gain and lift are of the owner, weight and offset of what it may get (`pye
 
 from __future__ import annotations
 
-from itertools import product as every
+from itertools import pairwise
 from typing import NamedTuple
 
 import triton
@@ -18,9 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
-from pyengine.kernels.dense_both_plan import DenseBoth, both_tiles
+from pyengine.kernels.dense_both_plan import DenseBoth, tile_for
 from pyengine.kernels.dense_parts import any_of, tile_products
-from pyengine.kernels.dense_topk import ALIGN, METRICS, ScanDocuments, ScanQueries, halves
+from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halves
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import append
 
@@ -36,19 +36,19 @@ class Sides(NamedTuple):
     centre: Tensor
 
 
-def scan(docs: ScanDocuments, queries: ScanQueries, rows: Sides, columns: Sides, metric: str, plan: DenseBoth) -> None:
+def scan(docs: ScanDocuments, queries: ScanQueries, rows: Sides, columns: Sides, plan: DenseBoth) -> None:
     """Fill the pools of N rows and of Q columns with all that may be among the k best of each. ``docs`` and ``queries``
     are as for `dense_topk.scan`, with the terms of cosine."""
     tile = plan.tile
     stride = max(docs.values.stride(0), plan.dims)  # of a single row it may be anything
     dims = min(-(-plan.dims // ALIGN) * ALIGN, stride)  # what is beyond meets zeros of the queries
-    for first, last in zip(plan.ends, plan.ends[1:]):
+    for first, last in pairwise(plan.ends):
         dense_both_kernel[(last - first,)](
             docs.values, queries.parts[0], queries.parts[-1], docs.terms, queries.terms, rows.terms, columns.terms,
             rows.pools.threshold, *rows.pools.arguments(), columns.pools.threshold, *columns.pools.arguments(),
             len(docs.values), len(columns.centre), dims, stride, queries.parts[0].stride(0), queries.terms.stride(0),
             first, plan.short, plan.laps, plan.lap_step, plan.diagonal_step, plan.group, int(plan.rows_long),
-            len(queries.parts), METRICS.index(metric), tile.docs, tile.queries, tile.depth, tile.splits,
+            len(queries.parts), tile.docs, tile.queries, tile.depth, tile.splits,
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         tighten(rows.pools, plan.k[0], rows.centre)
@@ -89,8 +89,7 @@ def dense_both_kernel(
     column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr, column_lost_ptr,
     column_capacity, n_rows, n_columns, dims, doc_stride, query_stride, terms_stride,
     first, short, laps, lap_step, diagonal_step, group, rows_long,
-    PARTS: tl.constexpr, METRIC: tl.constexpr,
-    BN: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
+    PARTS: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     row_tile, column_tile = tile_at(first + tl.program_id(0), short, laps, lap_step, diagonal_step, group, rows_long)
     if (row_tile * BN < n_rows) & (column_tile * BQ < n_columns):
@@ -104,7 +103,7 @@ def dense_both_kernel(
             product, column_tile * BQ, row, doc_terms_ptr, query_terms_ptr, row_terms_ptr, column_terms_ptr,
             row_threshold_ptr, row_items_ptr, row_upper_ptr, row_lower_ptr, row_counts_ptr, row_lost_ptr, row_capacity,
             column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr,
-            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, METRIC, SPLITS,
+            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, SPLITS,
         )  # fmt: skip
 
 
@@ -113,7 +112,7 @@ def both_tile(
     product, first_column, row, doc_terms_ptr, query_terms_ptr, row_terms_ptr, column_terms_ptr,
     row_threshold_ptr, row_items_ptr, row_upper_ptr, row_lower_ptr, row_counts_ptr, row_lost_ptr, row_capacity,
     column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr, column_lost_ptr,
-    column_capacity, n_rows, n_columns, terms_stride, METRIC: tl.constexpr, SPLITS: tl.constexpr,
+    column_capacity, n_rows, n_columns, terms_stride, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Append what may pass of a tile [BN, BQ], in 2^SPLITS parts one after another, for which registers suffice."""
     width: tl.constexpr = product.shape[1]
@@ -123,13 +122,13 @@ def both_tile(
             left, first_column, row, doc_terms_ptr, query_terms_ptr, row_terms_ptr, column_terms_ptr,
             row_threshold_ptr, row_items_ptr, row_upper_ptr, row_lower_ptr, row_counts_ptr, row_lost_ptr, row_capacity,
             column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr,
-            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, METRIC, SPLITS - 1,
+            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, SPLITS - 1,
         )  # fmt: skip
         both_tile(
             right, first_column + width // 2, row, doc_terms_ptr, query_terms_ptr, row_terms_ptr, column_terms_ptr,
             row_threshold_ptr, row_items_ptr, row_upper_ptr, row_lower_ptr, row_counts_ptr, row_lost_ptr, row_capacity,
             column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr,
-            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, METRIC, SPLITS - 1,
+            column_lost_ptr, column_capacity, n_rows, n_columns, terms_stride, SPLITS - 1,
         )  # fmt: skip
     else:
         column = first_column + tl.arange(0, width)
@@ -143,31 +142,28 @@ def both_tile(
         offer(
             upper, lower, there, row, column, row_terms_ptr, at, n_rows, column_terms_ptr, some, n_columns,
             column_threshold_ptr, column_items_ptr, column_upper_ptr, column_lower_ptr, column_counts_ptr,
-            column_lost_ptr, column_capacity, METRIC,
+            column_lost_ptr, column_capacity,
         )  # fmt: skip
         offer(
             tl.trans(upper), tl.trans(lower), tl.trans(there), column, row, column_terms_ptr, some, n_columns,
             row_terms_ptr, at, n_rows, row_threshold_ptr, row_items_ptr, row_upper_ptr, row_lower_ptr, row_counts_ptr,
-            row_lost_ptr, row_capacity, METRIC,
+            row_lost_ptr, row_capacity,
         )  # fmt: skip
 
 
 @triton.jit
 def offer(
     upper, lower, there, item, owner, item_terms_ptr, at, n_items, owner_terms_ptr, some, n_owners, threshold_ptr,
-    items_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, METRIC: tl.constexpr,
+    items_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity,
 ):  # fmt: skip
     """Append to the pools of the owners [B] what they may get of the items [A], by bounds on cosines [A, B]; terms are
     read ``at`` and at ``some``, which are within."""
     items, owners = item_terms_ptr + at, owner_terms_ptr + some
     last, beyond = n_items.to(tl.int64), n_owners.to(tl.int64)
-    if METRIC != 0:
-        by = tl.load(items)[:, None] * tl.load(owners + beyond)[None, :]
-        upper, lower = by * upper, by * lower
-    if METRIC == 2:
-        lift = tl.load(owners + 4 * beyond)[None, :]
-        upper += lift * tl.load(items + 2 * last)[:, None]
-        lower += lift * tl.load(items + 3 * last)[:, None]
+    by = tl.load(items)[:, None] * tl.load(owners + beyond)[None, :]
+    lift = tl.load(owners + 4 * beyond)[None, :]
+    upper = by * upper + lift * tl.load(items + 2 * last)[:, None]
+    lower = by * lower + lift * tl.load(items + 3 * last)[:, None]
     threshold = tl.load(threshold_ptr + owner, mask=owner < n_owners, other=float("inf"))[None, :]
     keep = there & ((upper >= threshold) | (upper != upper))  # what cannot be bounded must pass
     if any_of(keep):
@@ -183,13 +179,12 @@ def shipped(chip: Chip) -> list[Shipped]:
     types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(whole, "*i32")
     types |= dict.fromkeys((*RUNTIME, "dims", "doc_stride", "query_stride", "terms_stride"), "i32")
     found = []
-    for kind, metric in every(KINDS, range(len(METRICS))):
-        for tile in both_tiles(chip, kind):
-            values = {
-                "PARTS": tile.parts, "METRIC": metric,
-                "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits,
-            }  # fmt: skip
-            operands = dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), f"*{kind}")
-            signature = types | operands | dict.fromkeys(values, "constexpr")
-            found.append(Shipped("dense_both:dense_both_kernel", signature, values, tile.warps, tile.stages))
+    for kind in KINDS:
+        tile = tile_for(chip, kind)
+        values = {
+            "PARTS": tile.parts, "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits
+        }  # fmt: skip
+        operands = dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), f"*{kind}")
+        signature = types | operands | dict.fromkeys(values, "constexpr")
+        found.append(Shipped("dense_both:dense_both_kernel", signature, values, tile.warps, tile.stages))
     return found

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pyengine.kernels.chips import Chip
 from pyengine.kernels.dense_plan import (
     FEWEST_PLACES,
+    KINDS,
     PLACE_BYTES,
     RISE,
     SURVIVORS,
     Tile,
     _power,
     _step,
-    tiles,
 )
 
 GROUP = 8  # tiles of a block on each side: eight times less is read than by tiles alone
@@ -62,15 +62,15 @@ def why_two(n_rows: int, n_columns: int, k: int) -> str | None:
     return None
 
 
-def both_tiles(chip: Chip, kind: str) -> list[Tile]:
-    """The forms that are compiled for a chip: those for many queries."""
-    return [tile for tile in tiles(chip, kind) if tile.queries > 16 and tile.shared_bytes(kind) <= chip.shared]
+def tile_for(chip: Chip, kind: str) -> Tile:
+    """The one form that is compiled for a chip: a second part of the columns would be the same products once more."""
+    stages = 4 if chip.shared > 200_000 else 3
+    return Tile(docs=128, queries=64, depth=128 // KINDS[kind], warps=8, stages=stages, parts=1, splits=2)
 
 
 def plan_dense_both(chip: Chip, kind: str, n_rows: int, n_columns: int, dims: int, k: int) -> DenseBoth:
     """Plan the scan of rows [N, D] of that kind by columns [Q, D] for the k best of each."""
-    tile, rejected = _tile(chip, kind, n_columns)
-    rejected["two searches"] = "products are made twice"
+    tile = tile_for(chip, kind)
     n_tiles = -(-n_rows // tile.docs), -(-n_columns // tile.queries)
     group = min(GROUP, *n_tiles)
     blocks = [-(-each // group) for each in n_tiles]
@@ -92,16 +92,8 @@ def plan_dense_both(chip: Chip, kind: str, n_rows: int, n_columns: int, dims: in
         ends=_ends(short, laps, group, max(1, few), rise),
         lap_step=_step(laps),
         diagonal_step=_step(short),
-        rejected=rejected,
+        rejected={"two searches": "they make each product twice"},
     )
-
-
-def _tile(chip: Chip, kind: str, n_columns: int) -> tuple[Tile, dict[str, str]]:
-    """The widest form that columns fill, and why the others are not taken."""
-    forms = both_tiles(chip, kind)
-    chosen = next((tile for tile in forms if tile.queries >= n_columns), forms[-1])
-    other = "wider than there are columns" if chosen is forms[0] else "reads and multiplies more for a product"
-    return chosen, {str(tile): other for tile in forms if tile is not chosen}
 
 
 def _ends(short: int, laps: int, group: int, few: int, rise: int) -> tuple[int, ...]:

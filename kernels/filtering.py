@@ -23,10 +23,10 @@ WARPS = 4
 
 
 class Limits(NamedTuple):
-    """Filters of Q queries and N documents. ``excluded`` int32 [M] rows that rise for each query, from ``offsets`` int64
-    [Q + 1] on, at most ``longest`` for one; ``labels`` int64 [N] of which each query gets ``per_group`` (None: any);
-    rank scores of ``threshold`` float64 [Q] at least, and below ``mark`` float64 [Q], or equal to it from the ``place``
-    int32 [Q] on."""
+    """Filters of Q queries and N documents. ``excluded`` int32 [M] rows that rise for each query, from ``offsets``
+    int64 [Q + 1] on, at most ``longest`` for one; ``labels`` int64 [N] of which each query gets ``per_group`` (None:
+    any); rank scores of ``threshold`` float64 [Q] at least, and below ``mark`` float64 [Q], or equal to it from the
+    ``place`` int32 [Q] on."""
 
     excluded: Tensor
     offsets: Tensor
@@ -65,7 +65,7 @@ def listed_in(excluded_ptr, first, last, steps, rows):
     """bool [BLOCK]: which of the ``rows`` are among the rising ``excluded`` from ``first`` to ``last``, at most
     2^steps - 1, by bisection."""
     low, high = tl.zeros_like(rows).to(tl.int64) + first, tl.zeros_like(rows).to(tl.int64) + last
-    for step in range(steps):
+    for _step in range(steps):
         middle = (low + high) // 2
         less = tl.load(excluded_ptr + middle, mask=low < high, other=2147483647) < rows
         low = tl.where(less, middle + 1, low)

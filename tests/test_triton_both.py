@@ -1,4 +1,7 @@
-"""Both directions of a dense search by one pass of Triton's kernels: each pair once, and the specification's answers."""
+"""Both directions of a dense search by one pass of Triton's kernels: each pair once, the specification's answers.
+
+Tiles are small here, so that a few rows make many, and the kernels that are tested elsewhere are NumPy's, but for one
+test that is all as it is shipped."""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pyengine.backends import registry
 from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
+from pyengine.kernels.dense_plan import Tile
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.searches import dense
 from pyengine.specification import reference
@@ -23,6 +27,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.backends import triton_both, triton_dense  # noqa: E402
 from pyengine.kernels import dense_both  # noqa: E402
+from tests.triton_stand_ins import stand_in  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("interpreter", "poison"),
@@ -61,37 +66,57 @@ def check(a: F32, b: F32, k: int, metric: str, dims: int | None = None) -> None:
 
 
 @pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tiles, and NumPy for all but the scan."""
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: Tile(16, 8, 32, 4, 2, 1, 1))
+    stand_in(monkeypatch, dense_both)
+
+
+@pytest.fixture
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """No other search is made."""
     monkeypatch.setattr(triton_dense, "attempt", lambda *given: pytest.fail("not certified by one pass"))
 
 
 @pytest.mark.parametrize("metric", reference.METRICS)
-@pytest.mark.parametrize("kind", ["random", "magnitudes", "ties", "zeros", "equal", "tiny", "sorted"])
-def test_answers(kind: str, metric: str) -> None:
-    check(made(kind, 1, 131, 20), made(kind, 2, 190, 20), 5, metric)
+def test_as_it_is_shipped(metric: str) -> None:
+    check(rows(19, 3, 20), rows(20, 2, 20), 2, metric)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (1, 300), (300, 1), (64, 65), (3, 200), (140, 2)], ids=str)
-def test_odd_sizes(sizes: tuple[int, int]) -> None:
-    for metric in reference.METRICS:
-        check(rows(3, sizes[0], 17), rows(4, sizes[1], 17), 4, metric, dims=13)
-
-
-@pytest.mark.parametrize("k", [1, 30, 200])
-def test_many_wanted(k: int) -> None:
-    check(rows(5, 70, 8), rows(6, 150, 8), k, "l2")
-
-
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("metric", reference.METRICS)
-def test_thresholds_rise_on_both_sides(metric: str, one_pass: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["random", "magnitudes", "ties", "zeros", "equal", "tiny", "sorted"])
+def test_answers(kind: str, metric: str, parts: int, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tile = Tile(32, 16, 32, 4, 2, parts, 0)
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: tile)
+    check(made(kind, 1, 31, 20), made(kind, 2, 50, 20), 5, metric)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 70), (70, 1), (16, 17), (3, 40), (35, 2)], ids=str)
+def test_odd_sizes(sizes: tuple[int, int], small: None) -> None:
+    for metric in reference.METRICS:
+        check(rows(3, sizes[0], 37), rows(4, sizes[1], 37), 4, metric, dims=33)
+
+
+@pytest.mark.parametrize("k", [1, 15, 60])
+def test_many_wanted(k: int, small: None) -> None:
+    check(rows(5, 20, 8), rows(6, 50, 8), k, "l2")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_thresholds_rise_on_both_sides(
+    metric: str, small: None, one_pass: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Several parts of a scan, in which most pairs are dropped from both pools."""
-    a, b = rows(7, 700, 24), rows(8, 1500, 24)
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: Tile(32, 16, 32, 4, 2, 1, 0))
+    monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 64)
+    monkeypatch.setattr(dense_both_plan, "GROUP", 2)
+    a, b = rows(7, 150, 24), rows(8, 300, 24)
     ends: list[tuple[int, ...]] = []
     scan, left = dense_both.scan, {}
 
-    def watched(docs: Any, queries: Any, sides: Any, others: Any, metric: str, plan: DenseBoth) -> None:
-        scan(docs, queries, sides, others, metric, plan)
+    def watched(docs: Any, queries: Any, sides: Any, others: Any, plan: DenseBoth) -> None:
+        scan(docs, queries, sides, others, plan)
         ends.append(plan.ends)
         left.update(rows=sides.pools.counts.clone(), columns=others.pools.counts.clone())
 
@@ -99,18 +124,19 @@ def test_thresholds_rise_on_both_sides(metric: str, one_pass: None, monkeypatch:
     check(a, b, 3, metric)
     assert len(ends) == 1
     assert len(ends[0]) > 4
-    assert float(left["rows"].float().mean()) < 60
-    assert float(left["columns"].float().mean()) < 60
+    assert float(left["rows"].float().mean()) < 20
+    assert float(left["columns"].float().mean()) < 20
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (130, 90), (2000, 70), (70, 2000), (1300, 1200)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1), (33, 20), (200, 10), (10, 120), (120, 75)], ids=str)
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_each_pair_is_offered_once_to_both(
-    sizes: tuple[int, int], metric: str, monkeypatch: pytest.MonkeyPatch
+    sizes: tuple[int, int], metric: str, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without thresholds and with room for all, each row meets each column, and their bounds hold."""
     n_rows, n_columns = sizes
     monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: n_others)
+    monkeypatch.setattr(dense_both_plan, "GROUP", 3)
     monkeypatch.setattr(dense_both, "tighten", lambda *given: None)
     b, a = rows(9, n_rows, 6), rows(10, n_columns, 6)
     forth, back = problems(a, b, 2, metric)
@@ -128,9 +154,9 @@ def test_each_pair_is_offered_once_to_both(
         assert (unit * (upper - lower)).mean() < 0.1 * np.abs(exact).max()
 
 
-def test_what_overflows_is_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_overflows_is_searched_for_again(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours in falling order fill the pools of a few, whose certificates fail."""
-    monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 8)
+    monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 4)
     again: list[int] = []
     attempt = triton_dense.attempt
 
@@ -139,28 +165,27 @@ def test_what_overflows_is_searched_for_again(monkeypatch: pytest.MonkeyPatch) -
         return attempt(problem, asked, width)
 
     monkeypatch.setattr(triton_dense, "attempt", watched)
-    check(rows(11, 90, 8), rows(12, 130, 8), 3, "cosine")
-    assert len(again) >= 2
+    check(rows(11, 6, 8), rows(12, 30, 8), 3, "cosine")
+    assert again
 
 
 def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_both_plan, "POOL_BYTES", 1 << 20)
-    reason = why_two(100, 200, 5)
-    assert reason == "the pools of both sides take 1 MB at once, and 1 are for them"
-    monkeypatch.setattr(triton_both, "scanned", lambda *given: pytest.fail("one pass"))
-    check(rows(13, 100, 8), rows(14, 200, 8), 5, "dot")
+    monkeypatch.setattr(dense_both_plan, "POOL_BYTES", 1 << 10)
+    assert why_two(3, 500, 5) == "the pools of both sides take 2 MB at once, and 0 are for them"
+    a, b = rows(13, 2, 8), rows(14, 3, 8)
+    forth, back = problems(a, b, 2, "dot")
+    assert BACKEND.both(forth, back) is None
+    check(a, b, 2, "dot")
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
-def test_tensors_stay_where_they_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_stay_where_they_are(kind: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values of 16 bits are multiplied as they are; both sides may be the same tensor."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (
-        torch.from_numpy(rows(seed, count, 37)).to(getattr(torch, kind)).to(device)
-        for seed, count in ((15, 70), (16, 90))
-    )
+    values = rows(15, 20, 37), rows(16, 30, 37)
+    a, b = (torch.from_numpy(each).to(getattr(torch, kind)).to(device) for each in values)
     for x, y in ((a, b), (a, a)):
         got = pe.topk_both(x, y, 4, metric="l2", backend="triton")
         on_host = [each.float().cpu().numpy() for each in (x, y)]
@@ -170,27 +195,23 @@ def test_tensors_stay_where_they_are(kind: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_search_that_is_not_exact_is_two() -> None:
-    a, b = rows(17, 20, 8), rows(18, 30, 8)
+    a, b = rows(17, 2, 8), rows(18, 3, 8)
     got = pe.topk_both(a, b, 3, precision="fast", backend="triton")
     assert not got[0].certified.any()
     with pytest.raises(ValueError, match="precision must be"):
         pe.topk_both(a, b, 3, precision="quick", backend="triton")
 
 
-def test_plans() -> None:
-    chip = CHIPS["sm_90"]
-    wide, narrow = (plan_dense_both(chip, "i8", 20_000, n, 768, 10) for n in (20_000, 50))
-    assert (wide.tile.queries, narrow.tile.queries) == (128, 64)
-    assert "reads and multiplies more" in wide.rejected["128 x 64 x 128, 2 parts"]
-    assert narrow.rejected["128 x 128 x 128, 1 part"] == "wider than there are columns"
+def test_what_is_one_pass() -> None:
     assert why_two(0, 5, 3) == "there is nothing to find"
     assert why_two(1_000_000, 1_000_000, 10) is None
-    assert "8192 are for them" in str(why_two(2_000_000, 2_000_000, 10))
+    assert "and 8192 are for them" in str(why_two(2_000_000, 2_000_000, 10))
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "n_columns"), [(1, 1), (20_000, 20_000), (1_000_000, 300), (40, 90_000), (5000, 7001)]
-)
+SIZES = [(1, 1), (20_000, 20_000), (1_000_000, 300), (40, 90_000), (5000, 7001)]
+
+
+@pytest.mark.parametrize(("n_rows", "n_columns"), SIZES)
 @pytest.mark.parametrize("k", [1, 10, 300])
 def test_parts_rise(n_rows: int, n_columns: int, k: int) -> None:
     """From no tile to all, in whole laps of the short side and whole diagonals of the long one."""
@@ -205,3 +226,4 @@ def test_parts_rise(n_rows: int, n_columns: int, k: int) -> None:
         if end > plan.group * diagonal:
             assert end % (plan.group * diagonal) == 0
     assert diagonal in plan.ends
+    assert plan.tile.shared_bytes("fp16") <= CHIPS["sm_80"].shared

@@ -1,12 +1,13 @@
 """Dense search between two limits on a GPU: ranges, ranks of given documents, and pages that begin below a score.
 
 Documents that are certainly above the ceiling of a query are counted, and take no place in its pool; those that may lie
-between the limits are listed. A pool that was too small says how many places it needs: its query is scanned for again."""
+between the limits are listed. A pool that was too small says how many places it needs, and is filled again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from pyengine.backends.triton_steps import Found
 from pyengine.backends.triton_workspace import Workspace
 from pyengine.kernels import dense_between, dense_rank, selection
 from pyengine.kernels import refine as refining
+from pyengine.kernels.chips import Chip
 from pyengine.kernels.dense_plan import PLACE_BYTES, POOL_BYTES, DenseScan
 from pyengine.kernels.dense_topk import ScanDocuments, code_queries, query_room
 from pyengine.problems.problem import DenseProblem
@@ -29,8 +31,8 @@ PLACES = 1 << 14  # of a pool at first
 
 
 class Between(NamedTuple):
-    """Of the queries ``which`` int64 [Q]: what is ``found``, all of it, at most ``longest`` for one; and ``above`` int32
-    [Q], how many more are certainly above the ceiling."""
+    """Of the queries ``which`` int64 [Q]: what is ``found``, all of it, at most ``longest`` for one; and ``above``
+    int32 [Q], how many more are certainly above the ceiling."""
 
     which: I64
     found: Found
@@ -72,10 +74,15 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
         made = replace(made, k=problem.k, order=triton_dense.id_places(problem), limits=limits(problem, device))
         if asked.ceiling is not None:
             docs, _ = documents(asked)
-            high = tensor(asked.ceiling).to(device)
-            made = replace(made, docs=docs, mask=allowing(asked, device), ceiling=high)
+            plan, high = _planned(made.plan, docs, made.chip), tensor(asked.ceiling).to(device)
+            made = replace(made, docs=docs, plan=plan, mask=allowing(asked, device), ceiling=high)
         packed = made.answer(queries, room).packed.to("cpu", copy=True)
     return triton_dense.unpacked(problem, packed)
+
+
+def _planned(plan: DenseScan, docs: ScanDocuments, chip: Chip) -> DenseScan:
+    """The plan with the tile that this scan has."""
+    return replace(plan, tile=dense_between.tile_for(chip, triton_dense.NAMES[docs.values.dtype]))
 
 
 def between(problem: DenseProblem) -> Iterator[Between]:
@@ -87,6 +94,7 @@ def between(problem: DenseProblem) -> Iterator[Between]:
 def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I64, width: int) -> Iterator[Between]:
     kind, row_bytes = docs.values.dtype, docs.values.stride(0) * docs.values.itemsize
     plan = triton_dense.plan(replace(problem.only(which), k=1), width, kind, row_bytes)
+    plan = _planned(plan, docs, triton_device.chip(docs.values.device))
     for first in range(0, len(which), plan.query_block):
         some = which[first : first + plan.query_block]
         found, above = _scan(problem.only(some), docs, units, plan)
@@ -104,7 +112,7 @@ def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I
 def _runs(full: Bool) -> list[slice]:
     """Where neighbours are alike."""
     ends = [0, *(np.flatnonzero(np.diff(full)) + 1), len(full)]
-    return [slice(int(start), int(stop)) for start, stop in zip(ends, ends[1:])]
+    return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
 
 
 def _only(found: Found, part: slice) -> Found:
@@ -138,8 +146,8 @@ def within(problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
 
 
 def before(problem: DenseProblem, targets: I64, rank: F32) -> I64:
-    """int64 [Q]: how many allowed documents rank before the row ``targets`` int64 [Q] of each query, which has this rank
-    score, and between the problem's limits."""
+    """int64 [Q]: how many allowed documents rank before the row ``targets`` int64 [Q] of each query, which has this
+    rank score, and between the problem's limits."""
     device = triton_device.device_of(problem.docs)
     order, parts = triton_dense.id_places(problem), []
     rows = torch.from_numpy(targets.astype(np.int32)).to(device)

@@ -69,7 +69,7 @@ def scanned(problem: DenseProblem, others: Tensor) -> tuple[Owners, Owners]:
     no_floor = torch.full((len(others),), -torch.inf, dtype=torch.float64, device=device)
     code_queries(others, alone, no_floor, "cosine", dims, coded, columns.sides.pools)
     cosines = document_terms(known.lengths, False, None, "cosine", dims).columns
-    dense_both.scan(ScanDocuments(known.values, cosines), coded, rows.sides, columns.sides, problem.metric, plan)
+    dense_both.scan(ScanDocuments(known.values, cosines), coded, rows.sides, columns.sides, plan)
     return rows, columns
 
 

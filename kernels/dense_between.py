@@ -17,10 +17,13 @@ from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.dense_parts import any_of, tile_products
-from pyengine.kernels.dense_plan import KINDS, DenseScan, Tile, tiles
+from pyengine.kernels.dense_plan import DenseScan, Tile, tiles
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halves
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
+
+
+KINDS = ("i8", "fp16", "bf16")  # what documents that outlive a search are scanned as
 
 
 class Ceiling(NamedTuple):
@@ -132,6 +135,7 @@ def between_tile(
             number = tl.sum(higher.to(tl.int32), axis=0)
             tl.atomic_add(above_ptr + query, number, mask=number > 0, sem="relaxed")
             keep = may & (higher == 0)
+            lower = tl.where(upper > limit, float("-inf"), lower)  # perhaps it does not count: no threshold rises by it
             if any_of(keep):
                 append(rows_ptr, upper_ptr, lower_ptr, counts_ptr, lost_ptr, capacity, query, row, upper, lower, keep)
 

@@ -24,8 +24,6 @@ from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halve
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import append
 
-KINDS = ("i8", "fp16", "bf16")  # what rows are kept as
-
 
 class Sides(NamedTuple):
     """Rows or columns: ``terms`` float32 [5, N] are weight and gain, high, low and lift; their ``pools``, and the
@@ -178,13 +176,10 @@ def shipped(chip: Chip) -> list[Shipped]:
     whole = [f"{side}_{name}_ptr" for side in ("row", "column") for name in ("items", "counts", "lost")]
     types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(whole, "*i32")
     types |= dict.fromkeys((*RUNTIME, "dims", "doc_stride", "query_stride", "terms_stride"), "i32")
-    found = []
-    for kind in KINDS:
-        tile = tile_for(chip, kind)
-        values = {
-            "PARTS": tile.parts, "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits
-        }  # fmt: skip
-        operands = dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), f"*{kind}")
-        signature = types | operands | dict.fromkeys(values, "constexpr")
-        found.append(Shipped("dense_both:dense_both_kernel", signature, values, tile.warps, tile.stages))
-    return found
+    tile = tile_for(chip)
+    values = {
+        "PARTS": tile.parts, "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits
+    }  # fmt: skip
+    signature = types | dict.fromkeys(("docs_ptr", "queries_ptr", "second_ptr"), "*i8")
+    signature = signature | dict.fromkeys(values, "constexpr")
+    return [Shipped("dense_both:dense_both_kernel", signature, values, tile.warps, tile.stages)]

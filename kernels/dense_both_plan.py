@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pyengine.kernels.chips import Chip
 from pyengine.kernels.dense_plan import (
     FEWEST_PLACES,
-    KINDS,
     PLACE_BYTES,
     RISE,
     SURVIVORS,
@@ -62,15 +61,15 @@ def why_two(n_rows: int, n_columns: int, k: int) -> str | None:
     return None
 
 
-def tile_for(chip: Chip, kind: str) -> Tile:
+def tile_for(chip: Chip) -> Tile:
     """The one form that is compiled for a chip: a second part of the columns would be the same products once more."""
     stages = 4 if chip.shared > 200_000 else 3
-    return Tile(docs=128, queries=64, depth=128 // KINDS[kind], warps=8, stages=stages, parts=1, splits=2)
+    return Tile(docs=128, queries=64, depth=128, warps=8, stages=stages, parts=1, splits=2)
 
 
-def plan_dense_both(chip: Chip, kind: str, n_rows: int, n_columns: int, dims: int, k: int) -> DenseBoth:
-    """Plan the scan of rows [N, D] of that kind by columns [Q, D] for the k best of each."""
-    tile = tile_for(chip, kind)
+def plan_dense_both(chip: Chip, n_rows: int, n_columns: int, dims: int, k: int) -> DenseBoth:
+    """Plan the scan of rows [N, D] by columns [Q, D], of int8 codes, for the k best of each."""
+    tile = tile_for(chip)
     n_tiles = -(-n_rows // tile.docs), -(-n_columns // tile.queries)
     group = min(GROUP, *n_tiles)
     blocks = [-(-each // group) for each in n_tiles]

@@ -18,7 +18,7 @@ from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.selection import _keys as keys
 
 BLOCK = 128  # candidates at a time
-OTHERS = 64  # met by so many others of their groups
+OTHERS = 32  # met by so many others of their groups
 WARPS = 4
 
 

@@ -48,7 +48,7 @@ def agrees(asked: DenseProblem) -> None:
     conformance.same(exact_search(asked, BACKEND), conformance.specified(asked), asked.describe())
 
 
-@pytest.mark.parametrize("names", CASES, ids="-".join)
+@pytest.mark.parametrize("names", [each for each in CASES if each[0] != "random"], ids="-".join)
 def test_ranges_and_ranks(names: tuple[str, str, str, str]) -> None:
     known = {(each.corpus, each.options, each.metric, each.store) for each in conformance.cases()}
     if names not in known and names[3] == "int8":
@@ -76,19 +76,18 @@ def test_most_documents_are_counted_and_not_listed(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", reference.METRICS)
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("own_ids", [False, True])
-def test_ranks(metric: str, tied: bool, own_ids: bool, on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks(metric: str, tied: bool) -> None:
     generator = np.random.default_rng(3)
     corpus = np.repeat(rows(4, 20, DIM), 10, axis=0) if tied else rows(4, 200, DIM)
-    ids = generator.permutation(200) * 3 + (1 << 40) if own_ids else None
+    ids = generator.permutation(200) * 3 + (1 << 40) if tied else None
     mask, bias = generator.random((5, 200)) < 0.7, generator.standard_normal(200)
     docs = Documents(corpus, cache={}, checked=True)
     asked = dense.prepare(rows(5, 5, DIM), docs, ALL, metric=metric, mask=mask, bias=bias, dims=DIM - 5, ids=ids)
     targets = generator.integers(0, 200, (5, 2))
-    monkeypatch.undo()  # one document of each query is refined by itself
+    named = targets if ids is None else ids[targets]
     got = ranks.ranks(asked, BACKEND, targets)
     want = reference.rank_of(
-        asked.queries, corpus, targets, metric, mask=mask, bias=bias, dims=DIM - 5, ids=ids
+        asked.queries, corpus, named, metric, mask=mask, bias=bias, dims=DIM - 5, ids=ids
     )  # fmt: skip
     np.testing.assert_array_equal(got, want)
 
@@ -103,7 +102,7 @@ def test_ranks_leave_out_what_is_excluded() -> None:
     assert (got[:, 0] == 1).sum() + (got[:, 0] == 3).sum() > 0
 
 
-@pytest.mark.parametrize("metric", reference.METRICS)
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_pools_that_are_too_small_are_scanned_for_again(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some queries get everything, others little or nothing; their order stays."""
     monkeypatch.setattr(triton_between, "PLACES", 1)  # 256
@@ -132,18 +131,16 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("metric", reference.METRICS)
-@pytest.mark.parametrize("given", FILTERS, ids=lambda given: "-".join(given))
-def test_filters(given: dict[str, Any], metric: str) -> None:
-    asked = problem(metric=metric, filters=FilterArguments(**given))
+@pytest.mark.parametrize("number", range(len(FILTERS)))
+def test_filters(number: int, on_device: None) -> None:
+    """With row numbers, and with ids in another order, by which the filters mean other documents."""
+    given = FilterArguments(**FILTERS[number])
+    asked = problem(metric=reference.METRICS[number % 3], filters=given)
     agrees(asked)
-    named = replace(asked, ids=np.random.default_rng(4).permutation(300) * 2, docs=replace(asked.docs, cache={}))
-    agrees(named)
-
-
-@pytest.mark.parametrize("given", [*FILTERS[:2], *FILTERS[2:4], FILTERS[6]], ids=lambda given: "-".join(given))
-def test_filters_are_applied_on_the_device(given: dict[str, Any], on_device: None) -> None:
-    agrees(problem(metric="cosine", filters=FilterArguments(**given)))
+    if given.groups is None or given.after is None:
+        ids = np.random.default_rng(4).permutation(300)
+        docs = replace(asked.docs, cache={})
+        agrees(dense.prepare(asked.queries, docs, 7, metric=asked.metric, filters=given, ids=ids))
 
 
 def test_ties_in_groups() -> None:
@@ -162,7 +159,7 @@ def test_pages_list_nothing_of_those_before(on_device: None) -> None:
     docs = Documents(corpus, cache={}, checked=True)
     want = reference.topk(queries, corpus, 1200, "dot")
     after: Any = None
-    for start in range(0, 600, 100):
+    for start in range(0, 300, 100):
         given = FilterArguments(after=after)
         asked = dense.prepare(queries, docs, 100, metric="dot", filters=given)
         got = exact_search(asked, BACKEND)

@@ -68,7 +68,7 @@ def check(a: F32, b: F32, k: int, metric: str, dims: int | None = None) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles, and NumPy for all but the scan."""
-    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: Tile(16, 8, 32, 4, 2, 1, 1))
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip: Tile(16, 8, 32, 4, 2, 1, 1))
     stand_in(monkeypatch, dense_both)
 
 
@@ -88,7 +88,7 @@ def test_as_it_is_shipped(metric: str) -> None:
 @pytest.mark.parametrize("kind", ["random", "magnitudes", "ties", "zeros", "equal", "tiny", "sorted"])
 def test_answers(kind: str, metric: str, parts: int, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tile = Tile(32, 16, 32, 4, 2, parts, 0)
-    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: tile)
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip: tile)
     check(made(kind, 1, 31, 20), made(kind, 2, 50, 20), 5, metric)
 
 
@@ -108,7 +108,7 @@ def test_thresholds_rise_on_both_sides(
     metric: str, small: None, one_pass: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several parts of a scan, in which most pairs are dropped from both pools."""
-    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip, kind: Tile(32, 16, 32, 4, 2, 1, 0))
+    monkeypatch.setattr(dense_both_plan, "tile_for", lambda chip: Tile(32, 16, 32, 4, 2, 1, 0))
     monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 64)
     monkeypatch.setattr(dense_both_plan, "GROUP", 2)
     a, b = rows(7, 150, 24), rows(8, 300, 24)
@@ -180,7 +180,7 @@ def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
 def test_tensors_stay_where_they_are(kind: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values of 16 bits are multiplied as they are; both sides may be the same tensor."""
+    """Tensors of 16 bits are searched as they are rounded; both sides may be the same tensor."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -215,7 +215,7 @@ SIZES = [(1, 1), (20_000, 20_000), (1_000_000, 300), (40, 90_000), (5000, 7001)]
 @pytest.mark.parametrize("k", [1, 10, 300])
 def test_parts_rise(n_rows: int, n_columns: int, k: int) -> None:
     """From no tile to all, in whole laps of the short side and whole diagonals of the long one."""
-    plan = plan_dense_both(CHIPS["sm_80"], "fp16", n_rows, n_columns, 64, k)
+    plan = plan_dense_both(CHIPS["sm_80"], n_rows, n_columns, 64, k)
     assert list(plan.ends) == sorted(set(plan.ends))
     assert plan.ends[0] == 0
     assert plan.ends[-1] == (plan.short * plan.group) ** 2 * plan.laps
@@ -226,4 +226,4 @@ def test_parts_rise(n_rows: int, n_columns: int, k: int) -> None:
         if end > plan.group * diagonal:
             assert end % (plan.group * diagonal) == 0
     assert diagonal in plan.ends
-    assert plan.tile.shared_bytes("fp16") <= CHIPS["sm_80"].shared
+    assert plan.tile.shared_bytes("i8") <= CHIPS["sm_80"].shared

@@ -68,6 +68,8 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     if problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     device = triton_device.device_of(problem.docs)
+    if asked.ceiling is not None and asked.docs.cache is None:  # documents are scanned as if they outlived the search
+        asked = replace(asked, docs=replace(asked.docs, cache={}))
     with triton_device.launching_on(device):
         room = Workspace(device)
         queries, made = room.copied("queries", asked.queries), triton_dense.steps(asked, width, room)

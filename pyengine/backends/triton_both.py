@@ -22,8 +22,8 @@ from pyengine.backends.dense_terms import DocumentTerms, Lengths, Scale, documen
 from pyengine.kernels import dense_both, selection
 from pyengine.kernels import refine as refining
 from pyengine.kernels.dense_both import Sides
-from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
-from pyengine.kernels.dense_topk import ScanDocuments, code_queries, query_room
+from pyengine.kernels.dense_both_plan import plan_dense_both, why_two
+from pyengine.kernels.dense_topk import ScanDocuments, code_docs, code_queries, query_room
 from pyengine.kernels.selection import Pools
 from pyengine.problems.problem import DenseProblem
 from pyengine.specification import reference
@@ -57,26 +57,21 @@ def attempt(forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] 
 
 def scanned(problem: DenseProblem, others: Tensor) -> tuple[Owners, Owners]:
     """The rows, which are the documents, and the columns, which are the others, float32 [Q, D]: with full pools."""
-    known, device = triton_dense.scanned(problem), others.device
-    kind, dims = known.values.dtype, problem.dims
-    plan = plan_both(problem, len(others), kind)
+    device, dims = others.device, problem.dims
+    codes, scale, residual, own_norms = code_docs(vectors(problem), dims)
     norms = torch.linalg.vector_norm(others[:, :dims], dim=1, dtype=torch.float64)
-    rows = _owners(known.lengths.norms, norms, plan.places[0], problem)
-    columns = _owners(norms, known.lengths.norms, plan.places[1], problem)
+    plan = plan_dense_both(triton_device.chip(device), len(codes), len(others), dims, problem.k)
+    rows = _owners(own_norms, norms, plan.places[0], problem)
+    columns = _owners(norms, own_norms, plan.places[1], problem)
     padded = -(-len(others) // plan.tile.queries) * plan.tile.queries
-    coded = query_room(kind, dims, plan.tile.parts, padded, device)
+    coded = query_room(codes.dtype, dims, plan.tile.parts, padded, device)
     alone = torch.tensor([1.0, 0.0], dtype=torch.float64, device=device)
     no_floor = torch.full((len(others),), -torch.inf, dtype=torch.float64, device=device)
     code_queries(others, alone, no_floor, "cosine", dims, coded, columns.sides.pools)
-    cosines = document_terms(known.lengths, False, None, "cosine", dims).columns
-    dense_both.scan(ScanDocuments(known.values, cosines), coded, rows.sides, columns.sides, plan)
+    lengths = Lengths(own_norms, scale, residual, own_norms)
+    cosines = document_terms(lengths, False, None, "cosine", dims).columns
+    dense_both.scan(ScanDocuments(codes, cosines), coded, rows.sides, columns.sides, plan)
     return rows, columns
-
-
-def plan_both(problem: DenseProblem, n_columns: int, kind: torch.dtype) -> DenseBoth:
-    """The tile, the pools and the order of tiles."""
-    chip = triton_device.chip(triton_device.device_of(problem.docs))
-    return plan_dense_both(chip, triton_dense.NAMES[kind], len(problem.docs), n_columns, problem.dims, problem.k)
 
 
 def vectors(problem: DenseProblem) -> Tensor:

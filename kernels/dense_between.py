@@ -22,7 +22,6 @@ from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halve
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
 
-
 KINDS = ("i8", "fp16", "bf16")  # what documents that outlive a search are scanned as
 
 

@@ -96,7 +96,7 @@ def test_ranks_leave_out_what_is_excluded() -> None:
     corpus, queries = rows(6, 150, DIM), rows(7, 3, DIM)
     exclude = [np.argsort(-(queries[q] @ corpus.T))[:5] for q in range(3)]
     targets = np.array([[exclude[q][2], 77] for q in range(3)])
-    given = {"metric": "dot", "exclude": exclude, "deny": [3, 4, 5]}
+    given: dict[str, Any] = {"metric": "dot", "exclude": exclude, "deny": [3, 4, 5]}
     got, want = (pe.rank_of(queries, corpus, targets, **given, backend=name) for name in ("triton", "numpy"))
     np.testing.assert_array_equal(got, want)
     assert (got[:, 0] == 1).sum() + (got[:, 0] == 3).sum() > 0
@@ -132,9 +132,11 @@ FILTERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(FILTERS)))
-def test_filters(number: int, on_device: None) -> None:
+def test_filters(number: int, on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With row numbers, and with ids in another order, by which the filters mean other documents."""
     given = FilterArguments(**FILTERS[number])
+    if given.groups is not None and given.after is not None:
+        monkeypatch.undo()  # what comes before the mark counts in its groups, and takes the places at first
     asked = problem(metric=reference.METRICS[number % 3], filters=given)
     agrees(asked)
     if given.groups is None or given.after is None:

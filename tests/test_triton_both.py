@@ -113,7 +113,8 @@ def test_thresholds_rise_on_both_sides(
     monkeypatch.setattr(dense_both_plan, "GROUP", 2)
     a, b = rows(7, 150, 24), rows(8, 300, 24)
     ends: list[tuple[int, ...]] = []
-    scan, left = dense_both.scan, {}
+    left: dict[str, Any] = {}
+    scan = dense_both.scan
 
     def watched(docs: Any, queries: Any, sides: Any, others: Any, plan: DenseBoth) -> None:
         scan(docs, queries, sides, others, plan)
@@ -188,8 +189,8 @@ def test_tensors_stay_where_they_are(kind: str, small: None, monkeypatch: pytest
     a, b = (torch.from_numpy(each).to(getattr(torch, kind)).to(device) for each in values)
     for x, y in ((a, b), (a, a)):
         got = pe.topk_both(x, y, 4, metric="l2", backend="triton")
-        on_host = [each.float().cpu().numpy() for each in (x, y)]
-        for found, want in zip(got, (reference.topk(*on_host, 4, "l2"), reference.topk(*on_host[::-1], 4, "l2"))):
+        one, other = (each.float().cpu().numpy() for each in (x, y))
+        for found, want in zip(got, (reference.topk(one, other, 4, "l2"), reference.topk(other, one, 4, "l2"))):
             assert [each.device.type for each in found] == [device] * 3
             conformance.same(pe.TopK(*(each.cpu().numpy() for each in found)), want, kind)
 

@@ -151,11 +151,20 @@ def test_masks_biases_and_ids(per_query: bool) -> None:
     check(Sets().problem(mask=mask, bias=bias, ids=rng.permutation(8) + (1 << 40)))
 
 
-def test_filters_leave_the_steps_to_the_core() -> None:
-    problem = Sets().problem(filters=FilterArguments(threshold=1.0))
-    backend = registry.of_family("triton", "maxsim")
-    assert backend.attempt(problem, problem, 3) is None
-    conformance.same(exact_search(problem, backend), conformance.specified(problem), "above a threshold")
+@pytest.mark.parametrize(
+    "given",
+    [
+        FilterArguments(threshold=1.0),
+        FilterArguments(exclude=[[0, 3], [], [7]], groups=np.arange(8) // 2),
+        FilterArguments(after=([2.0, 1.0, 5.0], [3, 0, 1]), threshold=[-9.0, 0.5, -1.0]),
+    ],
+)
+def test_filters(given: FilterArguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are applied on the device."""
+    problem = Sets().problem(filters=given)
+    want = conformance.specified(problem)
+    monkeypatch.setattr(triton_maxsim, "propose", lambda *given: pytest.fail("proposed to the host"))
+    conformance.same(exact_search(problem, registry.of_family("triton", "maxsim")), want, str(given))
 
 
 def test_thresholds_of_a_sample_prune(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,9 @@ class TritonBackend(Backend):
 
         if _at_once(problem.docs) is not None:
             return None
-        search = triton_dense if problem.filters is None else triton_between
-        return search.attempt(problem, asked, width)
+        if problem.filters is not None:
+            return triton_between.attempt(problem, asked, width)
+        return triton_dense.attempt(problem, asked, width)
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_dense

@@ -64,7 +64,7 @@ def why_two(n_rows: int, n_columns: int, k: int) -> str | None:
 def tile_for(chip: Chip) -> Tile:
     """The one form that is compiled for a chip: a second part of the columns would be the same products once more."""
     stages = 4 if chip.shared > 200_000 else 3
-    return Tile(docs=128, queries=64, depth=128, warps=8, stages=stages, parts=1, splits=2)
+    return Tile(docs=128, queries=64, depth=128, warps=8, stages=stages, parts=1, splits=3)
 
 
 def plan_dense_both(chip: Chip, n_rows: int, n_columns: int, dims: int, k: int) -> DenseBoth:

@@ -172,7 +172,7 @@ def test_what_overflows_is_searched_for_again(small: None, monkeypatch: pytest.M
 
 def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense_both_plan, "POOL_BYTES", 1 << 10)
-    assert why_two(3, 500, 5) == "the pools of both sides take 2 MB at once, and 0 are for them"
+    assert why_two(3, 500, 5) == "the pools of both sides take 1 MB at once, and 0 are for them"
     a, b = rows(13, 2, 8), rows(14, 3, 8)
     forth, back = problems(a, b, 2, "dot")
     assert BACKEND.both(forth, back) is None

@@ -62,6 +62,7 @@ setup(
     package_data={
         "pyengine": ["py.typed", "_native.pyi"],
         "pyengine.integrations": ["README.md", "pages/*.md"],
+        "pyengine.kernels": ["measured.csv"],
         **{folder: ["*"] for folder in (DATA, f"{DATA}.emb", f"{DATA}.qrels", TOKENS)},
     },
     ext_modules=[Extension("pyengine._native", sources=[])],

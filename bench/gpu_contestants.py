@@ -1,5 +1,5 @@
-"""Who computes on a GPU: our backend "triton", and the others, each as its library or its users would do it. Documents
-and queries are on the device before the clock starts, in float16 where nothing else is said."""
+"""Who computes on a GPU: our backends "triton" and "cuda", and the others, each as its library or its users would do it.
+Documents and queries are on the device before the clock starts, in float16 where nothing else is said."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ from bench.peers.sentence_transformers import from_hits
 from bench.sparse_shapes import LISTED
 from bench.sparse_text import Documents
 from bench.training import TRAINERS, Score, Trainer
+from pyengine.backends import registry
 from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
 
-BACKEND = "triton"
+BACKENDS = ("triton", "cuda")  # ours
+STORES = {"int8": 1, "float16": 2}  # bytes of a value that is scanned
 FLOAT16 = "products of float16"
 
 
-def ours(store: str, value_bytes: int) -> Contestant:
+def backends_of(family: str) -> list[str]:
+    """Ours that have something for a family."""
+    return [name for name in BACKENDS if name in registry.FAMILIES[family]]
+
+
+def ours(backend: str, store: str) -> Contestant:
     """`DenseIndex` with that store; what the device needs of it is copied there by the first search."""
-    built = contestants.index(store, BACKEND)
-    arithmetic = "int8" if value_bytes == 1 else "float16"
-    return replace(built, name=f"triton-{store}", arithmetic=arithmetic, value_bytes=value_bytes, read=on_host)
+    built = contestants.index(store, backend)
+    return replace(built, name=f"{backend}-{store}", arithmetic=store, value_bytes=STORES[store], read=on_host)
 
 
-def ours_as_graph(store: str, value_bytes: int) -> Contestant:
-    """The same as a CUDA graph, for queries on the device. Where its certificate fails, the search as it is."""
+def ours_as_graph(store: str) -> Contestant:
+    """The same by Triton as a CUDA graph, for queries on the device. Where its certificate fails, the search as it is."""
+    backend = BACKENDS[0]
 
     def prepare(docs: F32, metric: str, threads: int) -> Search:
-        require(BACKEND)
-        index = pyengine.DenseIndex(docs.shape[1], metric=metric, store=store, backend=BACKEND)
+        require(backend)
+        index = pyengine.DenseIndex(docs.shape[1], metric=metric, store=store, backend=backend)
         index.add(docs)
         kept: dict[tuple[int, int], Search] = {}
 
@@ -51,20 +58,24 @@ def ours_as_graph(store: str, value_bytes: int) -> Contestant:
 
         return search
 
-    return replace(ours(store, value_bytes), name=f"triton-{store}-graph", prepare=prepare)
+    return replace(ours(backend, store), name=f"{backend}-{store}-graph", prepare=prepare)
 
 
-def ours_maxsim(codec: str, value_bytes: int) -> Contestant:
+def ours_maxsim(backend: str, codec: str) -> Contestant:
     """`MultiVectorIndex` with that codec."""
 
     def prepare(docs: Ragged, reduce: str, threads: int) -> Search:
-        require(BACKEND, "maxsim")
-        index = pyengine.MultiVectorIndex(docs.dim, codec=codec, backend=BACKEND)
+        require(backend, "maxsim")
+        index = pyengine.MultiVectorIndex(docs.dim, codec=codec, backend=backend)
         index.add(docs)
         return lambda queries, k: index.search(queries, k, reduce=reduce)
 
-    arithmetic = "int8" if value_bytes == 1 else "float16"
-    return Contestant(f"triton-{codec}", prepare, True, arithmetic, value_bytes, exactness=BITS)
+    return Contestant(f"{backend}-{codec}", prepare, True, codec, STORES[codec], exactness=BITS, backend=backend)
+
+
+def ours_sparse(backend: str) -> Contestant:
+    """`SparseIndex` with float32 weights."""
+    return replace(sparse_contestants.index(backend), name=f"{backend}-float32", arithmetic="none")
 
 
 def _graphed(score: Callable[[Any, int], Any]) -> Search:
@@ -129,10 +140,8 @@ def cuvs_brute_force(docs: F32, metric: str, threads: int) -> Search:
 
 
 DENSE = (
-    ours("int8", 1),
-    ours("float16", 2),
-    ours_as_graph("int8", 1),
-    ours_as_graph("float16", 2),
+    *(ours(backend, store) for backend in backends_of("dense") for store in STORES),
+    *map(ours_as_graph, STORES),
     matmul("float16"),
     matmul("float16", compiled=True),
     matmul("float32"),
@@ -191,8 +200,7 @@ def _flash_maxsim() -> Callable[[Any, Any], Any]:
 
 
 MAXSIM = (
-    ours_maxsim("int8", 1),
-    ours_maxsim("float16", 2),
+    *(ours_maxsim(backend, codec) for backend in backends_of("maxsim") for codec in STORES),
     maxsim("torch-einsum", "torch", _einsum),
     maxsim("torch-einsum-compiled", "torch", _compiled_einsum),
     maxsim("pylate", "pylate", _pylate),
@@ -206,7 +214,11 @@ def _kernels_step() -> Score:
     return lambda queries, docs, mask: score(queries, docs, d_mask=mask)  # type: ignore[call-arg]
 
 
-TRAINING = (*TRAINERS[:3], Trainer("late-interaction-kernels", _kernels_step, package="late-interaction-kernels"))
+TRAINING = (
+    replace(TRAINERS[0], backend="triton"),
+    *TRAINERS[1:3],
+    Trainer("late-interaction-kernels", _kernels_step, package="late-interaction-kernels"),
+)
 
 
 def torch_sparse(docs: Documents, metric: str, threads: int) -> Search:
@@ -235,7 +247,7 @@ def cupy_sparse(docs: Documents, metric: str, threads: int) -> Search:
 
 
 SPARSE = (
-    replace(sparse_contestants.index(BACKEND), name="triton-float32", arithmetic="none"),
+    *map(ours_sparse, backends_of("sparse")),
     Contestant("torch-sparse", torch_sparse, False, "none", LISTED, read=on_host, package="torch"),
     Contestant("cupy", cupy_sparse, False, "none", LISTED, read=on_host, package="cupy-cuda13x"),
 )

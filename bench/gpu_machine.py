@@ -42,6 +42,10 @@ class Gpu(Machine):
         )
 
     @property
+    def capability(self) -> tuple[int, int]:
+        return divmod(int(self.isa.removeprefix("sm_")), 10)
+
+    @property
     def slug(self) -> str:
         return "-".join(re.findall(r"[a-z0-9]+", self.cpu.lower()))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import write_tables
+from bench.gpu_contestants import BACKENDS
 from bench.gpu_machine import Gpu, GpuCeilings
 from bench.gpu_shapes import TARGETS
 from bench.row import Row
@@ -17,33 +18,55 @@ HEADINGS = ("contestant", "exact", "median ms", "floor ms", "of the ceiling", "x
 
 
 class Gate(NamedTuple):
-    """How many conformance cases the backend took on and passed, of how many, and why it failed, "" if it did not."""
+    """How many conformance cases a backend took on and passed, of how many, and why it failed, "" if it did not; or why
+    it is ``absent``."""
 
-    passed: int
-    refused: int
-    cases: int
+    passed: int = 0
+    refused: int = 0
+    cases: int = 0
     failure: str = ""
+    absent: str = ""
 
     def describe(self) -> str:
+        if self.absent:
+            return f"conformance: not here: {self.absent}"
         if self.failure:
-            return f"conformance: FAILED, so that no speed is reported: {self.failure}"
+            return f"conformance: FAILED, so that no speed of it is reported: {self.failure}"
         left = self.cases - self.passed - self.refused
         return f"conformance: {self.passed} cases passed, {self.refused} refused, {left} left out for want of time"
 
 
 class Run(NamedTuple):
-    """One family, measured."""
+    """One family, measured; ``gates`` by backend."""
 
     family: str
     machine: Gpu
     ceilings: GpuCeilings
-    gate: Gate
+    gates: Mapping[str, Gate]
     rows: Sequence[Row]
     seconds: float
 
     @property
     def wrong(self) -> bool:
-        return bool(self.gate.failure) or any(row.wrong for row in self.rows)
+        return any(gate.failure for gate in self.gates.values()) or any(row.wrong for row in self.rows)
+
+
+class Pair(NamedTuple):
+    """One store at one workload, by both of ours; ``times`` is how many times as fast as ``triton`` ``cuda`` was."""
+
+    triton: Row
+    cuda: Row
+    times: float
+
+
+def pairs(rows: Sequence[Row]) -> Iterator[Pair]:
+    """Those that both answered to the bit, and were timed at."""
+    timed = {(row.workload, row.contestant): row for row in rows if row.samples and not row.wrong}
+    for (workload, name), row in timed.items():
+        backend, _, store = name.partition("-")
+        other = timed.get((workload, f"{BACKENDS[1]}-{store}"))
+        if backend == BACKENDS[0] and other and row.samples and other.samples:
+            yield Pair(row, other, row.samples.times(other.samples))
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -52,7 +75,7 @@ def record(run: Run) -> dict[str, Any]:
         "family": run.family,
         "machine": dataclasses.asdict(run.machine),
         "ceilings": dataclasses.asdict(run.ceilings),
-        "gate": run.gate._asdict(),
+        "gates": {name: gate._asdict() for name, gate in run.gates.items()},
         "seconds": round(run.seconds, 1),
         "rows": [{**row.columns(), **_work(row)} for row in run.rows],
     }
@@ -78,7 +101,7 @@ def page(run: Run) -> str:
         "",
         run.ceilings.describe(),
         "",
-        run.gate.describe(),
+        *(f"- {name}, {gate.describe()}" for name, gate in run.gates.items()),
         "",
     ]
     lines += [
@@ -94,7 +117,24 @@ def page(run: Run) -> str:
         lines += [f"To reach: {TARGETS[workload]}.", ""] if workload in TARGETS else []
         lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
         lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows] + [""]
-    return "\n".join(lines)
+    return "\n".join(lines + _beside(run.rows))
+
+
+def _beside(rows: Sequence[Row]) -> list[str]:
+    """CUDA beside Triton, where both were timed."""
+    lines = []
+    for pair in pairs(rows):
+        one, other = (row.samples.percentile(50) * 1e3 for row in (pair.triton, pair.cuda) if row.samples)
+        store = pair.cuda.contestant.partition("-")[2]
+        cells = (pair.cuda.workload.name, store, _figure(one), _figure(other), _figure(pair.times))
+        lines.append("| " + " | ".join(cells) + " |")
+    head = [
+        "## CUDA beside Triton",
+        "",
+        "| workload | store | triton ms | cuda ms | times as fast |",
+        "|---|---|---|---|---|",
+    ]
+    return [*head, *lines, ""] if lines else []
 
 
 def _cells(row: Row) -> list[str]:

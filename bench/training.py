@@ -40,12 +40,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Trainer:
-    """``score`` makes the function that a model would call, differentiable by torch."""
+    """``score`` makes the function that a model would call, differentiable by torch; ``backend`` is that of ours, where
+    it is not the CPU's."""
 
     name: str
     score: Callable[[], Score]
     ours: bool = False
     package: str = "torch"
+    backend: str = ""
 
 
 def ours() -> Score:

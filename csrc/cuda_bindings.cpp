@@ -24,6 +24,43 @@ class Memory {
   uint64_t stream_, pointer_;
 };
 
+// A stream of our own.
+class Stream {
+ public:
+  explicit Stream(std::shared_ptr<Device> device) : device_(std::move(device)), handle_(device_->make_stream()) {}
+  ~Stream() { device_->drop_stream(handle_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  uint64_t handle() const { return handle_; }
+  void wait() const {
+    py::gil_scoped_release nogil;
+    device_->wait(handle_);
+  }
+
+ private:
+  std::shared_ptr<Device> device_;
+  uint64_t handle_;
+};
+
+// Pinned memory of the host, as an array of bytes.
+class Pinned {
+ public:
+  Pinned(std::shared_ptr<Device> device, int64_t n_bytes)
+      : device_(std::move(device)), n_bytes_(n_bytes), memory_(device_->allocate_pinned(n_bytes)) {}
+  ~Pinned() { device_->release_pinned(memory_); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+  static py::array_t<uint8_t> array(py::object self) {
+    const Pinned& own = self.cast<const Pinned&>();
+    return {own.n_bytes_, static_cast<uint8_t*>(own.memory_), self};
+  }
+
+ private:
+  std::shared_ptr<Device> device_;
+  int64_t n_bytes_;
+  void* memory_;
+};
+
 void copy_in(const Device& device, uint64_t to, const py::array& from, uint64_t stream) {
   require(from.flags() & py::array::c_style, "what is copied must be contiguous");
   const void* data = from.data();
@@ -69,12 +106,20 @@ void bind_cuda(py::module_& m) {
       .def(py::init<std::shared_ptr<Device>, int64_t, uint64_t>(), py::arg("device"), py::arg("n_bytes"),
            py::arg("stream"))
       .def_property_readonly("pointer", &Memory::pointer);
+  py::class_<Stream>(m, "CudaStream")
+      .def(py::init<std::shared_ptr<Device>>(), py::arg("device"))
+      .def_property_readonly("handle", &Stream::handle)
+      .def("wait", &Stream::wait);
+  py::class_<Pinned>(m, "CudaPinned")
+      .def(py::init<std::shared_ptr<Device>, int64_t>(), py::arg("device"), py::arg("n_bytes"))
+      .def_property_readonly("array", &Pinned::array);
   py::class_<Device, std::shared_ptr<Device>>(m, "CudaDevice")
       .def(py::init<std::shared_ptr<Driver>, int>(), py::arg("driver"), py::arg("number"))
       .def_property_readonly("number", &Device::number)
       .def_property_readonly("name", &Device::name)
       .def_property_readonly("capability", &Device::capability)
       .def("free_bytes", &Device::free_bytes)
+      .def("owner_of", &Device::owner_of, py::arg("pointer"))
       .def("copy_in", &copy_in, py::arg("to"), py::arg("array"), py::arg("stream"))
       .def("copy_out", &copy_out, py::arg("array"), py::arg("source"), py::arg("stream"))
       .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("shared"),

@@ -4,8 +4,9 @@ are made up, and say so."""
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,23 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 import pyengine
-from bench import gpu, gpu_arena, gpu_contestants, gpu_machine, gpu_report, gpu_shapes, measure, race, registry
+from bench import (
+    gpu,
+    gpu_arena,
+    gpu_contestants,
+    gpu_machine,
+    gpu_report,
+    gpu_sanitizer,
+    gpu_shapes,
+    gpu_table,
+    gpu_work,
+    measure,
+    race,
+    registry,
+)
 from bench.contestants import Contestant, index
 from bench.gate import Verdict
+from bench.gpu_apart import Told, apart
 from bench.gpu_machine import Gpu, GpuCeilings
 from bench.gpu_report import Gate, Run
 from bench.gpu_shapes import FAMILIES, TARGETS
@@ -30,6 +45,7 @@ from bench.timing import Samples
 from bench.token_shapes import Lengths
 from pyengine import conformance
 from pyengine.backends import triton_backend
+from pyengine.kernels import measured
 
 ROOT = Path(__file__).parent.parent
 CEILINGS = GpuCeilings(1e12, {"float32": 1e13, "bf16": 1e14, "float16": 1e14, "int8": 2e14})
@@ -51,7 +67,7 @@ def test_the_issue_s_rows_are_there() -> None:
     for family in FAMILIES.values():
         assert family.quick
         assert all(heat.table in registry.TABLES for heat in family.heats)
-        assert set(gpu.CASES) == set(FAMILIES)
+        assert set(gpu_work.CASES) == set(FAMILIES)
 
 
 def test_floors_are_the_larger_of_bytes_and_operations() -> None:
@@ -91,56 +107,246 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     assert stopped.value.code == 2
 
 
-def test_each_family_is_a_process_with_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started: list[list[str]] = []
-
-    def run(command: list[str]) -> Any:
-        started.append(command[3:])
-        return subprocess.CompletedProcess(command, -11 if "maxsim" in command else 0)
-
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is made up, both backends, and every step in this process."""
+    pytest.importorskip("torch")
     monkeypatch.setattr(gpu_machine, "missing", lambda: None)
-    monkeypatch.setattr(subprocess, "run", run)
-    assert gpu.main(["--quick", "--out", str(tmp_path)]) == 1
-    shares = [float(each[5]) for each in started]
-    assert [each[:4] for each in started] == [["--family", name, "--out", str(tmp_path)] for name in FAMILIES]
-    assert all(each[-1] == "--quick" for each in started)
-    assert shares == pytest.approx([60, 90, 180], abs=1)
+    monkeypatch.setattr(gpu_machine, "here", lambda: MACHINE)
+    monkeypatch.setattr(gpu_machine, "measure", lambda: CEILINGS)
+    monkeypatch.setattr(
+        gpu, "_absent", lambda name, family: "" if family == "dense" or name == "triton" else "no kernels"
+    )
+    for module in (gpu, gpu_work):
+        monkeypatch.setattr(module, "apart", at_once)
 
 
-def test_the_gate_counts_what_was_passed_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(end: float, work: Callable[..., object], *arguments: Any) -> Told:
+    """`apart` without a process: whoever raises `Died` is one that died."""
+    told: list[Any] = [None]
+    try:
+        work(told.append, *arguments)
+    except Died as death:
+        return Told(told[-1], str(death))
+    return Told(told[-1])
+
+
+class Died(Exception):
+    """In the place of a process that dies."""
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_the_gate_counts_what_was_passed_and_refused(died: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
     def run(case: int, backend: str) -> list[str]:
         seen.append(case)
         return ["no such metric"] if case % 2 else []
 
+    told: list[Gate] = []
     monkeypatch.setattr(conformance, "run", run)
-    monkeypatch.setattr(gpu, "CASES", {"dense": lambda: range(10)})
-    assert gpu.conformant("dense", 60.0) == Gate(5, 5, 10)
+    monkeypatch.setitem(gpu_work.CASES, "dense", lambda: range(10))
+    gpu_work.conformant(told.append, "dense", "triton", 60.0)
+    assert told[-1] == Gate(5, 5, 10)
     assert sorted(seen) == list(range(10))
-    assert gpu.conformant("dense", -1.0) == Gate(0, 0, 10, "no case was passed")
+    gpu_work.conformant(told.append, "dense", "triton", -1.0)
+    assert told[-1] == Gate(0, 0, 10, "no case was passed")
+    failure = "its process ended with status -11" * died
+    monkeypatch.setattr(gpu_work, "apart", lambda *given: Told(told[9], failure))
+    assert gpu_work.gate("dense", "triton", 1.0) == Gate(5, 5, 10, failure)
+    monkeypatch.setattr(gpu_work, "apart", lambda *given: Told(None, "it was stopped: its time was over"))
+    assert gpu_work.gate("dense", "triton", 1.0).failure == "it was stopped: its time was over"
 
 
-def test_a_kernel_that_fails_leaves_its_family_without_a_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_done_apart(capfd: Any) -> None:
+    soon = time.monotonic() + 60
+    assert apart(soon, _three) == Told(3)
+    assert apart(soon, _dying, 5) == Told(5, "its process ended with status 7")
+    assert apart(soon, _failing) == Told(None, "its process ended with status 1")
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    before = time.monotonic()
+    assert apart(before + 3, _hanging).failure == "it was stopped: its time was over"
+    assert time.monotonic() < before + 20
+
+
+def _three(tell: Callable[[Any], object]) -> None:
+    for number in (1, 2, 3):
+        tell(number)
+
+
+def _dying(tell: Callable[[Any], object], number: int) -> None:
+    tell(number)
+    os._exit(7)
+
+
+def _failing(tell: Callable[[Any], object]) -> float:
+    return 1 / 0
+
+
+def _hanging(tell: Callable[[Any], object]) -> None:
+    time.sleep(1000)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("bad", ["triton", "cuda"])
+def test_a_backend_that_fails_its_gate_has_no_speed_and_the_other_has(
+    bad: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def run(case: Any, backend: str) -> list[str]:
-        raise conformance.Nonconformance("query 3, place 1")
+        if backend == bad:
+            raise conformance.Nonconformance("query 3, place 1")
+        return []
 
     monkeypatch.setattr(conformance, "run", run)
-    monkeypatch.setattr(gpu_machine, "missing", lambda: None)
-    monkeypatch.setattr(gpu_machine, "here", lambda: MACHINE)
-    monkeypatch.setattr(gpu_machine, "measure", lambda: CEILINGS)
-    pytest.importorskip("torch")
-    assert gpu.main(["--quick", "--family", "sparse", "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr(gpu_work, "raced", lambda tell, family, backends, *rest: tell([row_of(*backends)]))
+    assert gpu.main(["--quick", "--family", "dense", "--out", str(tmp_path)]) == 1
     (sheet,) = tmp_path.glob("*.json")
     found = json.loads(sheet.read_text())
-    assert found["rows"] == []
-    assert found["gate"]["failure"] == "Nonconformance: query 3, place 1"
-    assert "no speed is reported: Nonconformance: query 3, place 1" in sheet.with_suffix(".md").read_text()
+    other = {"triton": "cuda", "cuda": "triton"}[bad]
+    assert [row["contestant"] for row in found["rows"]] == [f"{other}-int8"]
+    assert found["gates"][bad]["failure"] == "Nonconformance: query 3, place 1"
+    assert not found["gates"][other]["failure"]
+    page = sheet.with_suffix(".md").read_text()
+    assert f"{bad}, conformance: FAILED, so that no speed of it is reported: Nonconformance: query 3, place 1" in page
+
+
+def row_of(*backends: str, seconds: float = 0.001, failed: bool = False, note: str = "") -> Row:
+    return Row(
+        "gpu-dense", gpu_shapes.ONE, f"{'+'.join(backends)}-int8", 1, "ours", None if failed else Verdict(True, 1.0, ""),
+        None if failed else made_up(seconds), note=note, failed=failed,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("how", ["dies", "fails"])
+def test_a_race_that_one_breaks_is_repeated_without_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured before stays as it is; what comes later is raced by each of them alone."""
+    heats = FAMILIES["dense"].heats[:2]
+    raced: list[tuple[list[str], int]] = []
+
+    def race(tell: Any, family: str, backends: list[str], heats: Any, *rest: Any) -> None:
+        raced.append((list(backends), len(heats)))
+        rows = [replace(row_of(*backends), workload=heats[0].workloads[0])]
+        tell(rows)
+        if "cuda" in backends and heats[-1] == FAMILIES["dense"].heats[1]:
+            if how == "dies":
+                raise Died("its process ended with status -9")
+            rows = [*rows, replace(row_of("cuda", failed=True, note="an error"), workload=heats[-1].workloads[0])]
+            tell(rows[-len(heats) :])
+
+    monkeypatch.setattr(gpu_work, "raced", race)
+    if how == "dies":
+        monkeypatch.setattr(gpu_work, "at_once", at_once, raising=False)
+    rows = gpu_work.figures("dense", ["triton", "cuda"], heats, CEILINGS, 0.1, time.monotonic() + 9)
+    assert raced == [(["triton", "cuda"], 2), (["triton"], 1), (["cuda"], 1)]
+    assert [row.contestant for row in rows] == ["triton+cuda-int8", "triton-int8", "cuda-int8"]
+    assert [row.samples is None for row in rows] == [False, False, how == "fails"]
+    assert ["raced with one of ours alone" in row.note for row in rows] == [False, True, True]
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_process_took_with_it_is_said() -> None:
+    def race(tell: Any, *rest: Any) -> None:
+        raise Died("it was stopped: its time was over")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_work, "raced", race)
+        rows = gpu_work.figures("dense", ["cuda"], FAMILIES["dense"].quick, CEILINGS, 0.1, time.monotonic() + 9)
+    assert {(row.contestant, row.note) for row in rows} == {("cuda", "it was stopped: its time was over")}
+    assert len(rows) == 2
+    assert all(row.wrong for row in rows)
+
+
+@pytest.mark.usefixtures("here")
+def test_families_share_the_time_and_backends_take_those_they_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    budgets: list[tuple[str, float]] = []
+
+    def measured(family: Any, options: Any, machine: Any, ceilings: Any, budget: float) -> Run:
+        budgets.append((family.name, budget))
+        return Run(family.name, machine, ceilings, {}, [], 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "_measured", measured)
+        assert gpu.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert [name for name, _ in budgets] == list(FAMILIES)
+    assert [budget for _, budget in budgets] == pytest.approx([60, 90, 180], abs=2)
+    monkeypatch.setattr(gpu_work, "gate", lambda *given: Gate(1, 0, 1))
+    monkeypatch.setattr(gpu_work, "figures", lambda family, backends, *rest: [row_of(*backends)])
+    for asked, there in (("both", "triton"), ("triton", "triton"), ("cuda", None)):
+        assert gpu.main(["--quick", "--family", "sparse", "--backend", asked, "--out", str(tmp_path)]) == 0
+        (sheet,) = tmp_path.glob("*sparse*.json")
+        found = json.loads(sheet.read_text())
+        assert [row["contestant"] for row in found["rows"]] == ([f"{there}-int8"] if there else [])
+        assert (found["gates"].get("cuda", {}).get("absent") == "no kernels") == (asked != "triton")
+
+
+def test_the_sanitizer_looks_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a tool that finds errors in one of its modes, fails in another, and is content in the third."""
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(
+        '#!/bin/sh\necho "$@"\ncase $1 in *memcheck) exit 86;; *racecheck) exit 3;; esac\n', encoding="utf-8"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    said, clean = gpu_sanitizer.check([("dense", "cuda")], tmp_path / "out")
+    assert not clean
+    assert said == [
+        "compute-sanitizer memcheck, dense by cuda: errors were found: see sanitizer.txt",
+        "compute-sanitizer racecheck, dense by cuda: the search failed with status 3",
+        "compute-sanitizer initcheck, dense by cuda: clean",
+    ]
+    report = (tmp_path / "out" / "sanitizer.txt").read_text()
+    assert f"--tool=initcheck --error-exitcode=86 {sys.executable} -m bench.gpu_sanitizer dense cuda" in report
+    tool.unlink()
+    monkeypatch.setattr(gpu_sanitizer, "PLACES", ())
+    assert gpu_sanitizer.check([], tmp_path) == (
+        ["compute-sanitizer: not installed, so that nothing was looked for"],
+        True,
+    )
+
+
+def test_what_the_sanitizer_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "run", lambda case, backend: [] if case % 3 else ["refused"])
+    monkeypatch.setitem(gpu_work.CASES, "dense", lambda: range(100))
+    assert gpu_sanitizer.search("dense", "cuda") == gpu_sanitizer.CHECKED
+
+
+def test_who_was_faster_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line for each class of shapes, in the place of what was known; the registry goes by it."""
+    few, many = gpu_shapes.ONE, gpu_shapes.WIDE
+    times = {("triton", few): 4.0, ("cuda", few): 1.0, ("triton", many): 1.0, ("cuda", many): 2.0}
+    rows = [
+        Row("gpu-dense", work, f"{name}-{store}", 1, "ours", Verdict(True, 1.0, ""), made_up(seconds * scale))
+        for (name, work), seconds in times.items()
+        for store, scale in (("int8", 1.0), ("float16", 2.0))
+    ]
+    run = Run("dense", MACHINE, CEILINGS, {}, rows, 1.0)
+    assert "| int8 | 4,000 | 1,000 | 4 |" in gpu_report.page(run)
+    table = tmp_path / "measured.csv"
+    table.write_text(",".join(measured.COLUMNS) + '\nsm_90,dense,"few queries, short lists",triton,9,old,2020-01-01\n')
+    monkeypatch.setattr(measured, "TABLE", table)
+    monkeypatch.setattr(gpu_table, "TABLE", table)
+    gpu_table.save([run])
+    assert table.read_text().splitlines()[1:] == [
+        'sm_90,dense,"few queries, short lists",cuda,4.00,Made-up GPU,2026-01-01',
+        'sm_90,dense,"many queries, short lists",triton,2.00,Made-up GPU,2026-01-01',
+    ]
+    assert measured.faster("sm_90", "dense", 3, 10) == "cuda"
+    assert measured.faster("sm_90", "dense", 1000, 10) == "triton"
+    assert measured.faster("sm_90", "dense", 3, 1000) is None
+    assert measured.faster("sm_80", "dense", 3, 10) is None
+    measured.table.cache_clear()
+
+
+def test_nothing_is_measured_yet() -> None:
+    assert measured.lines() == []  # until somebody has run `bench.gpu --save-table` on a GPU: then delete this
 
 
 def test_what_does_not_fit_in_the_time_is_skipped_and_said_to_be() -> None:
     family = FAMILIES["dense"]
-    rows = gpu.measure(family, family.heats, SETTINGS, end=0.0)
+    rows = gpu_work.measure("dense", family.heats, SETTINGS, registry.Choice(), end=0.0)
     assert {row.workload for row in rows} == {each for heat in family.heats for each in heat.workloads}
     assert all(row.note.startswith("skipped: it would take about") and row.samples is None for row in rows)
 
@@ -155,7 +361,7 @@ def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
         Row("gpu-dense", work, "cuvs", 1, note="pip install cuvs-cu13 (No module named 'cuvs')"),
         Row("gpu-dense", work, "triton-float16", 1, "ours", Verdict(False, 0.5, "query 1"), note="query 1 | place 2"),
     ]  # fmt: skip
-    run = Run("dense", MACHINE, CEILINGS, Gate(7, 1, 9), rows, 12.34)
+    run = Run("dense", MACHINE, CEILINGS, {"triton": Gate(7, 1, 9), "cuda": Gate(absent="why")}, rows, 12.34)
     assert run.wrong
     sheet, text = gpu_report.save(run, tmp_path / "new", quick=True)
     assert sheet.name == "2026-01-01-made-up-gpu-gpu-dense-quick.json"
@@ -165,7 +371,8 @@ def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
     assert "| torch-float16 | recall 0.9990 | 12.5 |" in page
     assert "| cuvs |  |  |  |  |  |  |  |  | pip install cuvs-cu13 (No module named 'cuvs') |" in page
     assert "WRONG: query 1 / place 2" in page
-    assert "7 cases passed, 1 refused, 1 left out for want of time" in page
+    assert "- triton, conformance: 7 cases passed, 1 refused, 1 left out for want of time" in page
+    assert "- cuda, conformance: not here: why" in page
     found = json.loads(sheet.read_text())
     assert found["machine"]["driver"] == "1.2"
     assert found["ceilings"]["copy"] == 1e12

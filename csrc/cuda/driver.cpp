@@ -9,7 +9,9 @@ namespace {
 
 constexpr int NO_DEVICE = 100, OLDEST = 13000;          // CUDA_ERROR_NO_DEVICE; what the fat binaries are made by
 constexpr int MAJOR = 75, MINOR = 76, SHARED_BYTES = 8;  // attributes of a device, and of a kernel
-constexpr int RELEASE_THRESHOLD = 4;                     // attribute of a memory pool
+constexpr int RELEASE_THRESHOLD = 4, RESERVED = 5, USED = 7;  // attributes of a memory pool
+constexpr int ORDINAL = 9;                               // attribute of a pointer
+constexpr unsigned NON_BLOCKING = 1;                     // a stream that the default one does not wait for
 constexpr unsigned PLAIN_SHARED = 48 << 10;              // bytes that a kernel may have without asking
 constexpr int BYTES = 0, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, LINES_256 = 3, ZEROS = 0;  // of a tensor map
 const char* const UNAVAILABLE = "CUDA backend unavailable: ";
@@ -36,11 +38,17 @@ struct Functions {
   int (*cuMemGetInfo_v2)(size_t*, size_t*);
   int (*cuDeviceGetDefaultMemPool)(void**, int);
   int (*cuMemPoolSetAttribute)(void*, int, void*);
+  int (*cuMemPoolGetAttribute)(void*, int, void*);
   int (*cuMemAllocAsync)(uint64_t*, size_t, void*);
   int (*cuMemFreeAsync)(uint64_t, void*);
   int (*cuMemcpyHtoDAsync_v2)(uint64_t, const void*, size_t, void*);
   int (*cuMemcpyDtoHAsync_v2)(void*, uint64_t, size_t, void*);
   int (*cuStreamSynchronize)(void*);
+  int (*cuStreamCreate)(void**, unsigned);
+  int (*cuStreamDestroy_v2)(void*);
+  int (*cuMemHostAlloc)(void**, size_t, unsigned);
+  int (*cuMemFreeHost)(void*);
+  int (*cuPointerGetAttribute)(void*, int, uint64_t);
   int (*cuLibraryLoadData)(void**, const void*, void*, void*, unsigned, void*, void*, unsigned);
   int (*cuLibraryUnload)(void*);
   int (*cuLibraryGetKernel)(void**, void*, const char*);
@@ -78,11 +86,17 @@ void find_all(void* handle, const std::string& library, Functions& to) {
   FIND(cuMemGetInfo_v2);
   FIND(cuDeviceGetDefaultMemPool);
   FIND(cuMemPoolSetAttribute);
+  FIND(cuMemPoolGetAttribute);
   FIND(cuMemAllocAsync);
   FIND(cuMemFreeAsync);
   FIND(cuMemcpyHtoDAsync_v2);
   FIND(cuMemcpyDtoHAsync_v2);
   FIND(cuStreamSynchronize);
+  FIND(cuStreamCreate);
+  FIND(cuStreamDestroy_v2);
+  FIND(cuMemHostAlloc);
+  FIND(cuMemFreeHost);
+  FIND(cuPointerGetAttribute);
   FIND(cuLibraryLoadData);
   FIND(cuLibraryUnload);
   FIND(cuLibraryGetKernel);
@@ -164,10 +178,9 @@ Device::Device(std::shared_ptr<Driver> driver, int number)
   const Functions& cu = driver_->functions();
   driver_->check(cu.cuDevicePrimaryCtxRetain(&context_, handle_), "cuDevicePrimaryCtxRetain");
   Current current(*driver_, context_);
-  void* pool;
   uint64_t keep = UINT64_MAX;  // what a search gives back is there for the next one
-  driver_->check(cu.cuDeviceGetDefaultMemPool(&pool, handle_), "cuDeviceGetDefaultMemPool");
-  driver_->check(cu.cuMemPoolSetAttribute(pool, RELEASE_THRESHOLD, &keep), "cuMemPoolSetAttribute");
+  driver_->check(cu.cuDeviceGetDefaultMemPool(&pool_, handle_), "cuDeviceGetDefaultMemPool");
+  driver_->check(cu.cuMemPoolSetAttribute(pool_, RELEASE_THRESHOLD, &keep), "cuMemPoolSetAttribute");
   for (const Image& image : images()) {
     if (image.capability != 0 && image.capability != capability()) continue;
     void* library;
@@ -192,7 +205,10 @@ int64_t Device::free_bytes() const {
   Current current(*driver_, context_);
   size_t free = 0, total = 0;
   driver_->check(driver_->functions().cuMemGetInfo_v2(&free, &total), "cuMemGetInfo");
-  return static_cast<int64_t>(free);
+  uint64_t reserved = 0, used = 0;
+  driver_->check(driver_->functions().cuMemPoolGetAttribute(pool_, RESERVED, &reserved), "cuMemPoolGetAttribute");
+  driver_->check(driver_->functions().cuMemPoolGetAttribute(pool_, USED, &used), "cuMemPoolGetAttribute");
+  return static_cast<int64_t>(free + reserved - used);
 }
 
 uint64_t Device::allocate(int64_t n_bytes, uint64_t stream) const {
@@ -211,6 +227,13 @@ void Device::release(uint64_t pointer, uint64_t stream) const noexcept {
   }
 }
 
+int Device::owner_of(uint64_t pointer) const {
+  Current current(*driver_, context_);
+  int ordinal = 0;
+  driver_->check(driver_->functions().cuPointerGetAttribute(&ordinal, ORDINAL, pointer), "cuPointerGetAttribute");
+  return ordinal;
+}
+
 void Device::copy_in(uint64_t to, const void* from, int64_t n_bytes, uint64_t stream) const {
   if (n_bytes == 0) return;
   Current current(*driver_, context_);
@@ -223,6 +246,42 @@ void Device::copy_out(void* to, uint64_t from, int64_t n_bytes, uint64_t stream)
   if (n_bytes > 0)
     driver_->check(cu.cuMemcpyDtoHAsync_v2(to, from, n_bytes, stream_of(stream)), "a copy from the GPU");
   driver_->check(cu.cuStreamSynchronize(stream_of(stream)), "cuStreamSynchronize");
+}
+
+uint64_t Device::make_stream() const {
+  Current current(*driver_, context_);
+  void* stream = nullptr;
+  driver_->check(driver_->functions().cuStreamCreate(&stream, NON_BLOCKING), "cuStreamCreate");
+  return reinterpret_cast<uint64_t>(stream);
+}
+
+void Device::drop_stream(uint64_t stream) const noexcept {
+  try {
+    Current current(*driver_, context_);
+    driver_->functions().cuStreamDestroy_v2(stream_of(stream));
+  } catch (const std::runtime_error&) {  // as in release
+  }
+}
+
+void Device::wait(uint64_t stream) const {
+  Current current(*driver_, context_);
+  driver_->check(driver_->functions().cuStreamSynchronize(stream_of(stream)), "cuStreamSynchronize");
+}
+
+void* Device::allocate_pinned(int64_t n_bytes) const {
+  Current current(*driver_, context_);
+  void* memory = nullptr;
+  const std::string what = "an allocation of " + std::to_string(n_bytes) + " pinned bytes";
+  driver_->check(driver_->functions().cuMemHostAlloc(&memory, n_bytes, 0), what.c_str());
+  return memory;
+}
+
+void Device::release_pinned(void* memory) const noexcept {
+  try {
+    Current current(*driver_, context_);
+    driver_->functions().cuMemFreeHost(memory);
+  } catch (const std::runtime_error&) {  // as in release
+  }
 }
 
 Device::Kernel& Device::kernel(const std::string& name) {

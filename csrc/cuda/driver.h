@@ -49,11 +49,17 @@ class Device {
   int number() const { return number_; }
   int capability() const { return driver_->capability(number_); }
   std::string name() const;
-  int64_t free_bytes() const;
+  int64_t free_bytes() const;  // with those that the pool keeps for what comes next
   uint64_t allocate(int64_t n_bytes, uint64_t stream) const;
   void release(uint64_t pointer, uint64_t stream) const noexcept;
+  int owner_of(uint64_t pointer) const;  // the number of the GPU whose memory that is
   void copy_in(uint64_t to, const void* from, int64_t n_bytes, uint64_t stream) const;
   void copy_out(void* to, uint64_t from, int64_t n_bytes, uint64_t stream) const;  // waits for the stream
+  uint64_t make_stream() const;  // which waits for no other
+  void drop_stream(uint64_t stream) const noexcept;
+  void wait(uint64_t stream) const;
+  void* allocate_pinned(int64_t n_bytes) const;  // memory of the host, from which copies are made while others go on
+  void release_pinned(void* memory) const noexcept;
   // Of `rows` of `width` bytes, `stride` apart, for copies of boxes of `box_rows` times 128 bytes to shared memory, their
   // pieces of 16 bytes permuted (the 128-byte swizzle), with zeros for what lies beyond.
   TensorMap tensor_map(uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride, unsigned box_rows) const;
@@ -72,7 +78,7 @@ class Device {
 
   std::shared_ptr<Driver> driver_;
   int number_, handle_;
-  void* context_ = nullptr;
+  void *context_ = nullptr, *pool_ = nullptr;
   std::vector<void*> libraries_;
   std::map<std::string, Kernel> kernels_;
   std::mutex mutex_;

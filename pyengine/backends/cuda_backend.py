@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyengine.backends import cuda_dense, cuda_device
+from pyengine.backends import cuda_dense, cuda_device, cuda_stream, dense_parts
 from pyengine.backends.base import Backend
 from pyengine.backends.cuda_kernels import PLANNED
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import DenseProblem
+from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
@@ -20,7 +20,8 @@ class CudaBackend(Backend):
     they leave is refined and selected on the GPU. The plans are those of the backend ``triton``, and the kernels its
     counterparts in CUDA C++ (`csrc/cuda`).
 
-    Documents are copied to the GPU, with int8 codes of float32, and stay there as long as their index does not change.
+    Documents are copied to the GPU, with int8 codes of float32, and stay there as long as their index does not change;
+    where it cannot hold them all, they pass through it in parts, and are refined on the host.
     With ``precision="fast"`` scores are off by at most half the distance of these bounds.
     """
 
@@ -36,8 +37,8 @@ class CudaBackend(Backend):
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
         if len(docs) >= 1 << 31:
             reasons.append("its kernels number at most 2^31 - 1 documents")
-        kept = KEPT.get(docs.rows.kind, 5) if isinstance(docs.rows, Rows) else 5
-        return reasons or cuda_device.no_room(docs, len(docs) * (kept * docs.dim + TERMS))
+        least = min(len(docs), dense_parts.LEAST_PART) if docs.device is None else len(docs)
+        return reasons or cuda_device.no_room(docs, least * _document_bytes(docs))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -47,12 +48,17 @@ class CudaBackend(Backend):
         return first_places(problem.k)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
+        at_once = _at_once(problem.docs)
+        if at_once is not None:
+            return cuda_stream.propose(problem, width, at_once)
         return cuda_dense.propose(problem, width)
 
     def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
-        return cuda_dense.attempt(problem, asked, width)
+        return None if _at_once(problem.docs) is not None else cuda_dense.attempt(problem, asked, width)
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
+        if _at_once(problem.docs) is not None:
+            return super().refine(problem, candidates)
         return cuda_dense.refine(problem, candidates)
 
     def scan(self, problem: DenseProblem) -> TopK:
@@ -65,3 +71,15 @@ class CudaBackend(Backend):
         form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[kind], plan.tile, 0, 0)
         facts |= {"tile": str(plan.tile), "form": f"{form}: {why}", "places": f"{plan.capacity:,} for each query"}
         return facts, plan.rejected
+
+
+def _document_bytes(docs: Documents) -> int:
+    """What a document takes on the GPU."""
+    return KEPT.get(docs.rows.kind if isinstance(docs.rows, Rows) else "float32", 5) * docs.dim + TERMS
+
+
+def _at_once(docs: Documents) -> int | None:
+    """How many documents of the host are on the GPU at a time, where it cannot hold them all."""
+    if docs.device is not None:
+        return None
+    return dense_parts.at_once(len(docs), _document_bytes(docs), cuda_device.free_for(docs))

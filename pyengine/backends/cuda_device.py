@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyengine.problems.problem import Corpus
 from pyengine.refining import exact
 
 T = TypeVar("T")
+BLOCK = 1 << 25  # bytes of pinned memory that are copied at a time
 LIBRARY = "libcuda.so.1"
 NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
 KINDS = {
@@ -58,10 +60,11 @@ def _words(argument: Argument) -> tuple[int, ...]:
 
 
 class Gpu(NamedTuple):
-    """A GPU, and the stream on which a search runs."""
+    """A GPU, and the stream on which a search runs; ``feed``, whose stream that is then, copies what it is given."""
 
     device: Any
     stream: int
+    feed: Feed | None = None
 
     @property
     def chip(self) -> Chip:
@@ -76,7 +79,10 @@ class Gpu(NamedTuple):
         """A copy. ``kind`` names what NumPy cannot: bfloat16, of which ``values`` are the bits."""
         values = np.ascontiguousarray(values)
         made = self.empty(values.shape, kind or values.dtype.name)
-        self.device.copy_in(made.pointer, values, self.stream)
+        if self.feed is None:
+            self.device.copy_in(made.pointer, values, self.stream)
+        else:
+            self.feed.copy(made.pointer, values)
         return made
 
     def host(self, array: Array) -> NDArray[Any]:
@@ -96,6 +102,48 @@ class Gpu(NamedTuple):
         """An argument is one word of eight bytes, the address of an array, or of none, or a number; or a map."""
         words = [word for each in arguments for word in _words(each)]
         self.device.launch(kernel, (*grid, 1), threads, shared, self.stream, words)
+
+
+class Feed:
+    """Copies to a GPU beside its other work: through two blocks of pinned memory, each with a stream, so that one is
+    filled while the other is under way. One thread at a time, by its ``lock``."""
+
+    def __init__(self, device: Any) -> None:
+        self.device, self.lock = device, Lock()
+        self._streams = [_native().CudaStream(device) for _ in range(2)]
+        self._blocks = [_native().CudaPinned(device, BLOCK).array for _ in range(2)]
+
+    @property
+    def stream(self) -> int:
+        """Where kernels may follow what was copied."""
+        handle: int = self._streams[0].handle
+        return handle
+
+    def wait(self) -> None:
+        for stream in self._streams:
+            stream.wait()
+
+    def copy(self, to: int, values: NDArray[Any]) -> None:
+        """Returns when all is there."""
+        self._streams[0].wait()  # where the memory was allocated
+        data, size = values.reshape(-1).view(np.uint8), len(self._blocks[0])
+        for number, first in enumerate(range(0, len(data), size)):
+            stream, part = self._streams[number % 2], data[first : first + size]
+            stream.wait()  # whatever the block held is there
+            block = self._blocks[number % 2][: len(part)]
+            np.copyto(block, part)
+            self.device.copy_in(to + first, block, stream.handle)
+        self.wait()
+
+
+@cache
+def _feed(library: str, number: int) -> Feed:
+    return Feed(_device(library, number))
+
+
+def feed_of(gpu: Gpu) -> Feed:
+    """The feed of a GPU, which stays: its blocks take milliseconds to be made."""
+    return _feed(LIBRARY, gpu.device.number)
 
 
 def _native() -> Any:
@@ -129,12 +177,22 @@ def missing() -> str | None:
 def gpu_of(corpus: Corpus) -> Gpu:
     """Where the search runs: where the documents are, on the stream that torch uses now; else on the first GPU, to
     which they are copied."""
-    place = corpus.device
+    place, device = corpus.device, _device(LIBRARY, _number(corpus))
     if place is None or place.type != "cuda":
-        return Gpu(_device(LIBRARY, 0), 0)
+        return Gpu(device, 0)
     import torch
 
-    return Gpu(_device(LIBRARY, place.index or 0), torch.cuda.current_stream(place).cuda_stream)
+    return Gpu(device, torch.cuda.current_stream(place).cuda_stream)
+
+
+def _number(corpus: Corpus) -> int:
+    place = corpus.device
+    return 0 if place is None or place.type != "cuda" else place.index or 0
+
+
+def chip(corpus: Corpus) -> Chip:
+    """The chip of `gpu_of`, without a context."""
+    return chip_of(divmod(driver(LIBRARY).capability(_number(corpus)), 10))
 
 
 def resident(rows: Any) -> Array:
@@ -151,9 +209,15 @@ def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:
 
 def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
     """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
-    if any(isinstance(key, tuple) and key[0] == "cuda" for key in corpus.cache or {}):
-        return []
-    free = gpu_of(corpus).device.free_bytes()
-    if n_bytes <= free:
+    free = free_for(corpus)
+    if free is None or n_bytes <= free:
         return []
     return [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"]
+
+
+def free_for(corpus: Corpus) -> int | None:
+    """The bytes that are free on the GPU of a corpus; None where it keeps what a search needs already."""
+    if any(isinstance(key, tuple) and key[0] == "cuda" for key in corpus.cache or {}):
+        return None
+    free: int = gpu_of(corpus).device.free_bytes()
+    return free

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from pyengine.backends import dense_parts
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import sliced_plan, sparse_plan
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
 TERMS = 32  # bytes a document beside its vector
-LEAST_PART = 1 << 16  # documents: where the GPU cannot hold so many, it is of no use
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
@@ -45,7 +45,7 @@ class TritonBackend(Backend):
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs = problem.docs
-        least = min(len(docs), LEAST_PART) * _document_bytes(docs)
+        least = min(len(docs), dense_parts.LEAST_PART) * _document_bytes(docs)
         return beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, least)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
@@ -131,16 +131,12 @@ def _document_bytes(docs: Documents) -> int:
 
 
 def _at_once(docs: Documents) -> int | None:
-    """How many documents of the host are on the GPU at a time, where it cannot hold them all: two such parts, and half
-    as much again for what a search needs."""
+    """How many documents of the host are on the GPU at a time, where it cannot hold them all."""
     if docs.device is not None:
         return None
     from pyengine.backends.triton_device import free_for
 
-    free = free_for(docs)
-    if free is None or len(docs) * _document_bytes(docs) <= free:
-        return None
-    return free // (3 * _document_bytes(docs))
+    return dense_parts.at_once(len(docs), _document_bytes(docs), free_for(docs))
 
 
 def beyond(dims: int, most: int, n_docs: int) -> list[str]:

@@ -1,9 +1,11 @@
 // A driver without a GPU: a libcuda.so.1 that runs the kernels in the emulator, writes down what is launched, and fails where
-// it is told to. Memory of the device is the host's, full of 0xFF at first, with a fence at either end.
+// it is told to. Memory of the device is the host's, full of 0xFF at first, with a fence at either end. Copies from pinned
+// memory are under way until somebody waits for their stream. One call at a time.
 #include <cuda.h>
 
 #include <cstdio>
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <tuple>
@@ -66,6 +68,14 @@ std::map<std::string, Entry> kernels{
 std::map<std::string, int> told;  // "version", "devices", "major", "minor"; or an error, by the function that gives it
 std::map<uint64_t, size_t> memory;
 std::map<void*, int> allowed_shared;
+struct Copy {
+  CUdeviceptr to;
+  const void* from;
+  size_t n_bytes;
+};
+std::map<CUstream, std::vector<Copy>> under_way;
+std::map<const uint8_t*, size_t> pinned;
+std::mutex mutex;
 std::string log_text, trouble;
 int contexts = 0;
 
@@ -77,6 +87,16 @@ int setting(const char* name, int otherwise) {
 CUresult outcome(const char* function) {
   if (contexts < 0) trouble = "a context was popped twice";
   return static_cast<CUresult>(setting(function, 0));
+}
+
+bool is_pinned(const void* from) {
+  auto found = pinned.upper_bound(static_cast<const uint8_t*>(from));
+  return found != pinned.begin() && (--found, from < found->first + found->second);
+}
+
+void arrive(CUstream stream) {
+  for (const Copy& each : under_way[stream]) memcpy(reinterpret_cast<void*>(each.to), each.from, each.n_bytes);
+  under_way[stream].clear();
 }
 
 bool held(uint64_t at, size_t n_bytes) {
@@ -128,8 +148,15 @@ CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice) { *pool = nullp
 CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute which, void*) {
   return which == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
+CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute which, void* value) {
+  const bool reserved = which == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
+  if (!reserved && which != CU_MEMPOOL_ATTR_USED_MEM_CURRENT) return CUDA_ERROR_INVALID_VALUE;
+  *static_cast<uint64_t*>(value) = static_cast<uint64_t>(reserved ? setting("kept", 0) : 0) << 20;  // megabytes
+  return CUDA_SUCCESS;
+}
 
 CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t n_bytes, CUstream) {
+  const std::lock_guard<std::mutex> alone(mutex);
   ANSWER(cuMemAllocAsync);
   uint8_t* block = static_cast<uint8_t*>(aligned_alloc(FENCE, (n_bytes + 3 * FENCE - 1) / FENCE * FENCE));
   memset(block, POST, n_bytes + 2 * FENCE);
@@ -139,7 +166,9 @@ CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t n_bytes, CUstream) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream) {
+CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  arrive(stream);
   const auto found = memory.find(pointer);
   if (found == memory.end()) return CUDA_ERROR_INVALID_VALUE;
   uint8_t* block = reinterpret_cast<uint8_t*>(pointer) - FENCE;
@@ -150,19 +179,56 @@ CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n_bytes, CUstream) {
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n_bytes, CUstream stream) {
+  const std::lock_guard<std::mutex> alone(mutex);
   if (!held(to, n_bytes)) return CUDA_ERROR_INVALID_VALUE;
+  if (is_pinned(from)) return under_way[stream].push_back({to, from, n_bytes}), CUDA_SUCCESS;
   memcpy(reinterpret_cast<void*>(to), from, n_bytes);
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t n_bytes, CUstream) {
+CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t n_bytes, CUstream stream) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  arrive(stream);
   if (!held(from, n_bytes)) return CUDA_ERROR_INVALID_VALUE;
   memcpy(to, reinterpret_cast<void*>(from), n_bytes);
   return CUDA_SUCCESS;
 }
 
-CUresult cuStreamSynchronize(CUstream) { ANSWER(cuStreamSynchronize); return CUDA_SUCCESS; }
+CUresult cuStreamSynchronize(CUstream stream) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  ANSWER(cuStreamSynchronize);
+  arrive(stream);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
+  static uint64_t made = 4096;
+  *stream = reinterpret_cast<CUstream>(++made);
+  return flags == CU_STREAM_NON_BLOCKING ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+CUresult cuStreamDestroy_v2(CUstream) { return CUDA_SUCCESS; }
+
+CUresult cuMemHostAlloc(void** memory, size_t n_bytes, unsigned) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  ANSWER(cuMemHostAlloc);
+  *memory = memset(malloc(n_bytes), 0xFF, n_bytes);
+  pinned[static_cast<uint8_t*>(*memory)] = n_bytes;
+  return CUDA_SUCCESS;
+}
+CUresult cuMemFreeHost(void* memory) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  pinned.erase(static_cast<uint8_t*>(memory));
+  free(memory);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuPointerGetAttribute(void* value, CUpointer_attribute which, CUdeviceptr pointer) {
+  const std::lock_guard<std::mutex> alone(mutex);
+  if (which != CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL || !held(pointer, 1)) return CUDA_ERROR_INVALID_VALUE;
+  *static_cast<int*>(value) = setting("ordinal", 0);
+  return CUDA_SUCCESS;
+}
 
 CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**,
                            unsigned) {
@@ -216,7 +282,9 @@ CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUkernel ke
 
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
                         unsigned shared, CUstream stream, void** arguments, void**) {
+  const std::lock_guard<std::mutex> alone(mutex);
   const auto* entry = reinterpret_cast<const std::pair<const std::string, Entry>*>(function);
+  arrive(stream);
   log_text += entry->first + " grid " + std::to_string(x) + " " + std::to_string(y) + " threads " + std::to_string(threads) +
               " shared " + std::to_string(shared) + " stream " + std::to_string(reinterpret_cast<uint64_t>(stream)) + "\n";
   ANSWER(cuLaunchKernel);

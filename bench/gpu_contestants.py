@@ -1,5 +1,5 @@
-"""Who computes on a GPU: our backends "triton" and "cuda", and the others, each as its library or its users would do it.
-Documents and queries are on the device before the clock starts, in float16 where nothing else is said."""
+"""Who computes on a GPU: our backends "triton" and "cuda", and the others, each as its library or its users would do
+it. Documents and queries are on the device before the clock starts, in float16 where nothing else is said."""
 
 from __future__ import annotations
 

@@ -128,13 +128,8 @@ def _beside(rows: Sequence[Row]) -> list[str]:
         store = pair.cuda.contestant.partition("-")[2]
         cells = (pair.cuda.workload.name, store, _figure(one), _figure(other), _figure(pair.times))
         lines.append("| " + " | ".join(cells) + " |")
-    head = [
-        "## CUDA beside Triton",
-        "",
-        "| workload | store | triton ms | cuda ms | times as fast |",
-        "|---|---|---|---|---|",
-    ]
-    return [*head, *lines, ""] if lines else []
+    names = "| workload | store | triton ms | cuda ms | times as fast |"
+    return ["## CUDA beside Triton", "", names, "|---" * 5 + "|", *lines, ""] if lines else []
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,5 +1,5 @@
-"""The table by which backend="auto" chooses between CUDA and Triton (`pyengine.kernels.measured`), from what was measured
-of both in the same heats."""
+"""The table by which backend="auto" chooses between CUDA and Triton (`pyengine.kernels.measured`), from what was
+measured of both in the same heats."""
 
 from __future__ import annotations
 

@@ -114,9 +114,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_machine, "missing", lambda: None)
     monkeypatch.setattr(gpu_machine, "here", lambda: MACHINE)
     monkeypatch.setattr(gpu_machine, "measure", lambda: CEILINGS)
-    monkeypatch.setattr(
-        gpu, "_absent", lambda name, family: "" if family == "dense" or name == "triton" else "no kernels"
-    )
+    absent = lambda name, family: "" if "dense" in family or "triton" in name else "no kernels"  # noqa: E731
+    monkeypatch.setattr(gpu, "_absent", absent)
     for module in (gpu, gpu_work):
         monkeypatch.setattr(module, "apart", at_once)
 
@@ -211,37 +210,35 @@ def test_a_backend_that_fails_its_gate_has_no_speed_and_the_other_has(
 
 
 def row_of(*backends: str, seconds: float = 0.001, failed: bool = False, note: str = "") -> Row:
-    return Row(
-        "gpu-dense", gpu_shapes.ONE, f"{'+'.join(backends)}-int8", 1, "ours", None if failed else Verdict(True, 1.0, ""),
-        None if failed else made_up(seconds), note=note, failed=failed,
-    )  # fmt: skip
+    row = Row("gpu-dense", gpu_shapes.ONE, f"{'+'.join(backends)}-int8", 1, "ours", note=note, failed=failed)
+    return row if failed else replace(row, verdict=Verdict(True, 1.0, ""), samples=made_up(seconds))
 
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("how", ["dies", "fails"])
 def test_a_race_that_one_breaks_is_repeated_without_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was measured before stays as it is; what comes later is raced by each of them alone."""
+    """What was measured before stays as it is; what came later is raced by each of them alone."""
     heats = FAMILIES["dense"].heats[:2]
-    raced: list[tuple[list[str], int]] = []
+    good, bad = (heat.workloads[0] for heat in heats)
+    raced: list[list[str]] = []
 
     def race(tell: Any, family: str, backends: list[str], heats: Any, *rest: Any) -> None:
-        raced.append((list(backends), len(heats)))
-        rows = [replace(row_of(*backends), workload=heats[0].workloads[0])]
-        tell(rows)
-        if "cuda" in backends and heats[-1] == FAMILIES["dense"].heats[1]:
-            if how == "dies":
+        raced.append([*backends, *(heat.workloads[0].name for heat in heats)])
+        rows: list[Row] = []
+        for work in (heat.workloads[0] for heat in heats):
+            broken = work == bad and "cuda" in backends
+            if broken and how == "dies":
                 raise Died("its process ended with status -9")
-            rows = [*rows, replace(row_of("cuda", failed=True, note="an error"), workload=heats[-1].workloads[0])]
-            tell(rows[-len(heats) :])
+            rows.append(replace(row_of(*backends, failed=broken, note="an error" * broken), workload=work))
+            tell(list(rows))
 
     monkeypatch.setattr(gpu_work, "raced", race)
-    if how == "dies":
-        monkeypatch.setattr(gpu_work, "at_once", at_once, raising=False)
     rows = gpu_work.figures("dense", ["triton", "cuda"], heats, CEILINGS, 0.1, time.monotonic() + 9)
-    assert raced == [(["triton", "cuda"], 2), (["triton"], 1), (["cuda"], 1)]
-    assert [row.contestant for row in rows] == ["triton+cuda-int8", "triton-int8", "cuda-int8"]
-    assert [row.samples is None for row in rows] == [False, False, how == "fails"]
-    assert ["raced with one of ours alone" in row.note for row in rows] == [False, True, True]
+    assert raced == [["triton", "cuda", good.name, bad.name], ["triton", bad.name], ["cuda", bad.name]]
+    assert [(row.workload, row.samples is None) for row in rows] == [(good, False), (bad, False), (bad, True)]
+    why = {"dies": "its process ended with status -9", "fails": "an error"}[how]
+    alone = "raced with one of ours alone"
+    assert [row.note for row in rows] == ["", alone, f"{why}; {alone}"]
 
 
 @pytest.mark.usefixtures("here")
@@ -325,7 +322,8 @@ def test_who_was_faster_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     run = Run("dense", MACHINE, CEILINGS, {}, rows, 1.0)
     assert "| int8 | 4,000 | 1,000 | 4 |" in gpu_report.page(run)
     table = tmp_path / "measured.csv"
-    table.write_text(",".join(measured.COLUMNS) + '\nsm_90,dense,"few queries, short lists",triton,9,old,2020-01-01\n')
+    known = 'sm_90,dense,"few queries, short lists",triton,9,old,2020-01-01'
+    table.write_text(",".join(measured.COLUMNS) + f"\n{known}\n")
     monkeypatch.setattr(measured, "TABLE", table)
     monkeypatch.setattr(gpu_table, "TABLE", table)
     gpu_table.save([run])

@@ -43,8 +43,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("store", "metric"), [("float32", "cosine"), ("float16", "l2"), ("bfloat16", "dot"), ("int8", "cosine"), ("residual4", "dot")]
-)  # fmt: skip
+    ("store", "metric"),
+    [("float32", "cosine"), ("float16", "l2"), ("bfloat16", "dot"), ("int8", "cosine"), ("residual4", "dot")],
+)
 def test_stores(store: str, metric: str, seen: list[int]) -> None:
     kept = stores.make(store, None if store == "residual4" else "ram", 24)
     kept.append(rows(1, 203, 24))
@@ -90,7 +91,7 @@ def test_copies_are_on_streams_of_their_own(seen: list[int], emulated: FakeDrive
 
 
 def test_what_the_gpu_holds_is_not_streamed(emulated: FakeDriver) -> None:
-    """Two parts, and half as much again, where two megabytes are free: one of them in the pool that the driver keeps."""
+    """Two parts, and half as much again, where two megabytes are free: one of them in the pool that stays."""
     emulated.tell(megabytes=1, kept=1)
     docs = Documents(rows(3, 40_000, 8))
     assert cuda_device.free_for(docs) == 2 << 20

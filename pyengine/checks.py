@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.types import F32, F64, I64, U8
 
 PRECISIONS = ("exact", "fast")
@@ -24,8 +25,8 @@ def is_torch(value: Any) -> bool:
 
 
 def device_of(value: Any) -> Any:
-    """The torch device of a tensor, None for everything else."""
-    return value.device if is_torch(value) else None
+    """The device of a torch tensor, or of an array on a GPU; None for everything else."""
+    return value.device if is_torch(value) or isinstance(value, DeviceArray) else None
 
 
 def choice(value: Any, name: str, allowed: Sequence[str]) -> str:
@@ -138,14 +139,14 @@ def vectors(value: Any, name: str, dim: int | None = None) -> F32:
     array = host_array(value, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers (float or int); got dtype {array.dtype}")
-    _matrix(array.shape, name, dim)
+    matrix(array.shape, name, dim)
     if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
         return array
     with np.errstate(over="ignore", under="ignore"):  # what overflows becomes inf, and is refused as such
         return np.require(array, np.float32, ["C", "A"])  # aligned too: what the kernels' loads may assume
 
 
-def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
+def matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
     shape = tuple(shape)
     if len(shape) != 2 or shape[1] == 0:
         raise ValueError(f"{name} must have shape [n, D] with D >= 1; got shape {shape}")
@@ -154,8 +155,8 @@ def _matrix(shape: Sequence[int], name: str, dim: int | None = None) -> None:
 
 
 def documents(docs: Any, queries: Any, names: tuple[str, str] = ("queries", "docs")) -> Any:
-    """The documents of a search with these queries: `vectors`, or a float tensor on the GPU where both are."""
-    places = [device_of(each) if _resident(each) else "the host" for each in (queries, docs)]
+    """The documents of a search with these queries: `vectors`, or what is on the GPU where both are."""
+    places = [str(device_of(each)) if _resident(each) else "the host" for each in (queries, docs)]
     if places[0] != places[1]:
         got = f"{names[0]} on {places[0]}, {names[1]} on {places[1]}"
         raise ValueError(f"{names[0]} and {names[1]} must be on one device; got {got}")
@@ -163,14 +164,17 @@ def documents(docs: Any, queries: Any, names: tuple[str, str] = ("queries", "doc
 
 
 def _resident(value: Any) -> bool:
-    return is_torch(value) and value.device.type in RESIDENT
+    return isinstance(value, DeviceArray) or (is_torch(value) and value.device.type in RESIDENT)
 
 
 def _device_vectors(tensor: Any, name: str) -> Any:
-    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are."""
+    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are. Other arrays are as they are to
+    be."""
+    if isinstance(tensor, DeviceArray):
+        return tensor
     if not (tensor.dtype.is_floating_point or "int" in str(tensor.dtype)) or str(tensor.layout) != "torch.strided":
         raise TypeError(f"{name} must be a dense tensor of real numbers; got {tensor.dtype}, {tensor.layout}")
-    _matrix(tensor.shape, name)
+    matrix(tensor.shape, name)
     kept = str(tensor.dtype) in ("torch.float16", "torch.bfloat16")
     return (tensor.detach() if kept else tensor.detach().float()).contiguous()
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from pyengine.problems.problem import DenseProblem, Problem
+from pyengine.inputs.device_arrays import DeviceArray
+from pyengine.problems.problem import Corpus, DenseProblem, Problem
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
@@ -201,6 +202,13 @@ def score_all(problem: P, backend: Proposer[P]) -> TopK:
         found = part.eligible(listed._replace(estimates=backend.refine(part, listed)))
         result.scores[which], result.ids[which] = backend.select(part, found, found.estimates)
     return result
+
+
+def foreign(docs: Corpus) -> list[str]:
+    """Why a backend that uses torch cannot read these documents: they are on a GPU, in an array that is not torch's."""
+    if not isinstance(getattr(docs, "rows", None), DeviceArray):
+        return []
+    return [f"it reads tensors, and the documents are another array on {docs.device}: pass torch.from_dlpack of both"]
 
 
 def best_of(found: TopK, problem: Problem, width: int) -> Candidates:

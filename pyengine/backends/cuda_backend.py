@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pyengine.backends import cuda_dense, cuda_device, cuda_stream, dense_parts
-from pyengine.backends.base import Backend
+from pyengine.backends.base import Backend, score_all
 from pyengine.backends.cuda_kernels import PLANNED
+from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
@@ -62,6 +63,8 @@ class CudaBackend(Backend):
         return cuda_dense.refine(problem, candidates)
 
     def scan(self, problem: DenseProblem) -> TopK:
+        if isinstance(problem.docs.rows, DeviceArray):
+            return score_all(problem, self)
         return cuda_dense.score_everything(problem)
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:

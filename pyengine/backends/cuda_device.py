@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.kernels.chips import Chip, chip_of
 from pyengine.problems.problem import Corpus
 from pyengine.refining import exact
@@ -175,14 +176,21 @@ def missing() -> str | None:
 
 
 def gpu_of(corpus: Corpus) -> Gpu:
-    """Where the search runs: where the documents are, on the stream that torch uses now; else on the first GPU, to
-    which they are copied."""
-    place, device = corpus.device, _device(LIBRARY, _number(corpus))
+    """Where the search runs: where the documents are, on the stream on which they may be read, which is the one that
+    torch uses now; else on the first GPU, to which they are copied."""
+    rows, place, found = getattr(corpus, "rows", None), corpus.device, gpu(_number(corpus))
+    if isinstance(rows, DeviceArray):
+        return found._replace(stream=rows.gpu.stream)
     if place is None or place.type != "cuda":
-        return Gpu(device, 0)
+        return found
     import torch
 
-    return Gpu(device, torch.cuda.current_stream(place).cuda_stream)
+    return found._replace(stream=torch.cuda.current_stream(place).cuda_stream)
+
+
+def gpu(number: int) -> Gpu:
+    """The GPU of that number, with its default stream."""
+    return Gpu(_device(LIBRARY, number), 0)
 
 
 def _number(corpus: Corpus) -> int:
@@ -196,7 +204,9 @@ def chip(corpus: Corpus) -> Chip:
 
 
 def resident(rows: Any) -> Array:
-    """Documents that are on a GPU, as they are: a torch tensor [N, D] whose rows are contiguous."""
+    """Documents that are on a GPU, as they are: a `DeviceArray`, or a torch tensor [N, D] whose rows are contiguous."""
+    if isinstance(rows, DeviceArray):
+        return Array(rows.owner, rows.pointer, rows.shape, rows.kind, rows.stride)
     kept = rows if rows.stride(1) == 1 else rows.contiguous()
     stride = kept.stride(0) if len(kept) > 1 else kept.shape[1]  # of a single row it may be anything
     return Array(kept, kept.data_ptr(), tuple(kept.shape), str(kept.dtype).removeprefix("torch."), stride)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, foreign
 from pyengine.problems.problem import DenseProblem, Problem
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
@@ -33,7 +33,7 @@ class TorchBackend(Backend):
         return _missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
-        return []
+        return foreign(problem.docs)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         from pyengine.backends import torch_float32

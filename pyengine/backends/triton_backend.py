@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pyengine.backends import dense_parts
-from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, foreign
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
@@ -46,7 +46,7 @@ class TritonBackend(Backend):
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs = problem.docs
         least = min(len(docs), dense_parts.LEAST_PART) * _document_bytes(docs)
-        return beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, least)
+        return foreign(docs) + beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, least)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyengine import checks
+from pyengine.backends.cuda_inputs import adopted, operands
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact
@@ -44,7 +45,9 @@ def topk(
     queries, docs : array-like [Q, D] and [N, D] of real numbers
         NumPy, torch, DLPack, buffers or nested lists, of any strides. What is not float32 is converted to it once,
         and the converted values are the vectors. Nothing is normalised beforehand. CUDA tensors stay on their
-        device, which must be one; the results are tensors wherever the queries are.
+        device, which must be one; the results are tensors wherever the queries are. So do other arrays on a GPU (cupy,
+        jax, numba: ``__cuda_array_interface__`` or DLPack), of float32, float16 or bfloat16, with adjacent values in a
+        row: ``cuda`` searches them, after what is under way on their stream; the results are NumPy's.
     k : int >= 1
         Beyond the number of documents that may be returned, rows are padded with id -1.
     metric : "cosine", "dot" or "l2"
@@ -90,10 +93,10 @@ def topk(
     RuntimeError
         The chosen backend cannot run this, with each backend's reason.
     """
-    rows = checks.documents(docs, queries)
+    asked, rows = operands(queries, docs)
     given = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
     problem = prepare(
-        queries, Documents(rows), k, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
+        asked, Documents(rows), k, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
         num_threads=num_threads,
     )  # fmt: skip
     return run(problem, backend, precision, like=queries, rescore=rescore)
@@ -122,6 +125,7 @@ def topk_both(
     -------
     (TopK [A, K] with row numbers of b, TopK [B, K] with row numbers of a)
     """
+    a, b = adopted(a, "a"), adopted(b, "b")
     rows_a, rows_b = checks.documents(a, b, names=("b", "a")), checks.documents(b, a, names=("a", "b"))
     if rows_a.shape[1] != rows_b.shape[1]:
         raise ValueError(f"b must have {rows_a.shape[1]} dimensions per row, as a has; got shape {tuple(rows_b.shape)}")
@@ -150,7 +154,7 @@ def prepare(
 ) -> DenseProblem:
     """Check everything but the documents' values, and make the problem."""
     checks.choice(metric, "metric", METRICS)
-    rows = checks.vectors(queries, "queries", docs.dim)
+    rows = checks.vectors(adopted(queries, "queries"), "queries", docs.dim)
     checks.finite(rows, "queries")
     shared = fields(
         docs, len(rows), k, metric=metric, mask=mask, filters=filters, bias=bias, ids=ids, num_threads=num_threads

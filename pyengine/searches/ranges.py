@@ -9,6 +9,7 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.backends.base import Proposer
+from pyengine.backends.cuda_inputs import operands
 from pyengine.inputs import lists
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import ALL, Documents, Problem
@@ -54,11 +55,11 @@ def range_search(
         ``scores`` float32 [M], ``ids`` int64 [M], ``offsets`` int64 [Q+1]: of each query best first, ties by smaller
         id.
     """
-    rows = checks.documents(docs, queries)
+    asked, rows = operands(queries, docs)
     checks.finite(rows, "docs")
     given = FilterArguments(allow=allow, deny=deny, exclude=exclude, threshold=required(threshold))
     problem = prepare(
-        queries, Documents(rows, checked=True), ALL, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
+        asked, Documents(rows, checked=True), ALL, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
         num_threads=num_threads,
     )  # fmt: skip
     return run(problem, backend, like=queries)

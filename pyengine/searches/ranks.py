@@ -9,6 +9,7 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.backends.base import Proposer
+from pyengine.backends.cuda_inputs import operands
 from pyengine.inputs import filters
 from pyengine.inputs.filters import FilterArguments
 from pyengine.inputs.lists import first_rows
@@ -56,11 +57,11 @@ def rank_of(
     -------
     int64, of the shape of ``targets``
     """
-    rows = checks.documents(docs, queries)
+    asked, rows = operands(queries, docs)
     checks.finite(rows, "docs")
     given = FilterArguments(allow=allow, deny=deny, exclude=exclude)
     problem = prepare(
-        queries, Documents(rows, checked=True), ALL, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
+        asked, Documents(rows, checked=True), ALL, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
         num_threads=num_threads,
     )  # fmt: skip
     return run(problem, targets, backend, like=queries)

@@ -168,8 +168,8 @@ def _resident(value: Any) -> bool:
 
 
 def _device_vectors(tensor: Any, name: str) -> Any:
-    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are. Other arrays are as they are to
-    be."""
+    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are, and so does all of an array
+    that is not torch's."""
     if isinstance(tensor, DeviceArray):
         return tensor
     if not (tensor.dtype.is_floating_point or "int" in str(tensor.dtype)) or str(tensor.layout) != "torch.strided":

@@ -1,4 +1,5 @@
-"""Arrays on a GPU that are not torch's: searched where they are, on the stream that they name, or refused in a sentence."""
+"""Arrays on a GPU that are not torch's: searched where they are, on the stream that they name, or refused in a
+sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ class Interface:
 
 
 class Lent:
-    """The same by DLPack: ``device`` (type, number), ``width`` values from row to row, of which the array shows some."""
+    """The same by DLPack: ``device`` is (type, number), ``shown`` how many values of each row are lent."""
 
     def __init__(self, values: Any, kind: str = "", device: tuple[int, int] = (DLPACK_GPU, 0), shown: int = 0) -> None:
         self.held: Array = cuda_device.gpu(0).array(values)
@@ -142,11 +143,11 @@ def test_addresses_are_aligned() -> None:
 
 
 def test_both_are_on_one_gpu(emulated: FakeDriver) -> None:
-    with pytest.raises(ValueError, match="must be on one device; got queries on the host, docs on cuda:0$"):
+    with pytest.raises(ValueError, match=r"must be on one device; got queries on the host, docs on cuda:0$"):
         pe.topk(VALUES, Interface(VALUES), 2)
     asked = adopted(Interface(VALUES), "queries")
     emulated.tell(devices=2, ordinal=1)
-    with pytest.raises(ValueError, match="must be on one device; got queries on cuda:0, docs on cuda:1$"):
+    with pytest.raises(ValueError, match=r"must be on one device; got queries on cuda:0, docs on cuda:1$"):
         pe.topk(asked, Interface(VALUES), 2)
 
 
@@ -204,7 +205,7 @@ def test_host_arrays_by_dlpack_are_numpys(monkeypatch: pytest.MonkeyPatch) -> No
     assert not isinstance(adopted(Only(docs), "docs"), DeviceArray)
     found = pe.topk(Only(queries), Only(docs.double()), 3, backend="cuda")
     conformance.same(found, pe.topk(queries.numpy(), docs.numpy(), 3, backend="numpy"), "dlpack")
-    with pytest.raises(TypeError, match="^docs must be an array of numbers; got a Only that is not one"):
+    with pytest.raises(TypeError, match=r"^docs must be an array of numbers; got a Only that is not one"):
         pe.topk(queries.numpy(), Only(docs.bfloat16()), 3)
 
 

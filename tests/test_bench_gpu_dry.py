@@ -1,0 +1,140 @@
+"""The whole of `bench.gpu` without a GPU: Triton's kernels are interpreted, those in CUDA C++ emulated, and all is
+tiny. The times are the host's, mean nothing, and go nowhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("tqdm")
+pytest.importorskip("triton")
+pytest.importorskip("torch")
+from bench import (
+    gpu,
+    gpu_arena,
+    gpu_contestants,
+    gpu_machine,
+    gpu_sanitizer,
+    gpu_shapes,
+    gpu_table,
+    gpu_timing,
+    gpu_work,
+    memory,
+)
+from bench.gpu_apart import Told
+from bench.gpu_machine import Gpu, GpuCeilings
+from bench.shapes import heats
+from bench.timing import Samples
+from bench.token_shapes import Lengths
+from pyengine import conformance
+from pyengine.kernels import measured
+from tests.cuda_driver import FakeDriver
+
+SHORT, STEP = Lengths(3, 3, 3), gpu_shapes.STEPS[0]
+TINY = {
+    "dense": heats("gpu-dense", replace(gpu_shapes.ONE, n_docs=300, dim=32, n_queries=2, k=4)),
+    "maxsim": (
+        *heats("gpu-maxsim", replace(gpu_shapes.TEXTS, n_docs=20, dim=32, lengths=SHORT, query_tokens=4, k=3)),
+        *heats("gpu-training", replace(STEP, n_docs=3, n_queries=3, dim=16, lengths=SHORT, query_tokens=4)),
+    ),
+    "sparse": heats("gpu-sparse", replace(gpu_shapes.SPARSE, n_docs=300, n_queries=2)),
+}  # fmt: skip
+SOME = {
+    "dense": lambda: [conformance.Case(each, "plain", "dot", "int8") for each in ("random", "ties")],
+    "maxsim": lambda: list(conformance.maxsim_cases())[:2],
+    "sparse": lambda: list(conformance.sparse_cases())[:2],
+}  # fmt: skip
+
+
+def at_once(end: float, work: Callable[..., object], *arguments: Any) -> Told:
+    """`apart`, in this process, which has the emulator."""
+    told: list[Any] = [None]
+    work(told.append, *arguments)
+    return Told(told[-1])
+
+
+@pytest.fixture
+def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: None, emulated: FakeDriver) -> None:
+    made_up = Gpu("2026-01-01", "No GPU", 1, 1, "sm_90", "a dry run", "abc", "", driver="none", host="a test")
+    monkeypatch.setattr(gpu_machine, "missing", lambda: None)
+    monkeypatch.setattr(gpu_machine, "here", lambda: made_up)
+    monkeypatch.setattr(
+        gpu_machine, "measure", lambda: GpuCeilings(1e12, {"float32": 1e13, "float16": 1e14, "int8": 2e14})
+    )
+    for module in (gpu, gpu_work):
+        monkeypatch.setattr(module, "apart", at_once)
+    monkeypatch.setattr(gpu_timing, "GpuSamples", Samples)
+    monkeypatch.setattr(gpu_timing, "extra_peak", memory.extra_peak)
+    monkeypatch.setattr(gpu_contestants, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_contestants, "_graphed", lambda score: score)
+    monkeypatch.setattr("torch.compile", lambda score, **given: score)
+    for arena in (gpu_arena.GpuArena, gpu_arena.GpuTokenArena, gpu_arena.GpuSparseArena):
+        monkeypatch.setattr(arena, "device", "cpu")
+    for family in TINY:
+        monkeypatch.setitem(gpu.FAMILIES, family, gpu.FAMILIES[family]._replace(heats=TINY[family], quick=TINY[family]))
+        monkeypatch.setitem(gpu_work.CASES, family, SOME[family])
+    for module in (measured, gpu_table):
+        monkeypatch.setattr(module, "TABLE", tmp_path / "measured.csv")
+    (tmp_path / "measured.csv").write_text(",".join(measured.COLUMNS) + "\n")
+
+
+@pytest.mark.usefixtures("dry")
+@pytest.mark.parametrize("family", TINY)
+def test_every_step_of_a_family(family: str, tmp_path: Path, capsys: Any) -> None:
+    """Gate, races, pages and the table, for all of ours that have the family."""
+    ours = gpu_contestants.backends_of(family)
+    assert gpu.main(["--quick", "--family", family, "--out", str(tmp_path), "--save-table"]) == 0, (
+        capsys.readouterr().out
+    )
+    (sheet,) = tmp_path.glob("*.json")
+    found = json.loads(sheet.read_text())
+    for name, gate in found["gates"].items():
+        assert (gate["passed"] == 2) == (name in ours), gate
+    rows = {row["contestant"]: row for row in found["rows"] if row["role"] == "ours" and row["table"] != "gpu-training"}
+    assert {name.partition("-")[0] for name in rows} == set(ours)
+    assert all(row["exact"] and row["p50_ms"] for row in rows.values())
+    trained = [row for row in found["rows"] if row["table"] == "gpu-training" and row["role"] == "ours"]
+    assert [row["exact"] for row in trained] == [True] * (family == "maxsim")
+    assert any(row["p50_ms"] for row in found["rows"] if row["role"] == "peer" and "torch" in row["contestant"])
+    assert ("## CUDA beside Triton" in sheet.with_suffix(".md").read_text()) == (len(ours) == 2)
+    assert len(measured.lines()) == (len(ours) == 2)
+    measured.table.cache_clear()
+
+
+@pytest.mark.usefixtures("dry")
+def test_a_kernel_that_is_wrong_is_not_timed_and_the_other_is(
+    emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The driver fails every launch once the gate has been passed."""
+    gate = gpu_work.gate
+
+    def passed(family: str, backend: str, seconds: float) -> Any:
+        found = gate(family, backend, seconds)
+        if backend == "cuda":
+            emulated.tell(cuLaunchKernel=700)
+        return found
+
+    monkeypatch.setattr(gpu_work, "gate", passed)
+    assert gpu.main(["--quick", "--family", "dense", "--out", str(tmp_path)]) == 1
+    (sheet,) = tmp_path.glob("*.json")
+    rows = {row["contestant"]: row for row in json.loads(sheet.read_text())["rows"]}
+    assert rows["triton-int8"]["p50_ms"]
+    assert rows["cuda-int8"]["p50_ms"] is None
+    assert "an illegal memory access was encountered (CUDA error 700)" in rows["cuda-int8"]["note"]
+
+
+def test_what_the_sanitizer_runs_is_a_command(emulated: FakeDriver) -> None:
+    """In a process of its own, as it will be, with the emulator as its driver."""
+    command = [sys.executable, "-m", "bench.gpu_sanitizer", "dense", "cuda"]
+    root, folder = Path(gpu_sanitizer.__file__).parents[1], str(Path(emulated.path).parent)
+    environment = {"LD_LIBRARY_PATH": folder, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{gpu_sanitizer.CHECKED} cases\n"), done.stderr

@@ -78,7 +78,7 @@ def figures(
     left = [heat for heat in heats if not done.issuperset(heat.workloads)]
     if len(backends) == 1 or not left:
         told = {row.workload for row in rows}
-        lost = [(heat, each) for heat in left for each in heat.workloads if each not in told]
+        lost = [(heat, each) for heat in left for each in heat.workloads if failure and each not in told]
         return rows + [_lost(heat, each, backends, failure) for heat, each in lost]
     again = []
     for place, backend in enumerate(backends):

@@ -52,7 +52,7 @@ class Pinned {
   Pinned& operator=(const Pinned&) = delete;
   static py::array_t<uint8_t> array(py::object self) {
     const Pinned& own = self.cast<const Pinned&>();
-    return {own.n_bytes_, static_cast<uint8_t*>(own.memory_), self};
+    return py::array_t<uint8_t>(own.n_bytes_, static_cast<uint8_t*>(own.memory_), self);
   }
 
  private:

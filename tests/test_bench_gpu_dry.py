@@ -79,7 +79,8 @@ def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: None, emul
     for arena in (gpu_arena.GpuArena, gpu_arena.GpuTokenArena, gpu_arena.GpuSparseArena):
         monkeypatch.setattr(arena, "device", "cpu")
     for family in TINY:
-        monkeypatch.setitem(gpu.FAMILIES, family, gpu.FAMILIES[family]._replace(heats=TINY[family], quick=TINY[family]))
+        tiny = gpu_shapes.FAMILIES[family]._replace(heats=TINY[family], quick=TINY[family])
+        monkeypatch.setitem(gpu_shapes.FAMILIES, family, tiny)
         monkeypatch.setitem(gpu_work.CASES, family, SOME[family])
     for module in (measured, gpu_table):
         monkeypatch.setattr(module, "TABLE", tmp_path / "measured.csv")

@@ -88,7 +88,7 @@ def test_bfloat16_rows_that_lie_apart() -> None:
 def test_the_rest_of_the_searches_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     docs, queries = rows(5, 60, 8), rows(6, 3, 8)
     there, asked = Interface(docs), Lent(queries)
-    assert (pe.ranks(asked, there, [1, 2, 3]) == pe.ranks(queries, docs, [1, 2, 3])).all()
+    assert (pe.rank_of(asked, there, [1, 2, 3]) == pe.rank_of(queries, docs, [1, 2, 3])).all()
     for ours, theirs in zip(pe.range_search(asked, there, 0.2), pe.range_search(queries, docs, 0.2)):
         assert (ours == theirs).all()
     for ours, theirs in zip(pe.topk_both(asked, there, 2), pe.topk_both(queries, docs, 2)):

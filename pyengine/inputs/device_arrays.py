@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyengine.inputs.rows import bfloat16_values, half_values
 from pyengine.types import F32
 
-VALUES = {  # what the bits of each kind are, in NumPy's terms, and what makes float32 of them
+VALUES: dict[str, tuple[np.dtype[Any], Callable[[Any], F32]]] = {  # bits, as NumPy has them, and float32 of them
     "float32": (np.dtype(np.float32), np.asarray),
     "float16": (np.dtype(np.float16), half_values),
     "bfloat16": (np.dtype(np.uint16), bfloat16_values),
@@ -54,8 +56,7 @@ class DeviceArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> F32:
         (count, dim), (bits, decoded) = self.shape, VALUES[self.kind]
-        values = np.empty((count - 1) * self.stride + dim if count else 0, bits)
+        values: NDArray[Any] = np.empty((count - 1) * self.stride + dim if count else 0, bits)
         self.gpu.device.copy_out(values, self.pointer, self.gpu.stream)
         rows = np.lib.stride_tricks.as_strided(values, self.shape, (self.stride * bits.itemsize, bits.itemsize))
-        made: F32 = decoded(np.ascontiguousarray(rows))
-        return made
+        return decoded(np.ascontiguousarray(rows))

@@ -34,7 +34,7 @@ from bench import (
 )
 from bench.contestants import Contestant, index
 from bench.gate import Verdict
-from bench.gpu_apart import Told, apart
+from bench.gpu_apart import Told
 from bench.gpu_machine import Gpu, GpuCeilings
 from bench.gpu_report import Gate, Run
 from bench.gpu_shapes import FAMILIES, TARGETS
@@ -155,35 +155,6 @@ def test_the_gate_counts_what_was_passed_and_refused(died: bool, monkeypatch: py
     assert gpu_work.gate("dense", "triton", 1.0) == Gate(5, 5, 10, failure)
     monkeypatch.setattr(gpu_work, "apart", lambda *given: Told(None, "it was stopped: its time was over"))
     assert gpu_work.gate("dense", "triton", 1.0).failure == "it was stopped: its time was over"
-
-
-def test_what_is_done_apart(capfd: Any) -> None:
-    soon = time.monotonic() + 60
-    assert apart(soon, _three) == Told(3)
-    assert apart(soon, _dying, 5) == Told(5, "its process ended with status 7")
-    assert apart(soon, _failing) == Told(None, "its process ended with status 1")
-    assert "ZeroDivisionError" in capfd.readouterr().err
-    before = time.monotonic()
-    assert apart(before + 3, _hanging).failure == "it was stopped: its time was over"
-    assert time.monotonic() < before + 20
-
-
-def _three(tell: Callable[[Any], object]) -> None:
-    for number in (1, 2, 3):
-        tell(number)
-
-
-def _dying(tell: Callable[[Any], object], number: int) -> None:
-    tell(number)
-    os._exit(7)
-
-
-def _failing(tell: Callable[[Any], object]) -> float:
-    return 1 / 0
-
-
-def _hanging(tell: Callable[[Any], object]) -> None:
-    time.sleep(1000)
 
 
 @pytest.mark.usefixtures("here")

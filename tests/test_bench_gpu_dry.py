@@ -27,10 +27,11 @@ from bench import (
     gpu_table,
     gpu_timing,
     gpu_work,
-    memory,
+    timing,
 )
 from bench.gpu_apart import Told
 from bench.gpu_machine import Gpu, GpuCeilings
+from bench.racing import memory
 from bench.shapes import heats
 from bench.timing import Samples
 from bench.token_shapes import Lengths
@@ -47,11 +48,11 @@ TINY = {
     ),
     "sparse": heats("gpu-sparse", replace(gpu_shapes.SPARSE, n_docs=300, n_queries=2)),
 }  # fmt: skip
-SOME = {
-    "dense": lambda: [conformance.Case(each, "plain", "dot", "int8") for each in ("random", "ties")],
-    "maxsim": lambda: list(conformance.maxsim_cases())[:2],
-    "sparse": lambda: list(conformance.sparse_cases())[:2],
-}  # fmt: skip
+SOME = {  # what the interpreter is soon done with
+    "dense": lambda: [conformance.Case("one_document", "plain", metric, "matrix") for metric in ("l2", "dot")],
+    "maxsim": lambda: [case for case in conformance.maxsim_cases() if str(case).startswith("empty_queries")][:2],
+    "sparse": lambda: [case for case in conformance.sparse_cases() if str(case).startswith("no_documents")][:2],
+}
 
 
 def at_once(end: float, work: Callable[..., object], *arguments: Any) -> Told:
@@ -71,6 +72,8 @@ def dry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: None, emul
     )
     for module in (gpu, gpu_work):
         monkeypatch.setattr(module, "apart", at_once)
+    for name in ("MIN_ROUNDS", "MAX_ROUNDS"):
+        monkeypatch.setattr(timing, name, 1)
     monkeypatch.setattr(gpu_timing, "GpuSamples", Samples)
     monkeypatch.setattr(gpu_timing, "extra_peak", memory.extra_peak)
     monkeypatch.setattr(gpu_contestants, "DEVICE", "cpu")

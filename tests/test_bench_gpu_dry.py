@@ -41,17 +41,17 @@ from tests.cuda_driver import FakeDriver
 
 SHORT, STEP = Lengths(3, 3, 3), gpu_shapes.STEPS[0]
 TINY = {
-    "dense": heats("gpu-dense", replace(gpu_shapes.ONE, n_docs=300, dim=32, n_queries=2, k=4)),
+    "dense": heats("gpu-dense", replace(gpu_shapes.ONE, n_docs=60, dim=32, k=2)),
     "maxsim": (
-        *heats("gpu-maxsim", replace(gpu_shapes.TEXTS, n_docs=20, dim=32, lengths=SHORT, query_tokens=4, k=3)),
+        *heats("gpu-maxsim", replace(gpu_shapes.TEXTS, n_docs=9, dim=32, lengths=SHORT, query_tokens=4, k=2)),
         *heats("gpu-training", replace(STEP, n_docs=3, n_queries=3, dim=16, lengths=SHORT, query_tokens=4)),
     ),
-    "sparse": heats("gpu-sparse", replace(gpu_shapes.SPARSE, n_docs=300, n_queries=2)),
+    "sparse": heats("gpu-sparse", replace(gpu_shapes.SPARSE, n_docs=60, n_queries=1, k=2)),
 }  # fmt: skip
 SOME = {  # what the interpreter is soon done with
-    "dense": lambda: [conformance.Case("one_document", "plain", metric, "matrix") for metric in ("l2", "dot")],
-    "maxsim": lambda: [case for case in conformance.maxsim_cases() if str(case).startswith("empty_queries")][:2],
-    "sparse": lambda: [case for case in conformance.sparse_cases() if str(case).startswith("no_documents")][:2],
+    "dense": lambda: [conformance.Case("one_document", "plain", "l2", "matrix")],
+    "maxsim": lambda: [case for case in conformance.maxsim_cases() if str(case).startswith("no_documents")][:1],
+    "sparse": lambda: [case for case in conformance.sparse_cases() if str(case).startswith("no_documents")][:1],
 }
 
 
@@ -101,7 +101,7 @@ def test_every_step_of_a_family(family: str, tmp_path: Path, capsys: Any) -> Non
     (sheet,) = tmp_path.glob("*.json")
     found = json.loads(sheet.read_text())
     for name, gate in found["gates"].items():
-        assert (gate["passed"] == 2) == (name in ours), gate
+        assert (gate["passed"] == 1) == (name in ours), gate
     rows = {row["contestant"]: row for row in found["rows"] if row["role"] == "ours" and row["table"] != "gpu-training"}
     assert {name.partition("-")[0] for name in rows} == set(ours)
     assert all(row["exact"] and row["p50_ms"] for row in rows.values())
@@ -111,28 +111,6 @@ def test_every_step_of_a_family(family: str, tmp_path: Path, capsys: Any) -> Non
     assert ("## CUDA beside Triton" in sheet.with_suffix(".md").read_text()) == (len(ours) == 2)
     assert len(measured.lines()) == (len(ours) == 2)
     measured.table.cache_clear()
-
-
-@pytest.mark.usefixtures("dry")
-def test_a_kernel_that_is_wrong_is_not_timed_and_the_other_is(
-    emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The driver fails every launch once the gate has been passed."""
-    gate = gpu_work.gate
-
-    def passed(family: str, backend: str, seconds: float) -> Any:
-        found = gate(family, backend, seconds)
-        if backend == "cuda":
-            emulated.tell(cuLaunchKernel=700)
-        return found
-
-    monkeypatch.setattr(gpu_work, "gate", passed)
-    assert gpu.main(["--quick", "--family", "dense", "--out", str(tmp_path)]) == 1
-    (sheet,) = tmp_path.glob("*.json")
-    rows = {row["contestant"]: row for row in json.loads(sheet.read_text())["rows"]}
-    assert rows["triton-int8"]["p50_ms"]
-    assert rows["cuda-int8"]["p50_ms"] is None
-    assert "an illegal memory access was encountered (CUDA error 700)" in rows["cuda-int8"]["note"]
 
 
 def test_what_the_sanitizer_runs_is_a_command(emulated: FakeDriver) -> None:

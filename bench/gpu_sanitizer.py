@@ -1,6 +1,5 @@
-"""`python -m bench.gpu_sanitizer FAMILY BACKEND`: a few searches of each kind, checked by the conformance suite, for a
-tool that watches every access to memory, and takes a hundred times as long. `check` runs it under NVIDIA's
-compute-sanitizer."""
+"""`python -m bench.gpu_sanitizer FAMILY BACKEND`: a few searches of the conformance suite, for a tool that watches every
+access to memory, and takes a hundred times as long. `check` runs it under NVIDIA's compute-sanitizer."""
 
 from __future__ import annotations
 
@@ -15,22 +14,24 @@ import numpy as np
 
 from bench.gpu_work import CASES
 from pyengine import conformance
+from pyengine.backends import registry
+from pyengine.searches.search import exact_search
 
 TOOLS = ("memcheck", "racecheck", "initcheck")
-CHECKED = 4  # cases of a family
+CHECKED = 4  # searches of a family
 SECONDS = 40  # for one tool and one family
 FOUND = 86  # the status by which the tool tells of errors from a search that fails
 PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
 def search(family: str, backend: str) -> int:
-    """Run a few cases, spread over all kinds; returns how many the backend took on."""
-    cases = list(CASES[family]())
-    taken = 0
+    """Search for a few cases, drawn from all kinds, and compare with the specification; returns how many those were."""
+    cases, chosen, taken = list(CASES[family]()), registry.of_family(backend, family), 0
     for at in np.random.default_rng(1).permutation(len(cases)):
-        taken += not conformance.run(cases[at], backend)
-        if taken == CHECKED:
-            break
+        problem = cases[at].problem()
+        if taken < CHECKED and not chosen.refusals(problem):
+            conformance.same(exact_search(problem, chosen), conformance.specified(problem), str(cases[at]))
+            taken += 1
     return taken
 
 

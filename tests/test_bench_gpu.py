@@ -276,9 +276,11 @@ def test_the_sanitizer_looks_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_what_the_sanitizer_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "run", lambda case, backend: [] if case % 3 else ["refused"])
-    monkeypatch.setitem(gpu_work.CASES, "dense", lambda: range(100))
-    assert gpu_sanitizer.search("dense", "cuda") == gpu_sanitizer.CHECKED
+    assert gpu_sanitizer.search("dense", "numpy") == gpu_sanitizer.CHECKED
+    monkeypatch.setattr(gpu_sanitizer, "exact_search", lambda problem, backend: conformance.specified(problem)._replace(
+        ids=np.full((problem.n_queries, problem.k), -7)))  # fmt: skip
+    with pytest.raises(conformance.Nonconformance):
+        gpu_sanitizer.search("dense", "numpy")
 
 
 def test_who_was_faster_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

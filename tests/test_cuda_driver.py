@@ -11,6 +11,7 @@ import pytest
 import pyengine as pe
 from pyengine.backends import cuda_backend, cuda_dense, cuda_device, cuda_kernels, registry
 from pyengine.backends.cuda_device import Gpu
+from pyengine.kernels import measured
 from pyengine.problems.problem import Documents
 from pyengine.refining import exact
 from pyengine.searches import dense
@@ -140,6 +141,18 @@ def test_launches_are_as_planned(n_queries: int, emulated: FakeDriver) -> None:
     ]
     assert [line.split()[0] for line in emulated.log[:2]] == ["code_float32", "code_queries"]
     assert sum(line.startswith(f"tighten grid {n_queries} 1 ") for line in emulated.log) == len(scans)
+
+
+def test_who_was_measured_to_be_faster_comes_first(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50, 8)), 3, metric="dot")
+    as_built = registry.names()
+    assert registry._order(problem) == as_built
+    for faster, order in (("cuda", ["cpu", "cuda", "triton"]), ("triton", ["cpu", "triton", "cuda"])):
+        key = ("sm_90", "dense", measured.shape(1, 3))
+        monkeypatch.setattr(measured, "table", lambda key=key, faster=faster: {key: faster})
+        assert registry._order(problem) == order + as_built[3:]
+    emulated.tell(minor=0, major=8)
+    assert registry._order(problem) == as_built
 
 
 def test_the_stream_is_the_callers(emulated: FakeDriver) -> None:

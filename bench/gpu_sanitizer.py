@@ -1,5 +1,5 @@
-"""`python -m bench.gpu_sanitizer FAMILY BACKEND`: a few searches of the conformance suite, for a tool that watches every
-access to memory, and takes a hundred times as long. `check` runs it under NVIDIA's compute-sanitizer."""
+"""`python -m bench.gpu_sanitizer FAMILY BACKEND`: a few searches of the conformance suite, for a tool that watches
+every access to memory, and takes a hundred times as long. `check` runs it under NVIDIA's compute-sanitizer."""
 
 from __future__ import annotations
 

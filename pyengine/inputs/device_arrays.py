@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ VALUES: dict[str, tuple[np.dtype[Any], Callable[[Any], F32]]] = {  # bits, as Nu
 }
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """A GPU, as torch would name it."""
 
     type: str

@@ -39,7 +39,7 @@ def ours(backend: str, store: str) -> Contestant:
 
 
 def ours_as_graph(store: str) -> Contestant:
-    """The same by Triton as a CUDA graph, for queries on the device. Where its certificate fails, the search as it is."""
+    """The same by Triton as a CUDA graph, for queries on the device. Where its certificate fails, as it is."""
     backend = BACKENDS[0]
 
     def prepare(docs: F32, metric: str, threads: int) -> Search:

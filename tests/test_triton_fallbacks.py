@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import registry, triton_backend
+from pyengine.backends import dense_parts, registry, triton_backend
 from pyengine.kernels.chips import CHIPS, chip_of
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
@@ -104,9 +104,9 @@ def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch)
     for name, found in (("mem_get_info", free), ("memory_reserved", 0), ("memory_allocated", 0)):
         monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
     problem = dense.prepare(rows[:1], Documents(rows), 3, metric="dot")
-    monkeypatch.setattr(triton_backend, "LEAST_PART", 49_000)
+    monkeypatch.setattr(dense_parts, "LEAST_PART", 49_000)
     assert registry.reasons(problem)["triton"] == ["it needs 4 MB of the GPU, of which 3 are free"]
-    monkeypatch.setattr(triton_backend, "LEAST_PART", 40_000)
+    monkeypatch.setattr(dense_parts, "LEAST_PART", 40_000)
     assert registry.reasons(problem)["triton"] == []
     assert triton_backend._at_once(problem.docs) == (3 << 20) // 3 // (5 * 8 + 32)
     free[0] = 4 << 20

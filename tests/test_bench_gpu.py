@@ -391,7 +391,7 @@ def test_a_graph_is_raced_where_its_certificate_holds(enough: bool, monkeypatch:
         return search(self, queries, k)
 
     monkeypatch.setattr(pyengine.DenseIndex, "search", watched)
-    who = gpu_contestants.ours_as_graph("float16", 2)
+    who = gpu_contestants.ours_as_graph("float16")
     found = who.prepare(docs, "dot", 1)(torch.ones((1, 4), device=device), 3)
     scores, ids = who.read(found)
     assert ids.tolist() == [[0, 1, 2]]

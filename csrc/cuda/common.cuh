@@ -98,6 +98,7 @@ struct BFloat16 { uint16_t bits; };
 
 BOTH float value_of(float x) { return x; }
 BOTH float value_of(int8_t x) { return x; }
+BOTH float value_of(uint8_t x) { return x; }
 BOTH float value_of(BFloat16 x) { return bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
 BOTH float value_of(Float16 x) {  // 2^112 moves the exponent, exactly, and makes denormals normal
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7FFF) << 13;

@@ -1,70 +1,12 @@
 // Selection without a heap, one block to a query: thresholds that tighten, and the exact select at the end. What the pools
 // are and why nothing is lost: kernels/selection.py, of which these are the counterparts.
-#include "device.cuh"
+#include "selection.cuh"
 
 namespace pyengine::cuda {
 namespace {
 
-constexpr int SELECT_THREADS = 512, WARPS = SELECT_THREADS / 32, DIGITS = 256;
-
-struct Shared {
-  int counts[DIGITS];
-  int digit, wanted;     // what the last pass has found
-  int before[WARPS + 1]; // how many the warps before have kept
-};
-
-// Count a digit of each `active` thread: one addition for those of a warp that share it.
-DEVICE void count_digit(int* counts, int digit, bool active) {
-  const unsigned same = __match_any_sync(WARP, active ? digit : DIGITS);
-  if (active && threadIdx.x % 32 == static_cast<unsigned>(__ffs(same)) - 1) atomicAdd(&counts[digit], __popc(same));
-}
-
-// By the first warp: the digit of the `wanted`-th largest, and which it is among those that share the digit.
-DEVICE void find_digit(Shared& shared, int wanted) {
-  const int lane = threadIdx.x, first = DIGITS - 1 - 8 * lane;  // eight digits each, the largest first
-  int own = 0;
-  for (int i = 0; i < 8; ++i) own += shared.counts[first - i];
-  int larger = own;
-  for (int by = 1; by < 32; by *= 2) {
-    const int other = __shfl_up_sync(WARP, larger, by);
-    if (lane >= by) larger += other;
-  }
-  larger -= own;
-  for (int i = 0; i < 8; ++i) {
-    const int here = shared.counts[first - i];
-    if (larger < wanted && wanted <= larger + here) {
-      shared.digit = first - i;
-      shared.wanted = wanted - larger;
-    }
-    larger += here;
-  }
-}
-
-// The k-th largest of the unsigned keys of `count` places, k <= count.
-template <class Key, class KeyOf>
-DEVICE Key kth_largest(Shared& shared, int count, int k, KeyOf key_of) {
-  Key prefix = 0;
-  for (int shift = 8 * sizeof(Key) - 8; shift >= 0; shift -= 8) {
-    __syncthreads();
-    if (threadIdx.x < DIGITS) shared.counts[threadIdx.x] = 0;
-    __syncthreads();
-    for (int at = 0; at < count; at += SELECT_THREADS) {
-      const int place = at + threadIdx.x;
-      const Key key = place < count ? key_of(place) : 0;
-      const bool alike = place < count && (shift + 8 == 8 * sizeof(Key) || key >> (shift + 8) == prefix);
-      count_digit(shared.counts, static_cast<int>(key >> shift & 0xFF), alike);
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) find_digit(shared, k);
-    __syncthreads();
-    prefix = prefix << 8 | static_cast<Key>(shared.digit);
-    k = shared.wanted;
-  }
-  return prefix;
-}
-
 // The place of each thread that `keep`s among those of the block, from `kept` on, to which their number is added.
-DEVICE int place_kept(Shared& shared, bool keep, int& kept) {
+DEVICE int place_kept(SelectShared& shared, bool keep, int& kept) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const unsigned bits = __ballot_sync(WARP, keep);
   __syncthreads();  // all have read what follows is written over
@@ -72,10 +14,30 @@ DEVICE int place_kept(Shared& shared, bool keep, int& kept) {
   if (threadIdx.x == 0) shared.before[0] = kept;
   __syncthreads();
   if (threadIdx.x == 0)
-    for (int i = 0; i < WARPS; ++i) shared.before[i + 1] += shared.before[i];
+    for (int i = 0; i < SELECT_WARPS; ++i) shared.before[i + 1] += shared.before[i];
   __syncthreads();
-  kept = shared.before[WARPS];
+  kept = shared.before[SELECT_WARPS];
   return shared.before[warp] + __popc(bits & ((1u << lane) - 1));
+}
+
+// Of the first `count` places of a pool those that are to `keep`, in their order: how many.
+template <class Keep>
+DEVICE int compacted(SelectShared& shared, int32_t* rows, float* upper, float* lower, int count, Keep keep_of) {
+  int kept = 0;
+  for (int at = 0; at < count; at += SELECT_THREADS) {
+    const int place = at + threadIdx.x;
+    const bool held = place < count;
+    const float high = held ? upper[place] : 0.0f, low = held ? lower[place] : 0.0f;
+    const int32_t row = held ? rows[place] : 0;
+    const bool keep = held && keep_of(high, low, row);
+    const int to = place_kept(shared, keep, kept);  // after a barrier: others have read what is written over
+    if (keep) {
+      upper[to] = high;
+      lower[to] = low;
+      rows[to] = row;
+    }
+  }
+  return kept;
 }
 
 }  // namespace
@@ -83,7 +45,7 @@ DEVICE int place_kept(Shared& shared, bool keep, int& kept) {
 // Raise each threshold to the k-th largest lower bound, and keep only what may reach it.
 KERNEL(tighten, SELECT_THREADS)(int32_t* rows, float* upper, float* lower, int32_t* counts, float* threshold,
                          const float* centre, int64_t capacity, int64_t k) {
-  __shared__ Shared shared;
+  __shared__ SelectShared shared;
   const int64_t query = blockIdx.x, start = query * capacity;
   const int count = static_cast<int>(min(static_cast<int64_t>(counts[query]), capacity));
   int kept = count;
@@ -92,21 +54,32 @@ KERNEL(tighten, SELECT_THREADS)(int32_t* rows, float* upper, float* lower, int32
     const uint32_t kth = kth_largest<uint32_t>(shared, count, static_cast<int>(k), key_of);
     const float raised = reach(unordered(static_cast<int32_t>(kth ^ 0x80000000u)), centre[query]);
     const float least = fmaxf(threshold[query], raised);
-    kept = 0;
-    for (int at = 0; at < count; at += SELECT_THREADS) {
-      const int place = at + threadIdx.x;
-      const bool held = place < count;
-      const float high = held ? upper[start + place] : 0.0f, low = held ? lower[start + place] : 0.0f;
-      const int32_t row = held ? rows[start + place] : 0;
-      const bool keep = held && high >= least;
-      const int to = place_kept(shared, keep, kept);  // after a barrier: others have read what is written over
-      if (keep) {
-        upper[start + to] = high;
-        lower[start + to] = low;
-        rows[start + to] = row;
-      }
-    }
+    const auto keep = [&](float high, float, int32_t) { return high >= least; };
+    kept = compacted(shared, rows + start, upper + start, lower + start, count, keep);
     if (threadIdx.x == 0) threshold[query] = least;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) counts[query] = kept;
+}
+
+// The same of scores that are known, where of equal ones the first rows come first: the k best stay, and the last of them
+// is the threshold.
+KERNEL(tighten_ties, SELECT_THREADS)(int32_t* rows, float* upper, float* lower, int32_t* counts, float* threshold,
+                              int32_t* last, int64_t capacity, int64_t k) {
+  __shared__ SelectShared shared;
+  const int64_t query = blockIdx.x, start = query * capacity;
+  const int count = static_cast<int>(min(static_cast<int64_t>(counts[query]), capacity));
+  int kept = count;
+  if (count >= k) {
+    const auto key_of = [&](int place) { return digits_of(ranking_key(lower[start + place], rows[start + place])); };
+    const uint64_t kth = kth_largest<uint64_t>(shared, count, static_cast<int>(k), key_of);
+    const auto keep = [&](float, float low, int32_t row) { return digits_of(ranking_key(low, row)) >= kth; };
+    kept = compacted(shared, rows + start, upper + start, lower + start, count, keep);
+    const int64_t key = static_cast<int64_t>(kth ^ (uint64_t{1} << 63));
+    if (threadIdx.x == 0) {
+      threshold[query] = unordered(static_cast<int32_t>(key >> 32));
+      last[query] = 0x7FFFFFFF - static_cast<int32_t>(key & 0x7FFFFFFF);
+    }
   }
   __syncthreads();
   if (threadIdx.x == 0) counts[query] = kept;
@@ -116,7 +89,7 @@ KERNEL(tighten, SELECT_THREADS)(int32_t* rows, float* upper, float* lower, int32
 // place of the row in `order` (null: the row itself).
 KERNEL(select_best, SELECT_THREADS)(const float* scores, const int32_t* rows, const int32_t* counts, int64_t* best,
                         const int32_t* order, int64_t capacity, int64_t k, int64_t negate) {
-  __shared__ Shared shared;
+  __shared__ SelectShared shared;
   const int64_t query = blockIdx.x, start = query * capacity;
   const int count = static_cast<int>(min(static_cast<int64_t>(counts[query]), capacity));
   const auto key_of = [&](int place) {

@@ -1,5 +1,6 @@
 // What csrc/cuda/common.cuh computes for one thread, over arrays, for the tests to compare with the specification.
 #include "common.cuh"
+#include "sparse_terms.cuh"
 
 using namespace pyengine::cuda;
 
@@ -61,6 +62,25 @@ void bound_codes(const float* docs, const float* queries, const int32_t* product
 void bound_halves(const float* docs, const float* queries, const float* products, const float* others, float* upper,
                   float* lower, int64_t n_queries, int64_t n_docs) {
   bound(docs, queries, products, others, upper, lower, n_queries, n_docs);
+}
+
+void least_sums(const float* thresholds, const float* slacks, int32_t* least, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) least[i] = least_sum(thresholds[i], slacks[i]);
+}
+
+void sum_bounds_all(const int32_t* sums, const float* slacks, const float* biases, float* upper, float* lower, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const Bounds found = sum_bounds(sums[i], slacks[i], biases[i]);
+    upper[i] = found.upper;
+    lower[i] = found.lower;
+  }
+}
+
+void postings_all(const uint32_t* words, int32_t* levels, int32_t* offsets, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    levels[i] = level_of(words[i]);
+    offsets[i] = static_cast<int32_t>(offset_of(words[i]));
+  }
 }
 
 }  // extern "C"

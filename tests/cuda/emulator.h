@@ -218,6 +218,11 @@ T __shfl_xor_sync(unsigned, T value, int by) {
 }
 
 template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return emulator::exchange("__shfl_sync", value)(from);
+}
+
+template <class T>
 T __shfl_up_sync(unsigned, T value, int by) {
   const int lane = emulator::running % emulator::LANES;
   return emulator::exchange("__shfl_up_sync", value)(lane >= by ? lane - by : lane);
@@ -241,6 +246,12 @@ inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline int32_t atomicAdd(int32_t* at, int32_t more) { return (*at += more) - more; }
+
+inline uint32_t atomicOr(uint32_t* at, uint32_t bits) {
+  const uint32_t before = *at;
+  *at |= bits;
+  return before;
+}
 
 inline int32_t atomicMax(int32_t* at, int32_t value) {
   const int32_t before = *at;

@@ -17,6 +17,8 @@
 #include "dense_topk_sm90.cu"
 #include "refine.cu"
 #include "select.cu"
+#include "sparse_refine.cu"
+#include "sparse_topk.cu"
 
 namespace {
 
@@ -54,7 +56,7 @@ std::vector<size_t> parameters(void (*)(A...)) {
 
 #define ENTRY(name) {#name, {parameters(pyengine::cuda::name), call<pyengine::cuda::name>}}
 std::map<std::string, Entry> kernels{
-    ENTRY(tighten),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
+    ENTRY(tighten_ties),  ENTRY(tighten),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
     ENTRY(dense_16_float16), ENTRY(dense_64_float16), ENTRY(dense_128_float16),
     ENTRY(dense_16_bfloat16), ENTRY(dense_64_bfloat16), ENTRY(dense_128_bfloat16),
@@ -63,6 +65,9 @@ std::map<std::string, Entry> kernels{
     ENTRY(dense_16_bfloat16_sm90), ENTRY(dense_64_bfloat16_sm90), ENTRY(dense_128_bfloat16_sm90),
     ENTRY(code_queries_float16), ENTRY(code_queries_bfloat16), ENTRY(norms_float16), ENTRY(norms_bfloat16),
     ENTRY(refine_float32), ENTRY(refine_float16), ENTRY(refine_bfloat16), ENTRY(refine_int8),
+    ENTRY(sparse_topk), ENTRY(sparse_topk_signed), ENTRY(sparse_refine_uint16_float32),
+    ENTRY(sparse_refine_uint16_float16), ENTRY(sparse_refine_uint16_uint8), ENTRY(sparse_refine_int32_float32),
+    ENTRY(sparse_refine_int32_float16), ENTRY(sparse_refine_int32_uint8), ENTRY(sliced_refine),
 };
 
 std::map<std::string, int> told;  // "version", "devices", "major", "minor"; or an error, by the function that gives it

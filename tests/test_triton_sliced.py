@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.inputs.filters import FilterArguments
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.sliced_plan import BLOCKS, TILE, plan_sliced
-from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
-from pyengine.refining import exact
-from pyengine.searches import sliced
-from pyengine.searches.search import exact_search
 from pyengine.specification import reference_sliced
-from pyengine.types import Candidates
+from tests import sliced_cases
+from tests.sliced_cases import OPTIONS, VALUES, prepared, problem, vectors
 
-Values = Callable[[np.random.Generator, tuple[int, int]], Any]
+check = partial(sliced_cases.check, name="triton")
 kernels = pytest.mark.usefixtures("interpreter", "poison")
-
-
-def normal(rng: np.random.Generator, shape: tuple[int, int]) -> Any:
-    return rng.standard_normal(shape)
-
-
-def problem(
-    n_docs: int = 150, n_queries: int = 2, dim: int = 7, indices: int = 3, k: int = 5, values: Values = normal,
-    **options: Any,
-) -> SlicedProblem:  # fmt: skip
-    rng = np.random.default_rng(0)
-    queries, docs = (SlicedRows(values(rng, (n, dim)), rng.integers(0, indices, (n, dim))) for n in (n_queries, n_docs))
-    return prepared(queries, docs, k, **options)
-
-
-def prepared(queries: SlicedRows, docs: SlicedRows, k: int, **options: Any) -> SlicedProblem:
-    filters = FilterArguments(**{name: options.pop(name) for name in ("after", "threshold") if name in options})
-    return sliced.prepare(queries, SlicedDocuments(docs, cache=docs.cache), k, filters=filters, **options)
-
-
-def check(asked: SlicedProblem) -> None:
-    """What is proposed keeps the contract, and the answer is the specification's."""
-    backend = registry.of_family("triton", "sliced")
-    places = asked.asking(asked.places())
-    with exact.arithmetic():
-        conformance.check_candidates(places, backend.propose(places, places.k), conformance.rank_scores(places))
-        conformance.same(exact_search(asked, backend), conformance.specified(asked), "topk")
-
-
-VALUES: dict[str, Values] = {
-    "lexical": lambda rng, shape: np.log1p(np.maximum(0, rng.standard_normal(shape))),
-    "ties": lambda rng, shape: rng.integers(-1, 2, shape),
-    "zeros": lambda rng, shape: np.zeros(shape),
-    "some_rows": lambda rng, shape: rng.standard_normal(shape) * (rng.random((shape[0], 1)) < 0.3),
-    "all_magnitudes": lambda rng, shape: rng.standard_normal(shape) * 10.0 ** rng.uniform(-37, 37, (shape[0], 1)),
-    "huge": lambda rng, shape: 3.4e38 * rng.uniform(-1, 1, shape),
-    "tiny": lambda rng, shape: 1e-38 * rng.uniform(-1, 1, shape),
-    "subnormal": lambda rng, shape: 3e-44 * rng.uniform(-1, 1, shape),
-}
 
 
 @kernels
@@ -90,19 +45,6 @@ def test_numbers_of_slices(dim: int, indices: int) -> None:
     check(problem(n_docs=70, dim=dim, indices=indices))
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "k>N": {"k": 160},
-    "mask": {"mask": np.arange(150) % 3 == 0},
-    "tiles_masked": {"mask": np.arange(150) > 140},
-    "mask_per_query": {"mask": np.arange(300).reshape(2, 150) % 7 < 3},
-    "bias": {"bias": np.random.default_rng(1).standard_normal(150)},
-    "bias_huge": {"bias": np.random.default_rng(1).choice([-1e30, -3.4e38, 1e300], 150)},
-    "threshold": {"threshold": 0.4},
-    "after": {"after": (np.array([1.0, 0.5], np.float32), np.array([3, 9]))},
-    "ids": {"ids": np.random.default_rng(1).permutation(150) * 3 + (1 << 40)},
-}
-
-
 @kernels
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options(options: str) -> None:
@@ -111,9 +53,9 @@ def test_options(options: str) -> None:
 
 @kernels
 def test_levels_and_full_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends import triton_pools
+    from pyengine.backends import row_pools
 
-    monkeypatch.setattr(triton_pools, "ROOM", 2)
+    monkeypatch.setattr(row_pools, "ROOM", 2)
     check(problem(n_docs=700, n_queries=1, k=30))
 
 
@@ -140,21 +82,7 @@ def test_bounds_hold(values: str) -> None:
 @kernels
 @pytest.mark.parametrize("bias", [None, "bias_huge"])
 def test_refined_scores_are_the_specifications(bias: str | None) -> None:
-    asked = problem(dim=9, **({} if bias is None else OPTIONS[bias]))
-    offsets = np.array([0, 150, 150 + 37])
-    chosen = np.concatenate([np.arange(150)[::-1], np.arange(37) * 4])
-    listed = Candidates(chosen, offsets, np.full(187, np.nan, np.float32), np.zeros(2))
-    got = registry.of_family("triton", "sliced").refine(asked, listed)
-    want = reference_sliced.scores(asked.queries, asked.docs.rows, asked.bias)
-    assert got.tobytes() == want[np.repeat([0, 1], np.diff(offsets)), chosen].tobytes()
-
-
-@st.composite
-def vectors(draw: st.DrawFn, n_rows: int) -> SlicedRows:
-    weights = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([1.0, -1.0, 0.0])
-    each = draw(st.lists(weights, min_size=5 * n_rows, max_size=5 * n_rows))
-    slices = draw(st.lists(st.integers(0, 2), min_size=5 * n_rows, max_size=5 * n_rows))
-    return SlicedRows(np.array(each, np.float32).reshape(n_rows, 5), np.array(slices).reshape(n_rows, 5))
+    sliced_cases.check_refined("triton", {} if bias is None else OPTIONS[bias])
 
 
 @kernels

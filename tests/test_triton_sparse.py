@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,66 +15,18 @@ from hypothesis import strategies as st
 import pyengine
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.conformance.conformance_sparse import documents, rows
-from pyengine.inputs.filters import FilterArguments
+from pyengine.conformance.conformance_sparse import rows
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.sparse_plan import BLOCKS, HEADS, TILE, illegal, levels, plan_columns, plan_sparse
 from pyengine.problems.problem_sparse import SparseProblem
-from pyengine.refining import exact
-from pyengine.searches import sparse
-from pyengine.searches.search import exact_search
 from pyengine.specification import reference_sparse
 from pyengine.types import Candidates
+from tests import sparse_cases
+from tests.sparse_cases import OPTIONS, WEIGHTS, prepared, problem, rows_of_any_weights
 
-Values = Callable[[np.random.Generator, int], Any]
+check = partial(sparse_cases.check, name="triton")
 kernels = pytest.mark.usefixtures("interpreter", "poison")
-
-
-def gamma(rng: np.random.Generator, count: int) -> Any:
-    return rng.gamma(2.0, 0.5, count) + 0.01
-
-
-def problem(
-    n_docs: int = 150, n_queries: int = 2, n_terms: int = 60, longest: int = 9, k: int = 5, store: str = "float32",
-    values: Values | None = None, seed: int = 0, **options: Any,
-) -> SparseProblem:  # fmt: skip
-    rng = np.random.default_rng(seed)
-    queries, docs = (rows(rng, n, longest, n_terms, values or gamma) for n in (n_queries, n_docs))
-    return prepared(queries, docs, k, store, **options)
-
-
-def prepared(queries: SparseRows, docs: SparseRows, k: int, store: str = "float32", **options: Any) -> SparseProblem:
-    filters = FilterArguments(
-        **{name: options.pop(name) for name in ("after", "threshold", "exclude") if name in options}
-    )
-    return sparse.prepare(queries, documents(docs, store), k, filters=filters, **options)
-
-
-def check(asked: SparseProblem) -> None:
-    """What is proposed keeps the contract, and the answer is the specification's."""
-    backend = registry.of_family("triton", "sparse")
-    places = asked.asking(asked.places())
-    with exact.arithmetic():
-        conformance.check_candidates(places, backend.propose(places, places.k), conformance.rank_scores(places))
-        conformance.same(exact_search(asked, backend), conformance.specified(asked), "topk")
-
-
-def scaled(low: float, high: float) -> Values:
-    return lambda rng, count: rng.choice([-1, 1], count) * rng.uniform(low, high, count)
-
-
-WEIGHTS: dict[str, Values] = {
-    "signed": lambda rng, count: rng.standard_normal(count),
-    "ties": lambda rng, count: rng.integers(1, 3, count),
-    "binary": lambda rng, count: np.ones(count),
-    "constant": lambda rng, count: np.full(count, 0.3),
-    "cancelling": lambda rng, count: rng.choice([-1.0, 1.0], count),
-    "huge": scaled(1e38, 3.4e38),
-    "tiny": scaled(1e-45, 1e-38),
-    "far_apart": lambda rng, count: rng.choice([1e-25, 1e-19, 1e-3, 4.0], count),
-    "all_magnitudes": lambda rng, count: rng.standard_normal(count) * 10.0 ** rng.uniform(-37, 37, count),
-}
 
 
 @kernels
@@ -108,23 +61,6 @@ def test_numbers_of_queries(n_queries: int) -> None:
     check(problem(n_docs=70, n_queries=n_queries, longest=5))
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "k>N": {"k": 160},
-    "k=1": {"k": 1},
-    "mask": {"mask": np.arange(150) % 3 == 0},
-    "tiles_masked": {"mask": np.arange(150) > 140},
-    "none_allowed": {"mask": np.zeros(150, bool)},
-    "mask_per_query": {"mask": np.arange(300).reshape(2, 150) % 7 < 3},
-    "bias": {"bias": np.random.default_rng(1).standard_normal(150)},
-    "bias_small": {"bias": 1e-9 * np.random.default_rng(1).standard_normal(150)},
-    "bias_huge": {"bias": np.random.default_rng(1).choice([-1e30, -3.4e38, 1e300], 150)},
-    "threshold": {"threshold": 0.4},
-    "after": {"after": (np.array([1.0, 0.5], np.float32), np.array([3, 9]))},
-    "exclude": {"exclude": [np.arange(40), np.arange(0)]},
-    "ids": {"ids": np.random.default_rng(1).permutation(150) * 3 + (1 << 40)},
-}
-
-
 @kernels
 @pytest.mark.parametrize("options", OPTIONS)
 def test_options(options: str) -> None:
@@ -133,13 +69,7 @@ def test_options(options: str) -> None:
 
 @kernels
 def test_a_vocabulary_of_a_million_terms() -> None:
-    rng = np.random.default_rng(3)
-    names = np.sort(rng.choice(1_000_000, 90, replace=False))
-    queries, docs = (
-        SparseRows(each.indptr, names[each.indices], each.values, 1_000_000)
-        for each in (rows(rng, 3, 9, 90), rows(rng, 130, 9, 90))
-    )
-    check(prepared(queries, docs, 10))
+    check(sparse_cases.of_a_million_terms())
 
 
 @kernels
@@ -156,29 +86,24 @@ def test_more_terms_than_short_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @kernels
 def test_fewer_matches_than_k() -> None:
-    """Documents of score 0 fill up, and come before those of negative scores."""
-    rng = np.random.default_rng(4)
-    queries, docs = rows(rng, 3, 4, 400), rows(rng, 140, 5, 400)
-    check(prepared(queries, docs, 20))
-    negative = SparseRows(queries.indptr, queries.indices, -queries.values, 400)
-    check(prepared(negative, docs, 20, ids=rng.permutation(140)))
+    check(sparse_cases.with_few_matches(1))
+    check(sparse_cases.with_few_matches(-1))
 
 
 @kernels
 def test_empty_rows() -> None:
-    rng = np.random.default_rng(5)
-    check(prepared(rows(rng, 2, 0, 9), rows(rng, 70, 5, 9), 5))
-    check(prepared(rows(rng, 2, 5, 9), rows(rng, 70, 0, 9), 5))
+    check(sparse_cases.with_empty(queries=True))
+    check(sparse_cases.with_empty(queries=False))
 
 
 @pytest.fixture
 def small_pools() -> Iterator[None]:
     """Pools with hardly a place to spare: several levels, and what finds no room."""
     pytest.importorskip("torch")
-    from pyengine.backends import triton_pools
+    from pyengine.backends import row_pools
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton_pools, "ROOM", 2)
+        patch.setattr(row_pools, "ROOM", 2)
         yield
 
 
@@ -190,9 +115,9 @@ def test_levels_and_full_pools(small_pools: None, weights: str) -> None:
 
 @kernels
 def test_queries_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends import triton_pools
+    from pyengine.backends import row_pools
 
-    monkeypatch.setattr(triton_pools, "PLACES", 200)
+    monkeypatch.setattr(row_pools, "PLACES", 200)
     check(problem(n_queries=3))
 
 
@@ -205,14 +130,8 @@ def listed(asked: SparseProblem) -> Candidates:
 
 @kernels
 def test_overlaps_are_counted_exactly() -> None:
-    """Binary rows: the sums are the scores, and nothing that shares no term is listed."""
     asked = problem(values=WEIGHTS["binary"], n_docs=200, n_terms=70, longest=30, k=200)
-    scores = reference_sparse.scores(asked.queries, asked.docs.sparse_rows())
-    got = listed(asked)
-    for q, own in enumerate(scores):
-        span = slice(*got.offsets[q : q + 2])
-        assert sorted(got.rows[span]) == np.flatnonzero(own).tolist()
-        assert (got.estimates[span] == own[got.rows[span]]).all()
+    sparse_cases.check_overlaps(asked, listed(asked))
 
 
 @kernels
@@ -238,16 +157,7 @@ def test_bounds_hold(weights: str) -> None:
 @pytest.mark.parametrize("store", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("bias", [None, "bias", "bias_huge"])
 def test_refined_scores_are_the_specifications(store: str, bias: str | None) -> None:
-    options = {} if bias is None else OPTIONS[bias]
-    asked = problem(store=store, values=WEIGHTS["signed"], **options)
-    offsets = np.array([0, 150, 150 + 37])
-    chosen = np.concatenate([np.arange(150)[::-1], np.arange(37) * 4])
-    got = registry.of_family("triton", "sparse").refine(
-        asked, Candidates(chosen, offsets, np.full(187, np.nan, np.float32), np.zeros(2))
-    )
-    want = reference_sparse.scores(asked.queries, asked.docs.sparse_rows(), asked.bias)
-    owner = np.repeat([0, 1], np.diff(offsets))
-    assert got.tobytes() == want[owner, chosen].tobytes()
+    sparse_cases.check_refined("triton", store, {} if bias is None else OPTIONS[bias])
 
 
 @kernels
@@ -261,13 +171,6 @@ def test_an_index_that_changes() -> None:
         got, want = (index.search(queries, 6, backend=name) for name in ("triton", "numpy"))
         conformance.same(got, want, "search")
         index.add(rows(rng, 30, 8, 50))
-
-
-@st.composite
-def rows_of_any_weights(draw: st.DrawFn, n_rows: int) -> SparseRows:
-    weights = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from([1.0, -1.0, 0.5, 2.0])
-    each = draw(st.lists(st.dictionaries(st.integers(0, 11), weights, max_size=8), min_size=n_rows, max_size=n_rows))
-    return SparseRows.of(each, 12)
 
 
 @kernels
@@ -326,9 +229,9 @@ def test_a_query_of_too_many_terms_is_refused() -> None:
 
 def test_rounding_of_nothing_is_nothing() -> None:
     pytest.importorskip("torch")
-    from pyengine.backends import triton_pools
+    from pyengine.backends import row_pools
 
-    got = triton_pools.above(np.array([0.0, 1.0, 1e-300, 0.1]))
+    got = row_pools.above(np.array([0.0, 1.0, 1e-300, 0.1]))
     assert got[0] == 0
     assert (got[1:].astype(np.float64) > [1.0, 1e-300, 0.1]).all()
     assert np.isfinite(got).all()

@@ -5,26 +5,20 @@ The scans bound scores in units of each query; what is read here is multiplied b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyengine.backends import triton_device
+from pyengine.backends import row_pools, triton_device
+from pyengine.backends.row_pools import Held
 from pyengine.backends.triton_filters import limits
 from pyengine.kernels import filtering, selection
 from pyengine.kernels.selection import Pools
 from pyengine.problems.problem import Problem
-from pyengine.specification import reference
-from pyengine.types import F32, F64, I64, Attempt, Candidates
-
-P = TypeVar("P", bound=Problem)
-PLACES = 1 << 29  # of all pools of one scan, at most
-ROOM = 1024  # places of a pool beyond those asked for
-LARGE_UNIT = 2.0**90  # above it, the inverse of a unit may vanish
+from pyengine.types import F64, I64, Attempt, Candidates
 
 
 class Found(NamedTuple):
@@ -51,22 +45,8 @@ class Found(NamedTuple):
 
 def candidates(found: Found) -> Candidates:
     """What the pools hold; the estimates lie in the middle of the bounds."""
-    rows, upper, lower, counts = (each.cpu().numpy() for each in (*found.pools[:3], found.counts()))
-    held = np.arange(found.pools.capacity) < counts[:, None]
-    middle = (upper[held].astype(np.float64) + lower[held]) / 2 * np.repeat(found.units, counts)
-    estimates = reference.round_score(np.where(np.isfinite(middle), middle, 0.0))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Candidates(rows[held].astype(np.int64), offsets, estimates, found.dropped())
-
-
-def together(each: list[Candidates]) -> Candidates:
-    """The candidates of one part of the queries after another."""
-    lengths = np.concatenate([[0], *(np.diff(own.offsets) for own in each)]).astype(np.int64)
-    rows, estimates, dropped = (np.concatenate([getattr(own, name) for own in each]) for name in PER_PART)
-    return Candidates(rows, np.cumsum(lengths), estimates, dropped)
-
-
-PER_PART = ("rows", "estimates", "dropped")
+    held = Held(*(each.cpu().numpy() for each in (*found.pools[:3], found.counts())))
+    return row_pools.candidates(held, found.units, found.dropped())
 
 
 class Listed(NamedTuple):
@@ -118,18 +98,6 @@ def _order(problem: Problem, rising: I64) -> Tensor:
     return triton_device.mirrored(problem.docs, "order of ids", build)
 
 
-def capacity(problem: Problem, width: int) -> int:
-    """Places of a pool."""
-    return max(1, min(max(width, 2 * problem.k) + ROOM, len(problem.docs)))
-
-
-def parts(problem: P, width: int) -> Iterator[P]:
-    """The problem for so few queries at a time that their pools have at most ``PLACES``."""
-    step = max(1, PLACES // capacity(problem, width))
-    for start in range(0, max(1, problem.n_queries), step):
-        yield problem.only(np.arange(start, min(start + step, problem.n_queries)))
-
-
 def on_device(array: NDArray[Any] | None, device: torch.device) -> Tensor | None:
     """A copy there."""
     if array is None:
@@ -138,11 +106,8 @@ def on_device(array: NDArray[Any] | None, device: torch.device) -> Tensor | None
 
 
 def bias_of(problem: Problem, device: torch.device) -> Tensor | None:
-    """float32 [N]: NaN for what it cannot hold, of which the scan then knows nothing."""
-    if problem.bias is None:
-        return None
-    rounded = problem.bias.astype(np.float32)
-    return on_device(np.where(np.isinf(rounded), np.float32(np.nan), rounded), device)
+    """The bias there, as `row_pools.single` rounds it."""
+    return on_device(row_pools.single(problem.bias), device)
 
 
 def mask_of(problem: Problem, device: torch.device) -> Tensor | None:
@@ -150,35 +115,11 @@ def mask_of(problem: Problem, device: torch.device) -> Tensor | None:
 
 
 def floor_of(problem: Problem, units: F64, least: np.float32, device: torch.device) -> Tensor:
-    """float32 [Q], at least ``least``: bounds below it need no place."""
-    floor = np.full(len(units), least, np.float32)
-    if problem.floor is not None:
-        floor = np.maximum(floor, np.nextafter((problem.floor / units).astype(np.float32), np.float32(-np.inf)))
-    return torch.from_numpy(floor).to(device)
-
-
-def factors(largest: F64, unit: float, biased: bool) -> F64:
-    """float64 [Q]: of queries with these largest magnitudes the powers of two by which they become 2^14 to 2^15;
-    with a bias larger ones, where times ``unit`` they would be below 2^-60."""
-    exponents = np.frexp(largest)[1] - 15
-    if biased:
-        exponents = np.maximum(exponents, -59 - np.frexp(unit)[1])
-    powers: F64 = np.ldexp(1.0, exponents)
-    return powers
-
-
-def above(values: F64) -> F32:
-    """float32, none below what it stands for, and 0 for 0."""
-    rounded = np.nextafter(values.astype(np.float32), np.float32(np.inf))
-    upper: F32 = np.where(values > 0, rounded, np.float32(0))
-    return upper
+    """`row_pools.floors` there."""
+    return torch.from_numpy(row_pools.floors(problem, units, least)).to(device)
 
 
 def errors(widen: F64, slack: F64, units: F64, biased: bool, device: torch.device) -> list[Tensor]:
-    """Float32 on the device: ``widen``, ``slack``, 1 / units (0 without a bias), and a bias of nothing. With a bias,
-    its own errors are added (`pyengine.kernels.sparse_topk`)."""
-    if biased:
-        widen, slack = np.maximum(widen, 2.0**-19), slack + np.where(units > LARGE_UNIT, 4.0, 2.0**-60)
-    inverse = (1 / units if biased else np.zeros_like(units)).astype(np.float32)
-    each = above(widen), above(slack), inverse, np.zeros(1, np.float32)
+    """`row_pools.errors` on the device, and a bias of nothing."""
+    each = *row_pools.errors(widen, slack, units, biased), np.zeros(1, np.float32)
     return [torch.from_numpy(array).to(device) for array in each]

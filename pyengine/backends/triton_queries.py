@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyengine.backends import triton_pools
+from pyengine.backends import row_pools, triton_pools
 from pyengine.backends.triton_tiles import EXACT, Tiles
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.sparse_plan import SHORT
@@ -45,7 +45,7 @@ def scaled(queries: SparseRows, held: Tiles, block: int, biased: bool, device: t
     found, count = _known(queries, held), len(queries)
     largest = np.zeros(count)
     np.maximum.at(largest, found.owner, np.abs(found.weights))
-    factors = triton_pools.factors(largest, held.unit, biased)
+    factors = row_pools.factors(largest, held.unit, biased)
     weights = found.weights / factors[found.owner]
     halves = weights.astype(np.float16)
     units = factors * held.unit

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine.backends import float32, triton_device, triton_pools
+from pyengine.backends import float32, row_pools, triton_device, triton_pools
 from pyengine.backends.triton_pools import Found
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.kernels import selection, sliced_topk
@@ -56,7 +56,7 @@ def tiles_of(docs: SlicedDocuments) -> HeldTiles:
 def _tiles(docs: SlicedDocuments, held: DeviceVectors) -> HeldTiles:
     largest = float(held.weights.abs().max()) if held.weights.numel() else 0.0
     unit = float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 15))
-    norms = triton_pools.above(1.0001 * float32.norms(docs.rows.values) / unit)
+    norms = row_pools.above(1.0001 * float32.norms(docs.rows.values) / unit)
     sizes = torch.from_numpy(norms).to(held.weights.device)
     units = torch.full((len(held.weights), 1), unit, dtype=torch.float64, device=held.weights.device)
     return HeldTiles(SlicedTiles(*in_tiles(held, units, TILE), sizes), unit)
@@ -107,12 +107,12 @@ def scanned(problem: SlicedProblem, width: int) -> Found:
     held, chosen, queries = tiles_of(problem.docs), plan(problem), problem.queries
     device, biased = triton_device.device_of(problem.docs), problem.bias is not None
     largest = np.abs(queries.values).max(axis=1, initial=0).astype(np.float64)
-    factors = triton_pools.factors(largest, held.unit, biased)
+    factors = row_pools.factors(largest, held.unit, biased)
     units = factors * held.unit
     each = torch.from_numpy(factors[:, None]).to(device)
     asked = SlicedTiles(*in_tiles(vectors(queries, device), each, chosen.block), None)
     floor = triton_pools.floor_of(problem, units, np.float32(-np.inf), device)
-    pools = selection.pools(problem.n_queries, triton_pools.capacity(problem, width), device, floor)
+    pools = selection.pools(problem.n_queries, row_pools.capacity(problem, width), device, floor)
     bounds = _errors(problem, float32.norms(queries.values) / factors)
     errors = SlicedErrors(*triton_pools.errors(*bounds, units, biased, device))
     bias, mask = triton_pools.bias_of(problem, device), triton_pools.mask_of(problem, device)
@@ -131,13 +131,13 @@ def _errors(problem: SlicedProblem, sizes: F64) -> tuple[F64, F64]:
 
 def propose(problem: SlicedProblem, width: int) -> Candidates:
     """What the pools hold."""
-    each = [triton_pools.candidates(scanned(part, width)) for part in triton_pools.parts(problem, width)]
-    return triton_pools.together(each)
+    each = [triton_pools.candidates(scanned(part, width)) for part in row_pools.parts(problem, width)]
+    return row_pools.together(each)
 
 
 def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt:
     """Scan for what is asked, refine, filter and select on the device."""
-    each = [_attempt(part, problem.k, width) for part in triton_pools.parts(asked, width)]
+    each = [_attempt(part, problem.k, width) for part in row_pools.parts(asked, width)]
     return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pyengine.backends import triton_device, triton_pools
+from pyengine.backends import row_pools, triton_device, triton_pools
+from pyengine.backends.row_pools import LEAST
 from pyengine.backends.triton_pools import Found
 from pyengine.backends.triton_queries import scaled
 from pyengine.backends.triton_tiles import Tiles, device_rows, tiles
@@ -14,10 +15,7 @@ from pyengine.kernels import selection, sparse_topk
 from pyengine.kernels.sparse_plan import TILE, SparsePlan, plan_sparse
 from pyengine.kernels.sparse_refine import DeviceRows, sparse_refine
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
-from pyengine.refining import exact, exact_sparse
 from pyengine.types import F32, F64, Attempt, Candidates
-
-LEAST = np.float32(2.0**-149)  # as a threshold: what may score above 0
 
 
 class SparseFound(Found):
@@ -25,9 +23,7 @@ class SparseFound(Found):
 
     def dropped(self) -> F64:
         """float64 [Q]: 0 where only what scores 0 at most was left out."""
-        bound = super().dropped()
-        least: F64 = np.where(bound == np.float64(LEAST) * self.units, 0.0, bound)
-        return least
+        return row_pools.zeroed(super().dropped(), self.units)
 
 
 def rows_of(docs: SparseDocuments) -> DeviceRows:
@@ -68,7 +64,7 @@ def scanned(problem: SparseProblem, width: int) -> Found:
     device, biased = triton_device.device_of(problem.docs), problem.bias is not None
     tables, units = scaled(problem.queries, held, chosen.block, biased, device)
     floor = triton_pools.floor_of(problem, units, np.float32(-np.inf) if biased else LEAST, device)
-    pools = selection.pools(problem.n_queries, triton_pools.capacity(problem, width), device, floor)
+    pools = selection.pools(problem.n_queries, row_pools.capacity(problem, width), device, floor)
     bias, mask = triton_pools.bias_of(problem, device), triton_pools.mask_of(problem, device)
     sparse_topk.scan(pools, held.arrays(), tables, problem.k, chosen, bias, mask)
     return SparseFound(pools, units)
@@ -76,23 +72,16 @@ def scanned(problem: SparseProblem, width: int) -> Found:
 
 def propose(problem: SparseProblem, width: int) -> Candidates:
     """What the pools hold."""
-    each = [triton_pools.candidates(scanned(part, width)) for part in triton_pools.parts(problem, width)]
-    return triton_pools.together(each)
+    each = [triton_pools.candidates(scanned(part, width)) for part in row_pools.parts(problem, width)]
+    return row_pools.together(each)
 
 
 def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt:
     """Scan for what is asked, refine, filter and select on the device. Where documents of score 0 fill up the k best,
     the host lists them."""
-    each = [_attempt(part, problem.k, width) for part in triton_pools.parts(asked, width)]
+    each = [_attempt(part, problem.k, width) for part in row_pools.parts(asked, width)]
     found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
-    short = np.flatnonzero((found.dropped == 0.0) & ~(found.scores[:, -1] > 0))
-    if len(short) and problem.bias is None:
-        rest = asked.only(short)
-        listed = rest.not_excluded(exact_sparse.fill_zeros(rest, propose(rest, width), rest.k))
-        rest = replace(rest, k=problem.k)
-        left = rest.eligible(listed._replace(estimates=refine(rest, listed)))
-        found.scores[short], found.ids[short] = exact.select(rest, left, left.estimates)
-        found.dropped[short] = listed.dropped
+    row_pools.fill_zeros(asked, problem.k, found, lambda rest: propose(rest, width), refine)
     return found
 
 

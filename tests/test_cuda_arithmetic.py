@@ -109,6 +109,31 @@ def test_thresholds_are_low_enough(arithmetic: ctypes.CDLL) -> None:
     assert (reference.round_score(unit * (below + shift)) < reference.round_score(unit * (kth + shift))).all()
 
 
+def test_least_sums_are_low_enough(arithmetic: ctypes.CDLL) -> None:
+    """The largest sum below one has an upper bound below the threshold; and not much is let through."""
+    rng = np.random.default_rng(7)
+    thresholds = (rng.choice([-1, 1], 4000) * 10.0 ** rng.uniform(-44, 10, 4000)).astype(np.float32)
+    slacks = np.where(rng.random(4000) < 0.2, 0, 10.0 ** rng.uniform(-3, 8, 4000)).astype(np.float32)
+    thresholds[:3], least = [np.inf, -np.inf, 2.0**-149], np.empty(4000, np.int32)
+    call(arithmetic.least_sums, thresholds, slacks, least, 4000)
+    assert least[:2].tolist() == [-(2**31)] * 2
+    some = (least > -(2**31)) & (least < 2**31 - 1)
+    upper, lower, zeros = (np.zeros(some.sum(), np.float32) for _ in range(3))
+    call(arithmetic.sum_bounds_all, least[some] - np.int32(1), slacks[some], zeros, upper, lower, len(upper))
+    assert (upper < thresholds[some]).all()
+    away = thresholds[some].astype(np.float64) - slacks[some] - least[some]
+    assert (away <= 4 + 2.0**-19 * (np.abs(thresholds[some]) + slacks[some])).all()
+
+
+def test_postings_are_read_as_they_are_written(arithmetic: ctypes.CDLL) -> None:
+    level, doc = np.meshgrid([-8192, -1, 0, 1, 8191, 8192], [0, 1, 16383])
+    words = ((level.astype(np.int32) << 16).view(np.uint32) | (doc.astype(np.uint32) << 2)).ravel()
+    levels, offsets = np.empty(len(words), np.int32), np.empty(len(words), np.int32)
+    call(arithmetic.postings_all, words, levels, offsets, len(words))
+    assert (levels == level.ravel()).all()
+    assert (offsets == 4 * doc.ravel()).all()
+
+
 def gpu() -> Gpu:
     return cuda_device.gpu_of(Documents(np.zeros((1, 1), np.float32)))
 

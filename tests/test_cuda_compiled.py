@@ -45,6 +45,7 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
         assert {"dense_few", "tighten", "select_best", "code_queries", "refine_int8"} <= there
         forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
         assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
+        assert {"sparse_topk", "sparse_topk_signed", "sparse_refine_uint16_float16", "sliced_refine"} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
 
 
@@ -77,15 +78,15 @@ def test_some_of_the_table_is_what_the_compiler_says_now(unit: str) -> None:
 
 
 @needs_nvcc
-def test_nothing_is_contracted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["refine", "sparse_refine"])
+def test_nothing_is_contracted(unit: str, tmp_path: Path) -> None:
     """The specification rounds each product and each sum on its own, and divides and takes roots to the nearest."""
-    target = tmp_path / "refine.ptx"
-    source = cuda_compiled.SOURCES / "refine.cu"
+    target = tmp_path / f"{unit}.ptx"
+    source = cuda_compiled.SOURCES / f"{unit}.cu"
     subprocess.run([str(COMPILER), *cuda_compiled.options(), "-ptx", "-o", str(target), str(source)], check=True)
     text = target.read_text()
     assert "fma." not in text
-    assert "div.rn.f64" in text
-    assert "sqrt.rn.f64" in text
+    assert unit != "refine" or {"div.rn.f64", "sqrt.rn.f64"} <= set(text.split())
 
 
 @pytest.mark.skipif(native is None or not shutil.which("ldd"), reason="no extension, or no ldd")

@@ -62,7 +62,7 @@ class CpuSparse(SparseBackend):
         found = kernels.sparse_propose(
             exact_sparse.asked(problem), exact_sparse.corpus(problem.docs), exact_sparse.native_postings(problem.docs),
             k, width,
-            mask=problem.mask, bias=problem.bias, floor=problem.floor, sure=problem.sure, by_row=_by_row(problem),
+            mask=problem.mask, bias=problem.bias, floor=problem.floor, sure=problem.sure, by_row=problem.by_row,
             num_threads=problem.num_threads,
         )  # fmt: skip
         return Candidates(*found)
@@ -84,10 +84,3 @@ class CpuSparse(SparseBackend):
         if problem.docs.cache is not None or problem.n_queries <= FEW_QUERIES:
             return "none: the rows are read as they are"
         return "built of the queries' terms, for this search"
-
-
-def _by_row(problem: SparseProblem) -> bool:
-    """Whether of documents that tie the first rows come first, and nothing may take the place of what is listed."""
-    if problem.filters is not None:
-        return False
-    return problem.ids is None or problem.docs.id_order(problem.ids) is None

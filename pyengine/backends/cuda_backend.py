@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pyengine.backends import cuda_dense, cuda_device, cuda_stream, dense_parts
-from pyengine.backends.base import Backend, score_all
+from pyengine.backends import cuda_dense, cuda_device, cuda_sliced, cuda_sparse, cuda_stream, dense_parts
+from pyengine.backends.base import Backend, SlicedBackend, SparseBackend, score_all
 from pyengine.backends.cuda_kernels import PLANNED
+from pyengine.backends.window_queries import MOST_TERMS
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
 TERMS = 64  # bytes a document beside its vector
+POSTING = 6  # bytes of a posting with its share of what finds it
+SLICED = 5  # bytes of a weight and its index
 
 
 class CudaBackend(Backend):
@@ -36,8 +41,7 @@ class CudaBackend(Backend):
         reasons = []
         if dims > MOST_DIMS:
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
-        if len(docs) >= 1 << 31:
-            reasons.append("its kernels number at most 2^31 - 1 documents")
+        reasons += _too_many(docs)
         least = min(len(docs), dense_parts.LEAST_PART) if docs.device is None else len(docs)
         return reasons or cuda_device.no_room(docs, least * _document_bytes(docs))
 
@@ -86,3 +90,79 @@ def _at_once(docs: Documents) -> int | None:
     if docs.device is not None:
         return None
     return dense_parts.at_once(len(docs), _document_bytes(docs), cuda_device.free_for(docs))
+
+
+class CudaSparse(SparseBackend):
+    """Sparse rows: integer sums over postings in shared memory, a window of documents and a query at a time, with the
+    bound that `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are
+    copied to the GPU, as they are and as postings, and stay there as long as their index does not change."""
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: SparseProblem) -> list[str]:
+        docs, longest = problem.docs, int(problem.queries.lengths.max(initial=0))
+        reasons = super().refusals(problem) + _too_many(docs)
+        if longest > MOST_TERMS:
+            reasons.append(f"its kernels take queries of at most {MOST_TERMS:,} terms, and one has {longest:,}")
+        return reasons or cuda_device.no_room(docs, docs.rows.nbytes + POSTING * docs.rows.nnz)
+
+    def first_width(self, problem: SparseProblem) -> int:
+        return 8 * problem.k
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        return cuda_sparse.propose(problem, width)
+
+    def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.n_queries == 0:
+            return None
+        return cuda_sparse.attempt(problem, width)
+
+    def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
+        return cuda_sparse.refine(problem, candidates)
+
+    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        return facts | cuda_sparse.describe(problem), {}
+
+
+class CudaSliced(SlicedBackend):
+    """Sliced vectors: the scan of sparse rows, over the terms that positions and indices are, with the bound that
+    `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to
+    the GPU, as they are and as postings."""
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: SlicedProblem) -> list[str]:
+        docs = problem.docs
+        reasons = super().refusals(problem) + _too_many(docs)
+        if docs.dim > MOST_TERMS:
+            reasons.append(f"its kernels take at most {MOST_TERMS:,} dimensions, and {docs.dim:,} are scored")
+        return reasons or cuda_device.no_room(docs, (SLICED + POSTING) * len(docs) * docs.dim)
+
+    def first_width(self, problem: SlicedProblem) -> int:
+        return 8 * problem.k
+
+    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
+        return cuda_sliced.propose(problem, width)
+
+    def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.n_queries == 0:
+            return None
+        return cuda_sliced.attempt(problem, width)
+
+    def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
+        return cuda_sliced.refine(problem, candidates)
+
+    def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        return facts | cuda_sliced.describe(problem), {}
+
+
+def _too_many(docs: Corpus) -> list[str]:
+    return ["its kernels number at most 2^31 - 1 documents"] if len(docs) >= 1 << 31 else []

@@ -26,6 +26,7 @@ KINDS = {
     "bfloat16": 2,
     "int8": 1,
     "uint8": 1,
+    "uint16": 2,
     "int32": 4,
     "int64": 8,
     "float64": 8,

@@ -54,11 +54,14 @@ class Pools(NamedTuple):
     def capacity(self) -> int:
         return self.rows.shape[1]
 
+    def bounds(self, gpu: Gpu) -> tuple[F32, F32]:
+        """float32 [Q]: the thresholds, and the largest bound of what found no room; -inf where all did."""
+        lost = gpu.host(self.lost)
+        return gpu.host(self.threshold), np.where(lost == LEAST, np.float32(-np.inf), _unordered(lost))
+
     def dropped(self, gpu: Gpu) -> F32:
         """float32 [Q]: a bound on everything that a pool does not hold; -inf where it holds all."""
-        lost = gpu.host(self.lost)
-        bound = np.where(lost == LEAST, np.float32(-np.inf), _unordered(lost))
-        found: F32 = np.maximum(gpu.host(self.threshold), bound)
+        found: F32 = np.maximum(*self.bounds(gpu))
         return found
 
 

@@ -36,12 +36,14 @@ FAMILIES = {  # what those of each name are, for the problems of each family tha
     "sliced": {
         "cpu": "pyengine.backends.cpu_sliced:CpuSliced",
         "triton": "pyengine.backends.triton_backend:TritonSliced",
+        "cuda": "pyengine.backends.cuda_backend:CudaSliced",
         "torch": "pyengine.backends.torch_backend:TorchSliced",
         "numpy": "pyengine.backends.numpy_backend:NumpySliced",
     },
     "sparse": {
         "cpu": "pyengine.backends.cpu_sparse:CpuSparse",
         "triton": "pyengine.backends.triton_backend:TritonSparse",
+        "cuda": "pyengine.backends.cuda_backend:CudaSparse",
         "torch": "pyengine.backends.torch_backend:TorchSparse",
         "scipy": "pyengine.backends.scipy_backend:ScipySparse",
         "numpy": "pyengine.backends.numpy_backend:NumpySparse",

@@ -107,6 +107,13 @@ class SparseProblem(Problem):
     def n_queries(self) -> int:
         return len(self.queries)
 
+    @property
+    def by_row(self) -> bool:
+        """Whether of documents that tie the first rows come first, and nothing may take the place of what is listed."""
+        if self.filters is not None:
+            return False
+        return self.ids is None or self.docs.id_order(self.ids) is None
+
     def queries_only(self, which: I64) -> dict[str, Any]:
         return {"queries": self.queries.take(which)}
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pyengine.backends.cuda_kernels import FEW
+from pyengine.backends.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
@@ -71,6 +72,8 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
     """The most that a launch asks for."""
     if kernel == "dense_few":
         return 2 * FEW * MOST_DIMS
+    if kernel.startswith("sparse_topk"):
+        return SUMS + TOUCHED * kernel.endswith("signed")
     own = [tile for tile in tiles(chip, "i8") if f"{kernel}_".startswith(f"dense_{tile.queries}_")]
     if kernel.endswith("_sm90"):
         return max(plan_hopper(chip, own[0], n_bytes, 1, 1).shared for n_bytes in range(1, 2 * MOST_DIMS, 64))

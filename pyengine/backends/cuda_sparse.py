@@ -76,7 +76,7 @@ def attempt(problem: SparseProblem, width: int) -> Attempt:
     gpu = cuda_device.gpu_of(problem.docs)
     each = [_attempt(part, width, gpu) for part in cuda_windows.parts(problem, width)]
     found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
-    row_pools.fill_zeros(problem, found, lambda rest: propose(rest, width), refine)
+    row_pools.fill_zeros(problem, problem.k, found, lambda rest: propose(rest, width), refine)
     return found
 
 

@@ -1,16 +1,24 @@
-"""The planner of late interaction on a GPU: which tile of those that are compiled a scan takes, and why no other. Pure
-Python."""
+"""The planner of late interaction on a GPU: which tile of those that are compiled a scan takes, and why no other. No
+torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pyengine.kernels.chips import Chip
 
-ELEMENT = {"int8": 1, "float16": 2}  # bytes of a code
+Numbers = NDArray[np.int64]
+
+ELEMENT = {"int8": 1, "float16": 2, "packed1": 2, "packed2": 2, "packed4": 2}  # bytes of a code, decoded
+BITS = {"packed1": 1, "packed2": 2, "packed4": 4}  # of a dimension, where it is decoded in registers
+BESIDE = 10  # bytes beside a packed token: its weight, its step and the number of its centroid
 SLOTS = 16  # queries that share a panel at most
 STEP = 16  # dimensions that rows are padded to: 16 bytes of int8, so that a load may take as much
+PACKED_STEP = 64  # and packed ones: whole words, and as stores pad them
 STREAM = 32  # what reading a document once more costs, in rows of query tokens: a guess, never measured
 WARP = 32
 RESERVED = 64  # registers of a thread, beyond sums and operands: addresses, bounds, what the compiler holds ahead
@@ -67,6 +75,22 @@ TILES = tuple(  # as many stages, and as few warps, as compile without spills on
 SYMMETRIC_TILES = tuple(
     Tile(32, 64, block_k, whole, num_warps=8, num_stages=3) for block_k, whole in ((64, True), (128, True), (64, False))
 )
+# Decoding takes registers, and is done again for each panel: more warps, and panels that are small or large.
+PACKED_TILES = tuple(
+    Tile(block_m, 64, block_k, whole, num_warps, num_stages)
+    for block_m, block_k, whole, num_warps, num_stages in (
+        (32, 64, True, 8, 2),
+        (32, 128, True, 8, 2),
+        (32, 64, False, 4, 1),
+        (128, 64, True, 8, 2),
+        (128, 128, True, 8, 2),
+        (128, 64, False, 8, 2),
+    )
+)
+PACKED_SYMMETRIC_TILES = tuple(
+    Tile(32, 32, block_k, whole, num_warps, num_stages=2)
+    for block_k, whole, num_warps in ((64, True, 8), (128, True, 8), (64, False, 16))
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +104,27 @@ class ScanPlan:
     rejected: dict[str, str] = field(default_factory=dict)
 
 
-def padded(dim: int) -> int:
+def padded(dim: int, form: str = "float16") -> int:
     """Dimensions of a coded row."""
-    return -(-dim // STEP) * STEP
+    step = PACKED_STEP if form in BITS else STEP
+    return -(-dim // step) * step
+
+
+def packed_form(planes: int) -> str:
+    """How tokens of so many bit planes are kept: three bits take four, so that none lies across two words."""
+    return f"packed{1 << (planes - 1).bit_length()}"
+
+
+def token_bytes(dim: int, form: str) -> int:
+    """What the scan reads of a token."""
+    dims = padded(dim, form)
+    return dims * BITS[form] // 8 + BESIDE if form in BITS else dims * ELEMENT[form] + 4
+
+
+def _table(form: str, symmetric: bool) -> tuple[Tile, ...]:
+    if form in BITS:
+        return PACKED_SYMMETRIC_TILES if symmetric else PACKED_TILES
+    return SYMMETRIC_TILES if symmetric else TILES
 
 
 def legal(tile: Tile, form: str, chip: Chip) -> str | None:
@@ -96,17 +138,17 @@ def legal(tile: Tile, form: str, chip: Chip) -> str | None:
 
 def tiles(form: str, chip: Chip, symmetric: bool) -> list[Tile]:
     """Those that are shipped for a chip."""
-    return [tile for tile in (SYMMETRIC_TILES if symmetric else TILES) if legal(tile, form, chip) is None]
+    return [tile for tile in _table(form, symmetric) if legal(tile, form, chip) is None]
 
 
 def plan_scan(
-    lengths: Sequence[int], doc_tokens: int, dim: int, form: str, chip: Chip, symmetric: bool = False
+    lengths: Sequence[int] | Numbers, doc_tokens: int, dim: int, form: str, chip: Chip, symmetric: bool = False
 ) -> ScanPlan:
     """Plan the scan of documents of ``doc_tokens`` in all for queries of these ``lengths``."""
     rejected: dict[str, str] = {}
     fits = []
-    for tile in SYMMETRIC_TILES if symmetric else TILES:
-        reason = legal(tile, form, chip) or _unfit(tile, padded(dim))
+    for tile in _table(form, symmetric):
+        reason = legal(tile, form, chip) or _unfit(tile, padded(dim, form))
         if reason is None:
             fits.append(tile)
         else:
@@ -124,8 +166,8 @@ def plan_scan(
     return ScanPlan(
         form,
         chosen,
-        bytes_read=doc_tokens * (padded(dim) * ELEMENT[form] + 4),
-        operations=2 * doc_tokens * padded(dim) * panels[chosen] * chosen.block_m * (1 + symmetric),
+        bytes_read=doc_tokens * token_bytes(dim, form),
+        operations=2 * doc_tokens * padded(dim, form) * panels[chosen] * chosen.block_m * (1 + symmetric),
         rejected=rejected,
     )
 
@@ -141,34 +183,36 @@ def _unfit(tile: Tile, dims: int) -> str | None:
 
 @dataclass(frozen=True)
 class Panels:
-    """Where query tokens lie in panels: ``places`` of the tokens in their order, ``firsts`` [groups + 1] the panels and
-    ``queries`` [groups + 1] the queries at which groups begin."""
+    """Where query tokens lie in panels: ``starts`` int64 [Q] the rows of the first token of each query, ``firsts`` and
+    ``queries`` int64 [groups + 1] the panels and the queries at which groups begin."""
 
     count: int
-    places: list[range]  # of each query
-    firsts: list[int]
-    queries: list[int]
+    starts: Numbers
+    firsts: Numbers
+    queries: Numbers
 
 
-def lay(lengths: Sequence[int], block_m: int, alone: bool = False) -> Panels:
+def lay(lengths: Sequence[int] | Numbers, block_m: int, alone: bool = False) -> Panels:
     """Lay queries out in panels of ``block_m`` tokens, in their order: up to `SLOTS` whole ones in each, and one that
     is longer in several of its own. With ``alone`` no two share one."""
-    places: list[range] = []
-    firsts: list[int] = []
-    queries: list[int] = []
-    panel, used, slots = 0, 0, 0  # of the group that is being filled
-    for query, length in enumerate(lengths):
-        if not firsts or alone or slots == SLOTS or used + length > block_m:
-            panel = _end(panel, used, block_m) if firsts else 0
-            firsts.append(panel)
-            queries.append(query)
-            used, slots = 0, 0
-        places.append(range(panel * block_m + used, panel * block_m + used + length))
-        used, slots = used + length, slots + 1
-    count = _end(panel, used, block_m) if firsts else 0
-    return Panels(count, places, [*firsts, count], [*queries, len(lengths)])
+    n_queries, number = len(lengths), np.arange(len(lengths))
+    begins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)  # of tokens, [Q + 1]
+    following = number + 1  # where the next group begins, if one begins here
+    if not alone:
+        fitting = np.searchsorted(begins, begins[:-1] + block_m, side="right") - 1
+        following = np.minimum(np.clip(fitting, following, number + SLOTS), n_queries)
+    queries = _chain(following)
+    panels = np.maximum(1, -(-np.diff(begins[queries]) // block_m))
+    firsts = np.concatenate([[0], np.cumsum(panels)])
+    group = np.searchsorted(queries, number, side="right") - 1
+    starts = firsts[group] * block_m + begins[:-1] - begins[queries[group]]
+    return Panels(int(firsts[-1]), starts, firsts, queries)
 
 
-def _end(panel: int, used: int, block_m: int) -> int:
-    """The panel after those that a group fills, one at least."""
-    return panel + max(1, -(-used // block_m))
+def _chain(following: Numbers) -> Numbers:
+    """0, following[0], following of that, to the end: each round twice as many, by steps twice as long."""
+    end = len(following)
+    found, jump = np.zeros(1, np.int64), np.append(following, end)
+    while found[-1] < end:
+        found, jump = np.append(found, jump[found]), jump[jump]
+    return np.append(found[found < end], end)

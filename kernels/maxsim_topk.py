@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pyengine.kernels import maxsim_plan as plan
 from pyengine.kernels.chips import Chip, Shipped
+from pyengine.kernels.maxsim_codes import PackedTokens, code_products, codes
 from pyengine.kernels.maxsim_plan import SLOTS, Tile, tiles
 from pyengine.kernels.selection import Pools
 from pyengine.kernels.triton_parts import append
@@ -47,41 +48,20 @@ def rounding(dims: int, tokens: int, form: str) -> float:
 
 
 @triton.jit
-def _codes(codes, rows, real, first, dims, BLOCK_K: tl.constexpr):
-    """[rows, BLOCK_K] of codes [T, dims], from dimension ``first`` on; 0 where there are none."""
-    k = first + tl.arange(0, BLOCK_K)
-    return tl.load(codes + rows[:, None] * dims + k[None, :], mask=real[:, None] & (k[None, :] < dims), other=0)
-
-
-@triton.jit
-def code_products(panel, queries, rows, docs, places, real, dims, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr):
-    """float32 [BLOCK_M, BLOCK_N]: products of the codes of query tokens and of document tokens. With ``WHOLE`` all
-    dimensions are in one block, that of the queries being ``panel``."""
-    kind: tl.constexpr = tl.int32 if docs.dtype.element_ty == tl.int8 else tl.float32
-    if WHOLE:
-        return tl.dot(panel, tl.trans(_codes(docs, places, real, 0, dims, BLOCK_K)), out_dtype=kind).to(tl.float32)
-    total = tl.zeros([rows.shape[0], places.shape[0]], kind)
-    for first in range(0, dims, BLOCK_K):
-        part = _codes(queries, rows, rows >= 0, first, dims, BLOCK_K)
-        total = tl.dot(part, tl.trans(_codes(docs, places, real, first, dims, BLOCK_K)), total, out_dtype=kind)
-    return total.to(tl.float32)
-
-
-@triton.jit
 def _forth(
-    queries, coefficients, slots, docs, weights, start, stop, first_panel, last_panel, dims,
-    SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
+    queries, coefficients, slots, source, weights, start, stop, first_panel, last_panel, dims, SLOTS: tl.constexpr,
+    BITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """float32 [SLOTS]: of each query of the panels, sum_i a_i f_i max_j w_j <c_i, c_j> over tokens start .. stop."""
     total = tl.zeros([SLOTS], tl.float32)
     for number in range(first_panel, last_panel):
         rows = (number * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-        panel = _codes(queries, rows, rows >= 0, 0, dims, BLOCK_K)
+        panel = codes(queries, rows, rows >= 0, 0, dims, BLOCK_K)
         best = tl.full([BLOCK_M], float("-inf"), tl.float32)
         for first in range(start, stop, BLOCK_N):
             places = first + tl.arange(0, BLOCK_N)
             real = places < stop
-            product = code_products(panel, queries, rows, docs, places, real, dims, BLOCK_K, WHOLE)
+            product = code_products(panel, queries, rows, source, places, real, dims, BITS, BLOCK_K, WHOLE)
             product *= tl.load(weights + places, mask=real, other=0.0)[None, :]
             best = tl.maximum(best, tl.max(tl.where(real[None, :], product, float("-inf")), axis=1))
         term = tl.load(coefficients + rows) * tl.where(stop > start, best, 0.0)
@@ -92,8 +72,8 @@ def _forth(
 
 @triton.jit
 def _back(
-    queries, factors, slots, docs, shares, start, stop, first_panel, last_panel, dims,
-    SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
+    queries, factors, slots, source, shares, start, stop, first_panel, last_panel, dims, SLOTS: tl.constexpr,
+    BITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """float32 scalar: sum_j b_j w_j max_i f_i <c_i, c_j> of the one query of the panels."""
     total = 0.0
@@ -103,8 +83,8 @@ def _back(
         best = tl.full([BLOCK_N], float("-inf"), tl.float32)
         for number in range(first_panel, last_panel):
             rows = (number * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-            panel = _codes(queries, rows, rows >= 0, 0, dims, BLOCK_K)
-            product = code_products(panel, queries, rows, docs, places, real, dims, BLOCK_K, WHOLE)
+            panel = codes(queries, rows, rows >= 0, 0, dims, BLOCK_K)
+            product = code_products(panel, queries, rows, source, places, real, dims, BITS, BLOCK_K, WHOLE)
             product *= tl.load(factors + rows)[:, None]
             filled = tl.load(slots + rows) < SLOTS
             best = tl.maximum(best, tl.max(tl.where(filled[:, None], product, float("-inf")), axis=0))
@@ -119,7 +99,12 @@ def outwards(value, AWAY: tl.constexpr):
     return (value + AWAY * (tl.abs(value) * 2.0**-23 + 2.0**-149)).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["capacity", "mask_query", "mask_byte", "groups", "first", "steps"])
+@triton.jit(
+    do_not_specialize=[
+        *("capacity", "scale", "most", "apart"),
+        *("mask_query", "mask_byte", "groups", "first", "steps"),
+    ]
+)
 def maxsim_scan_kernel(
     pool_rows, pool_upper, pool_lower, pool_counts, pool_lost, capacity, threshold,  # `selection.Pools`
     queries,  # int8 or float16 [panels * BLOCK_M, dims]
@@ -128,7 +113,8 @@ def maxsim_scan_kernel(
     panels, group_queries,  # int32 [groups + 1]: where the panels and the queries of each group begin
     lengths,  # int32 [Q]
     query_terms,  # float64 [Q, 7]: units of the two sums, sum |a| e, sum |a| |q|, max e, max |q|, what underflows
-    docs,  # int8 or float16 [T, dims]
+    docs,  # int8 or float16 [T, dims], or int32 [T, dims BITS / 32]: `PackedTokens` and what follows
+    doc_steps, centroid, centroids, scale, most, apart,
     weights, shares,  # float32 [T]: w_j and b_j w_j, in units of the corpus
     offsets,  # int64 [N + 1]
     rows,  # int64 [n]: the documents to be scored
@@ -137,8 +123,8 @@ def maxsim_scan_kernel(
     mask, mask_query, mask_byte,  # uint8 bitmap, with its strides by query and by eight documents
     groups, first,
     steps,  # dims / 16: so the compiler knows that rows are aligned
-    SLOTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WHOLE: tl.constexpr,
-    SYMMETRIC: tl.constexpr,
+    SLOTS: tl.constexpr, BITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    WHOLE: tl.constexpr, SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
     """Append one of the documents from ``rows[first]`` on to the pools of a group of queries, where it may matter."""
     dims = steps * STEP
@@ -146,9 +132,10 @@ def maxsim_scan_kernel(
     row = tl.load(rows + first + tl.program_id(0) // groups)
     start, stop = tl.load(offsets + row), tl.load(offsets + row + 1)
     first_panel, last_panel = tl.load(panels + group), tl.load(panels + group + 1)
+    source = (docs, doc_steps, centroid, centroids, scale, most, apart)
     forth = _forth(
-        queries, coefficients, slots, docs, weights, start, stop, first_panel, last_panel, dims,
-        SLOTS, BLOCK_M, BLOCK_N, BLOCK_K, WHOLE,
+        queries, coefficients, slots, source, weights, start, stop, first_panel, last_panel, dims,
+        SLOTS, BITS, BLOCK_M, BLOCK_N, BLOCK_K, WHOLE,
     )  # fmt: skip
     query = tl.load(group_queries + group) + tl.arange(0, SLOTS)
     own = query < tl.load(group_queries + group + 1)
@@ -159,8 +146,8 @@ def maxsim_scan_kernel(
     error += tl.load(terms + 3, mask=own, other=0.0) * tl.load(theirs + 1) + tl.load(terms + 6, mask=own, other=0.0)
     if SYMMETRIC:
         back = _back(
-            queries, factors, slots, docs, shares, start, stop, first_panel, last_panel, dims,
-            SLOTS, BLOCK_M, BLOCK_N, BLOCK_K, WHOLE,
+            queries, factors, slots, source, shares, start, stop, first_panel, last_panel, dims,
+            SLOTS, BITS, BLOCK_M, BLOCK_N, BLOCK_K, WHOLE,
         )  # fmt: skip
         score += back.to(tl.float64) * tl.load(terms + 1, mask=own, other=0.0)
         error += tl.load(terms + 4, mask=own, other=0.0) * tl.load(theirs + 2)
@@ -199,7 +186,7 @@ class QueryPanels(NamedTuple):
 class CodedTokens(NamedTuple):
     """Documents as the scan takes them."""
 
-    codes: Tensor
+    codes: Tensor | PackedTokens
     weights: Tensor
     shares: Tensor
     offsets: Tensor
@@ -223,18 +210,23 @@ def scan(
     groups = len(queries.panels) - 1
     if not groups or not count:
         return
-    bits = torch.full((1, 1), 255, dtype=torch.uint8, device=rows.device) if mask is None else mask
+    allowed = torch.full((1, 1), 255, dtype=torch.uint8, device=rows.device) if mask is None else mask
+    theirs = docs.codes
+    source, bits = (theirs, None, None, None, 1.0, 0, 0), 0
+    if isinstance(theirs, PackedTokens):
+        source, bits = theirs.arguments(), theirs.bits
     maxsim_scan_kernel[(groups * count,)](
-        *found.arguments(), found.threshold, *queries, docs.codes, docs.weights, docs.shares, docs.offsets, rows,
-        docs.terms, docs.biases, bits, 0 if len(bits) == 1 else bits.stride(0), 0 if mask is None else 1, groups, first,
-        docs.codes.shape[1] // plan.STEP, **constants(tile, symmetric), num_warps=tile.num_warps,
+        *found.arguments(), found.threshold, *queries, *source, docs.weights, docs.shares, docs.offsets, rows,
+        docs.terms, docs.biases, allowed, 0 if len(allowed) == 1 else allowed.stride(0), 0 if mask is None else 1,
+        groups, first, theirs.shape[1] // plan.STEP, **constants(tile, symmetric, bits), num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )  # fmt: skip
 
 
-def constants(tile: Tile, symmetric: bool) -> dict[str, Any]:
+def constants(tile: Tile, symmetric: bool, bits: int) -> dict[str, Any]:
     return {
         "SLOTS": SLOTS,
+        "BITS": bits,
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
         "BLOCK_K": tile.block_k,
@@ -245,19 +237,23 @@ def constants(tile: Tile, symmetric: bool) -> dict[str, Any]:
 
 def shipped(chip: Chip) -> list[Shipped]:
     """Every compiled form of the scan that a plan may ask for."""
-    forms = {"int8": "*i8", "float16": "*fp16"}
     return [
-        Shipped(
-            "maxsim_topk:maxsim_scan_kernel",
-            {**SIGNATURE, "queries": forms[form], "docs": forms[form]},
-            constants(tile, symmetric),
-            tile.num_warps,
-            tile.num_stages,
-        )
-        for form in forms
+        _form(form, tile, symmetric)
+        for form in plan.ELEMENT
         for symmetric in (False, True)
         for tile in tiles(form, chip, symmetric)
     ]
+
+
+def _form(form: str, tile: Tile, symmetric: bool) -> Shipped:
+    bits = plan.BITS.get(form, 0)
+    source = {"docs": "*i32", "doc_steps": "*fp32", "centroid": "*u16", "centroids": "*fp16"}
+    missing = {} if bits else {"doc_steps": None, "centroid": None, "centroids": None}
+    queries = "*i8" if form == "int8" else "*fp16"
+    types = {**source, **dict.fromkeys(missing, "constexpr"), "queries": queries}
+    types |= {} if bits else {"docs": queries}
+    name, values = "maxsim_topk:maxsim_scan_kernel", constants(tile, symmetric, bits) | missing
+    return Shipped(name, {**SIGNATURE, **types}, values, tile.num_warps, tile.num_stages)
 
 
 SIGNATURE = {
@@ -270,11 +266,13 @@ SIGNATURE = {
     **dict.fromkeys(("coefficients", "factors"), "*fp32"),
     **dict.fromkeys(("slots", "panels", "group_queries", "lengths"), "*i32"),
     "query_terms": "*fp64",
-    "docs": "*i8",
+    **dict.fromkeys(("docs", "doc_steps", "centroid", "centroids"), ""),
+    "scale": "fp32",
+    **dict.fromkeys(("most", "apart"), "i32"),
     **dict.fromkeys(("weights", "shares"), "*fp32"),
     **dict.fromkeys(("offsets", "rows"), "*i64"),
     **dict.fromkeys(("doc_terms", "biases"), "*fp64"),
     "mask": "*u8",
     **dict.fromkeys(("mask_query", "mask_byte", "groups", "first", "steps"), "i32"),
-    **dict.fromkeys(("SLOTS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "WHOLE", "SYMMETRIC"), "constexpr"),
+    **dict.fromkeys(("SLOTS", "BITS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "WHOLE", "SYMMETRIC"), "constexpr"),
 }

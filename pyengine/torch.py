@@ -28,9 +28,9 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 # Tokens are padded, [n, L, D] with masks bool [n, L], so that all shapes are known in advance. Results: scores [P],
-# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]. Winners are places in padded rows of the other
-# side, -1 where a token is masked or has nothing to choose from; where they are not needed, they have no columns. A
-# gradient that is not wanted has shape [0].
+# winners int32 [P, Lq] and, for "symmetric", doc_winners int32 [P, Ld]: int16 on GPUs, where they fit. Winners are
+# places in padded rows of the other side, -1 where a token is masked or has nothing to choose from; where they are not
+# needed, they have no columns. A gradient that is not wanted has shape [0].
 maxsim_operator = torch.library.custom_op(
     "pyengine::maxsim",
     torch_maxsim.forward,
@@ -168,7 +168,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     n_pairs = pairs.shape[0]
     widths = (0 if reduce == "softmax" else queries.shape[1], docs.shape[1] if reduce == "symmetric" else 0)
-    winners, doc_winners = (pairs.new_empty((n_pairs, width), dtype=torch.int32) for width in widths)
+    types = (torch_blocks.place_type(tokens) for tokens in (docs, queries))
+    winners, doc_winners = (pairs.new_empty((n_pairs, width), dtype=dtype) for width, dtype in zip(widths, types))
     return queries.new_empty(n_pairs, dtype=torch_blocks.wide(queries)), winners, doc_winners
 
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 
+import numpy as np
 import pytest
 
 from pyengine.kernels.chips import CHIPS, Chip
-from pyengine.kernels.maxsim_plan import ELEMENT, SLOTS, SYMMETRIC_TILES, TILES, lay, legal, padded, plan_scan, tiles
+from pyengine.kernels.maxsim_plan import (
+    BITS,
+    ELEMENT,
+    PACKED_TILES,
+    SLOTS,
+    SYMMETRIC_TILES,
+    TILES,
+    lay,
+    legal,
+    packed_form,
+    padded,
+    plan_scan,
+    tiles,
+    token_bytes,
+)
 
 CHIP = CHIPS["sm_90"]
 SMALL = Chip("small", 80, multiprocessors=1, shared=60_000, l2=1 << 20)
@@ -47,7 +61,8 @@ def test_every_tile_is_chosen_or_rejected_with_a_reason(symmetric: bool) -> None
 
 
 def test_what_a_chip_cannot_hold_is_not_shipped_for_it() -> None:
-    assert all(tiles(form, CHIP, False) == list(TILES) for form in ELEMENT)
+    every = {form: list(PACKED_TILES if form in BITS else TILES) for form in ELEMENT}
+    assert {form: tiles(form, CHIP, False) for form in ELEMENT} == every
     few = tiles("float16", SMALL, False)
     assert 0 < len(few) < len(TILES)
     reasons = [legal(tile, "float16", SMALL) for tile in TILES if tile not in few]
@@ -61,15 +76,25 @@ def test_what_a_chip_cannot_hold_is_not_shipped_for_it() -> None:
 @pytest.mark.parametrize("lengths", [[], [0], [0, 5], [16, 1], [3] * 50, [40, 2, 0, 0, 33, 16, 16, 1], [0] * 40])
 def test_panels_hold_every_token_once(lengths: list[int], alone: bool) -> None:
     laid = lay(lengths, 16, alone)
-    places = list(chain.from_iterable(laid.places))
-    assert [len(each) for each in laid.places] == lengths
-    assert len(set(places)) == len(places)
-    assert laid.firsts == sorted(set(laid.firsts))
-    assert laid.queries == sorted(laid.queries)
-    assert laid.firsts[-1] == laid.count
-    assert laid.queries[-1] == len(lengths)
-    groups = zip(laid.firsts, laid.firsts[1:], laid.queries, laid.queries[1:])
-    for first, last, start, stop in groups:
+    places = np.concatenate([np.arange(0), *(start + np.arange(n) for start, n in zip(laid.starts, lengths))])
+    assert len(set(places)) == sum(lengths)
+    firsts, queries = laid.firsts.tolist(), laid.queries.tolist()
+    assert firsts == sorted(set(firsts))
+    assert queries == sorted(queries)
+    assert (firsts[-1], queries[-1]) == (laid.count, len(lengths))
+    for first, last, start, stop in zip(firsts, firsts[1:], queries, queries[1:]):
         assert 1 <= stop - start <= (1 if alone else SLOTS)
         assert stop - start == 1 or last - first == 1
-        assert all(16 * first <= at < 16 * last for each in laid.places[start:stop] for at in each)
+        for at, n in zip(laid.starts[start:stop], lengths[start:stop]):
+            assert 16 * first <= at <= at + n <= 16 * last
+        fuller = sum(lengths[start : stop + 1]) <= 16 and stop - start < SLOTS
+        assert alone or stop == len(lengths) or not fuller
+
+
+def test_tokens_of_few_bits_take_few_bytes() -> None:
+    """What is on a device for a token of 128 dimensions: its bits, a step, the number of its centroid, a weight."""
+    taken = {form: token_bytes(128, form) for form in ELEMENT}
+    assert taken == {"int8": 132, "float16": 260, "packed1": 26, "packed2": 42, "packed4": 74}
+    assert [packed_form(planes) for planes in (1, 2, 3, 4)] == ["packed1", "packed2", "packed4", "packed4"]
+    assert padded(65, "packed2") == 128
+    assert plan_scan([32], 1000, 100, "packed2", CHIP).bytes_read == 42_000

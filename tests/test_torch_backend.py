@@ -90,6 +90,11 @@ def test_pair_scores_are_the_specification(seed: int, metric: str, dim: int) -> 
     np.testing.assert_array_equal(got.view(np.int32), want.view(np.int32))
 
 
+def test_roots_are_correctly_rounded() -> None:
+    values = np.random.default_rng(0).random(10_000) * 1000
+    assert torch_float64.root(torch.from_numpy(values)).numpy().tobytes() == np.sqrt(values).tobytes()
+
+
 @pytest.mark.parametrize("name", ["cpu", "faiss", "numpy"])
 def test_other_backends_refuse_tensors(name: str) -> None:
     problem = on_tensor(random_problem())

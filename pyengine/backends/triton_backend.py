@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from pyengine.backends import dense_parts
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, foreign
+from pyengine.backends.token_terms import SCANNED
 from pyengine.inputs.rows import Rows
-from pyengine.kernels import sliced_plan, sparse_plan
+from pyengine.kernels import maxsim_plan, sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problems.problem import Corpus, DenseProblem, Documents
-from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
@@ -149,6 +150,14 @@ def _kind(docs: Documents) -> str:
     return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
 
 
+def _token_bytes(docs: TokenDocuments) -> int:
+    """What a token takes on the GPU: as it is, and as float16 or int8 codes; or its few bits once, and a norm."""
+    rows = docs.tokens.rows
+    if isinstance(rows, Rows) and rows.planes:
+        return maxsim_plan.token_bytes(docs.dim, maxsim_plan.packed_form(rows.planes)) + 8
+    return (KEPT.get(_kind(docs.tokens), 4) + 2) * docs.dim + TERMS
+
+
 def _too_large(docs: Corpus, n_bytes: int) -> list[str]:
     """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
     if docs.device is not None:
@@ -161,7 +170,7 @@ def _too_large(docs: Corpus, n_bytes: int) -> list[str]:
 class TritonMaxSim(MaxSimBackend):
     """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
     `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
-    once: their codes, and the vectors that define the scores.
+    once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode.
 
     With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
     host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
@@ -174,7 +183,7 @@ class TritonMaxSim(MaxSimBackend):
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
         docs = problem.docs
-        n_bytes = len(docs.tokens) * ((KEPT.get(_kind(docs.tokens), 4) + 2) * docs.dim + TERMS)
+        n_bytes = len(docs.tokens) * _token_bytes(docs)
         return super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs)) + _too_large(docs, n_bytes)
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
@@ -189,21 +198,21 @@ class TritonMaxSim(MaxSimBackend):
         from pyengine.backends import triton_maxsim
 
         upper = problem.upper()
-        if upper.reduce not in triton_maxsim.SCANNED:
+        if upper.reduce not in SCANNED:
             return super().propose(problem, width)
         return triton_maxsim.propose(upper, width)
 
     def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
         from pyengine.backends import triton_maxsim
 
-        if problem.reduce not in triton_maxsim.SCANNED:
+        if problem.reduce not in SCANNED:
             return None
         return triton_maxsim.attempt(problem, asked, width)
 
     def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
         from pyengine.backends import triton_maxsim
 
-        if problem.reduce not in triton_maxsim.SCANNED:
+        if problem.reduce not in SCANNED:
             return super().refine(problem, candidates)
         return triton_maxsim.refine(problem, candidates)
 
@@ -211,7 +220,7 @@ class TritonMaxSim(MaxSimBackend):
         from pyengine.backends import triton_maxsim
 
         upper = problem.upper()
-        if upper.reduce not in triton_maxsim.SCANNED:
+        if upper.reduce not in SCANNED:
             return super().describe(problem)
         plan = triton_maxsim.plan(upper)
         facts = {

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import triton
+from numpy.typing import NDArray
 
 from pyengine.kernels.chips import CHIPS, Chip, chip_of
 from pyengine.problems.problem import Corpus
@@ -56,6 +58,12 @@ def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:
     """What ``build`` makes of a corpus on the device, kept for as long as the corpus keeps what is derived from it."""
     device = device_of(corpus)
     return corpus.derived(("triton", str(device), key), lambda: build(device))
+
+
+def upload(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A copy on the device, for which the host does not wait: it reads from pinned memory."""
+    tensor = torch.from_numpy(np.array(array, order="C"))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def no_room(corpus: Corpus, n_bytes: int) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyengine import checks
 from pyengine.backends import triton_device, triton_pools, triton_tokens
+from pyengine.backends.token_terms import parts
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels import maxsim_refine, maxsim_topk, selection
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
@@ -18,13 +17,12 @@ from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, Attempt, Bool, Candidates
 
-MOST_PROGRAMS = (1 << 31) - 1  # of one launch
-SCANNED = ("sum", "mean", "symmetric")
+PAIRS = 1 << 20  # places of pools that are scored together: 16 MiB of numbers
 
 
 def plan(problem: MaxSimProblem) -> ScanPlan:
     """How a problem is scanned."""
-    docs, lengths = problem.docs, np.diff(problem.queries.offsets).tolist()
+    docs, lengths = problem.docs, np.diff(problem.queries.offsets)
     form, chip = triton_tokens.form_of(docs), triton_device.chip()
     return plan_scan(lengths, len(docs.tokens), docs.dim, form, chip, problem.reduce == "symmetric")
 
@@ -51,9 +49,8 @@ def listed(problem: MaxSimProblem, width: int) -> Pools:
     """Pools of what can be among the k best. What is seen first is spread over the corpus, for a first threshold."""
     own = triton_tokens.mirror(problem)
     device, made, symmetric = own.weights.device, plan(problem), problem.reduce == "symmetric"
-    a, b = triton_tokens.coefficients(problem)
-    docs, share_unit = triton_tokens.coded_tokens(problem, own, b)
-    queries = triton_tokens.query_panels(problem, a, (own.unit, share_unit), made.tile, made.form, device)
+    docs, share_unit = triton_tokens.coded_tokens(problem, own)
+    queries = triton_tokens.query_panels(problem, (own.unit, share_unit), made.tile, made.form, device)
     rows, mask = _allowed(problem, own.every)
     k = min(problem.k, len(rows))
     found = selection.pools(problem.n_queries, 2 * max(1, k, min(width, len(rows))), device)
@@ -72,49 +69,47 @@ def _spread(rows: Tensor, stride: int) -> Tensor:
     return rows[order]
 
 
-def parts(n_docs: int, capacity: int, k: int, groups: int = 1) -> Iterator[tuple[int, int]]:
-    """Stretches of documents, first and count: as many as pools have places, and then so many that what surpasses the
-    k-th best of those before fills about a quarter of what is free. Each has a program for each group of queries."""
-    done, free = 0, capacity - k
-    while done < n_docs:
-        count = capacity if not done else done * max(1, free // (4 * max(1, k)))
-        count = min(count, n_docs - done, MOST_PROGRAMS // max(1, groups))
-        yield done, count
-        done += count
-
-
 def _allowed(problem: MaxSimProblem, every: Tensor) -> tuple[Tensor, Tensor | None]:
     """The rows to be read, and what masks them by query: a mask for all queries is a list of rows."""
     mask = problem.mask
     if mask is None:
         return every, None
     if len(mask) == 1:
-        return torch.from_numpy(np.flatnonzero(checks.unpack(mask, len(every))[0])).to(every.device), None
-    return every, torch.from_numpy(np.ascontiguousarray(mask)).to(every.device)
+        return triton_device.upload(np.flatnonzero(checks.unpack(mask, len(every))[0]), every.device), None
+    return every, triton_device.upload(mask, every.device)
 
 
 def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt:
-    """Propose, refine and select without a copy to the host but of how many there are to refine."""
+    """Propose, refine and select on the device, and wait for it once. Every place of a pool is a pair to be scored, of
+    nothing where it is empty: so the host need not know how many there are."""
     found = listed(asked, width)
-    filled = torch.arange(found.capacity, device=found.counts.device) < found.counts[:, None]
-    owner, doc_of = filled.nonzero()[:, 0], found.rows[filled].long()
-    scores = torch.empty_like(found.upper)
-    scores[filled] = _scores(problem, owner, doc_of)
     kept = torch.clamp(found.counts, max=found.capacity)
+    filled = torch.arange(found.capacity, device=kept.device) < kept[:, None]
+    doc_of, scores = torch.where(filled, found.rows, -1), torch.empty_like(found.upper)
+    step = max(1, PAIRS // found.capacity)
+    for first in range(0, len(kept), step):
+        some = doc_of[first : first + step]
+        query_of = torch.arange(first, first + len(some), device=kept.device).repeat_interleave(found.capacity)
+        scores[first : first + step] = _scores(problem, query_of, some.long().flatten()).view(some.shape)
     order = _ranks(problem)
     kept = triton_pools.left(problem, scores, found.rows, kept, order)
-    keys = selection.select(scores, found.rows, kept, problem.k, order, negate=False).cpu().numpy()
-    best, places = selection.decode(keys)
+    best = selection.select(scores, found.rows, kept, problem.k, order, negate=False)
+    bounds = selection.dropped(found).double().view(torch.int64)
+    answer = torch.cat([best, bounds[:, None]], dim=1).cpu().numpy()
+    keys = answer[:, :-1]
+    values, places = selection.decode(keys)
     pads = keys == selection.PAD
     return Attempt(
-        np.where(pads, np.float32(-np.inf), best), np.where(pads, -1, _ids(problem, places, pads)), dropped(found)
+        np.where(pads, np.float32(-np.inf), values),
+        np.where(pads, -1, _ids(problem, places, pads)),
+        np.ascontiguousarray(answer[:, -1]).view(np.float64),
     )
 
 
 def refine(problem: MaxSimProblem, candidates: Candidates) -> F32:
     """float32 [M]: the specification's scores of the candidates."""
     device = triton_device.device_of(problem.docs)
-    owner, rows = (torch.from_numpy(each).to(device) for each in (first_rows(candidates.offsets), candidates.rows))
+    owner, rows = (triton_device.upload(each, device) for each in (first_rows(candidates.offsets), candidates.rows))
     scores: F32 = _scores(problem, owner, rows).cpu().numpy()
     return scores
 
@@ -124,7 +119,7 @@ def _scores(problem: MaxSimProblem, query_of: Tensor, doc_of: Tensor) -> Tensor:
     weights = (problem.query_weights, problem.doc_weights, problem.bias)
     how = maxsim_refine.Scoring(
         problem.reduce, problem.normalize,
-        *(None if each is None else torch.from_numpy(each).to(query_of.device) for each in weights),
+        *(None if each is None else triton_device.upload(each, query_of.device) for each in weights),
     )  # fmt: skip
     return maxsim_refine.scores(triton_tokens.exact_queries(problem), docs, query_of, doc_of, how).scores
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyengine.backends.torch_float64 import lane_sum
+from pyengine.backends.torch_float64 import lane_sum, root
 from pyengine.specification import reference
 
 LANE_PRODUCTS = 1 << 18  # products of tokens that are compared at a time: 2 MiB a tensor
@@ -57,6 +57,11 @@ def wide(tokens: Tensor) -> torch.dtype:
     return torch.float64 if tokens.dtype == torch.float64 else torch.float32
 
 
+def place_type(chosen: Tensor) -> torch.dtype:
+    """What the winners among padded tokens [n, L, D] are kept as, until the backward pass."""
+    return torch.int16 if chosen.is_cuda and chosen.shape[1] < 1 << 15 else torch.int32
+
+
 def _units(tokens: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
     """The tokens / |tokens|, 0 where the norm is 0 or there is no token."""
     units = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
@@ -95,7 +100,7 @@ def maxima(sets: Sets, reduce: str, normalize: bool) -> tuple[Tensor, Tensor, Te
     scores = pairs.new_empty(len(pairs), dtype=torch.float64)
     winners = pairs.new_empty((len(pairs), queries.shape[1]), dtype=torch.int32)
     doc_winners = pairs.new_empty((len(pairs), docs.shape[1] if symmetric else 0), dtype=torch.int32)
-    lengths = [lane_sum(each, each).sqrt() for each in (queries, docs)] if normalize else None
+    lengths = [root(lane_sum(each, each)) for each in (queries, docs)] if normalize else None
     sizes = queries.double().abs().sum(2), docs.double().abs().amax(2)
     for part, query_of, doc_of in sets.blocks(LANE_PRODUCTS):
         asked, offered = queries_mask[query_of], docs_mask[doc_of]

@@ -53,15 +53,15 @@ def backward(
         vectors = sets.vectors(normalize, torch.float64)
         gradients = torch_blocks.softmax_backward(gradient.double(), vectors, temperature, wanted)
         return finished(gradients, sets, vectors, normalize)
-    return maxima_backward(gradient, sets, winners, doc_winners, reduce, normalize, wanted, _add_choices)
+    vectors = sets.vectors(normalize, wide(sets.queries))
+    return maxima_backward(gradient, sets, vectors, winners, doc_winners, reduce, normalize, wanted, _add_choices)
 
 
 def maxima_backward(
-    gradient: Tensor, sets: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool, wanted: Wanted,
-    add: AddChoices,
+    gradient: Tensor, sets: Sets, vectors: Sets, winners: Tensor, doc_winners: Tensor, reduce: str, normalize: bool,
+    wanted: Wanted, add: AddChoices,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`backward` of maxima, where ``add`` does what `torch_blocks.add_choices` does."""
-    vectors = sets.vectors(normalize, wide(sets.queries))
+    """`backward` of maxima of ``vectors``, where ``add`` does what `torch_blocks.add_choices` does."""
     (query_of, doc_of), gradient = sets.pairs.unbind(1), gradient.double()
     forth = gradient if reduce == "sum" else gradient / counts(sets.queries_mask)[query_of]
     if reduce != "symmetric":

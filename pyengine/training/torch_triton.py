@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyengine.backends import triton_backend
-from pyengine.training import torch_maxsim
+from pyengine.training import torch_blocks, torch_maxsim
 from pyengine.training.torch_blocks import Sets
 
 
@@ -24,15 +24,17 @@ def forward(
     """`pyengine.training.torch_maxsim.forward`."""
     sets = Sets(queries, docs, queries_mask, docs_mask, pairs)
     if not _takes(queries, reduce):
-        return torch_maxsim.forward(*sets, reduce, normalize, temperature)
-    from pyengine.kernels import maxsim_refine
+        scores, winners, doc_winners = torch_maxsim.forward(*sets, reduce, normalize, temperature)
+        types = (torch_blocks.place_type(tokens) for tokens in (docs, queries))
+        return scores, winners.to(next(types)), doc_winners.to(next(types))
+    from pyengine.kernels import maxsim_refine, maxsim_winners
 
     torch_maxsim.check(sets)
-    asked, offered = _padded(queries, queries_mask, normalize), _padded(docs, docs_mask, normalize)
     query_of, doc_of = (column.contiguous() for column in pairs.unbind(1))
-    how = maxsim_refine.Scoring(reduce, normalize)
     with _on(queries):
-        found = maxsim_refine.scores(asked, offered, query_of, doc_of, how, winners=True)
+        asked, offered = _padded(queries, queries_mask), _padded(docs, docs_mask)
+        how = maxsim_refine.Scoring(reduce, normalize)
+        found = maxsim_winners.scores(asked, offered, query_of, doc_of, how)
     return found.scores, found.winners, found.doc_winners
 
 
@@ -48,8 +50,9 @@ def backward(
     from pyengine.kernels import maxsim_backward
 
     with _on(queries):
+        vectors = sets.vectors(normalize, torch.float32) if normalize else sets  # the kernels convert what they load
         return torch_maxsim.maxima_backward(
-            gradient, sets, winners, doc_winners, reduce, normalize, wanted, maxsim_backward.add_choices
+            gradient, sets, vectors, winners, doc_winners, reduce, normalize, wanted, maxsim_backward.add_choices
         )
 
 
@@ -62,12 +65,15 @@ def _takes(tokens: Tensor, reduce: str) -> bool:
     return reduce != "softmax" and tokens.dtype != torch.float64 and triton_backend.missing() is None
 
 
-def _padded(tokens: Tensor, mask: Tensor, normalize: bool) -> Any:
+def _padded(tokens: Tensor, mask: Tensor) -> Any:
     """Padded tokens [n, L, D] as the kernels take sets."""
-    from pyengine.kernels import maxsim_refine
+    from pyengine.kernels import maxsim_refine, maxsim_winners
+    from pyengine.kernels.token_values import TokenSets
 
     n_sets, length, dims = tokens.shape
+    beyond = -dims % maxsim_winners.STEP.value  # zeros change no sum
     offsets = length * torch.arange(n_sets + 1, device=tokens.device)
     rows = tokens.detach().reshape(n_sets * length, dims).contiguous()
-    sets = maxsim_refine.TokenSets(rows, offsets, dims, length, mask=mask.reshape(-1).to(torch.int8))
-    return sets._replace(norms=maxsim_refine.norms(sets)) if normalize else sets
+    rows = torch.nn.functional.pad(rows, (0, beyond)) if beyond else rows
+    sets = TokenSets(rows, offsets, dims + beyond, length, mask=mask.reshape(-1).to(torch.int8))
+    return sets._replace(norms=maxsim_refine.norms(sets))

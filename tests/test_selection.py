@@ -70,7 +70,8 @@ def test_every_backend_is_listed_with_a_reason_where_it_cannot_run() -> None:
     assert list(statuses)[:6] == ["cpu", "triton", "cuda", "torch", "faiss", "numpy"]
     assert statuses["numpy"] == ("numpy", True, None)
     assert statuses["unable"] == ("unable", False, "it is never here: wait")
-    assert [status.name for status in pyengine.backends("sparse")] == ["cpu", "triton", "cuda", "torch", "scipy", "numpy"]
+    sparse = [status.name for status in pyengine.backends("sparse")]
+    assert sparse == ["cpu", "triton", "cuda", "torch", "scipy", "numpy"]
     for name, available, reason in statuses.values():
         assert available == (reason is None), name
         assert reason is None or reason.strip(), name

@@ -14,11 +14,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pyengine.backends.cuda_backend import MOST_TOKENS
 from pyengine.backends.cuda_kernels import FEW
+from pyengine.backends.cuda_maxsim_kernels import kernel_of, shared_bytes
 from pyengine.backends.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
+from pyengine.kernels.maxsim_plan import CUDA_TILES
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
@@ -74,6 +77,11 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
         return 2 * FEW * MOST_DIMS
     if kernel.startswith("sparse_topk"):
         return SUMS + TOUCHED * kernel.endswith("signed")
+    if kernel.startswith("maxsim"):
+        forms = [(tile, both) for tile in CUDA_TILES for both in (False, True)]
+        return max(
+            [shared_bytes(tile, MOST_TOKENS) for tile, both in forms if kernel == kernel_of(tile, both)], default=0
+        )
     own = [tile for tile in tiles(chip, "i8") if f"{kernel}_".startswith(f"dense_{tile.queries}_")]
     if kernel.endswith("_sm90"):
         return max(plan_hopper(chip, own[0], n_bytes, 1, 1).shared for n_bytes in range(1, 2 * MOST_DIMS, 64))

@@ -91,6 +91,16 @@ PACKED_SYMMETRIC_TILES = tuple(
     Tile(32, 32, block_k, whole, num_warps, num_stages=2)
     for block_k, whole, num_warps in ((64, True, 8), (128, True, 8), (64, False, 16))
 )
+# Those of csrc/cuda: 16 to 64 query tokens in the registers of each warp, or 32 where both sides come step by step.
+CUDA_TILES = tuple(
+    Tile(block_m, 64 if whole and num_warps > 1 else 32, block_k, whole, num_warps, 3)
+    for block_m, block_k, whole, num_warps in (
+        *((block_m, block_k, True, max(1, block_m // 64)) for block_k in WHOLE for block_m in (16, 32, 64, 128, 256)),
+        (32, 128, False, 1),
+        (128, 128, False, 4),
+    )
+)
+CUDA_SYMMETRIC_TILES = tuple(tile for tile in CUDA_TILES if not tile.whole)
 
 
 @dataclass(frozen=True)
@@ -142,13 +152,21 @@ def tiles(form: str, chip: Chip, symmetric: bool) -> list[Tile]:
 
 
 def plan_scan(
-    lengths: Sequence[int] | Numbers, doc_tokens: int, dim: int, form: str, chip: Chip, symmetric: bool = False
+    lengths: Sequence[int] | Numbers,
+    doc_tokens: int,
+    dim: int,
+    form: str,
+    chip: Chip,
+    symmetric: bool = False,
+    table: tuple[Tile, ...] | None = None,
 ) -> ScanPlan:
-    """Plan the scan of documents of ``doc_tokens`` in all for queries of these ``lengths``."""
+    """Plan the scan of documents of ``doc_tokens`` in all for queries of these ``lengths``, by the tiles of a ``table``
+    (None: Triton's)."""
     rejected: dict[str, str] = {}
     fits = []
-    for tile in _table(form, symmetric):
-        reason = legal(tile, form, chip) or _unfit(tile, padded(dim, form))
+    table = _table(form, symmetric) if table is None else table
+    for tile in table:
+        reason = legal(tile, form, chip) or _unfit(tile, padded(dim, form), table)
         if reason is None:
             fits.append(tile)
         else:
@@ -172,8 +190,8 @@ def plan_scan(
     )
 
 
-def _unfit(tile: Tile, dims: int) -> str | None:
-    needed = next((depth for depth in WHOLE if dims <= depth), None)
+def _unfit(tile: Tile, dims: int, table: Sequence[Tile]) -> str | None:
+    needed = next((each.block_k for each in table if each.whole and dims <= each.block_k), None)
     if tile.whole and needed != tile.block_k:
         return f"{dims} dimensions are not for a block of {tile.block_k}"
     if not tile.whole and needed is not None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench import cuda_compiled
+from pyengine.backends.cuda_maxsim_kernels import kernel_of
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
+from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES
 from pyengine.refining import exact
 
 native = exact.native()
@@ -46,6 +48,9 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
         forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
         assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
         assert {"sparse_topk", "sparse_topk_signed", "sparse_refine_uint16_float16", "sliced_refine"} <= there
+        assert {kernel_of(tile, False) for tile in CUDA_TILES} <= there
+        assert {kernel_of(tile, True) for tile in CUDA_SYMMETRIC_TILES} <= there
+        assert {"maxsim_sum", "maxsim_maxima_int8", "token_norms_int8"} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
 
 
@@ -78,7 +83,7 @@ def test_some_of_the_table_is_what_the_compiler_says_now(unit: str) -> None:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("unit", ["refine", "sparse_refine"])
+@pytest.mark.parametrize("unit", ["refine", "maxsim_refine", "sparse_refine"])
 def test_nothing_is_contracted(unit: str, tmp_path: Path) -> None:
     """The specification rounds each product and each sum on its own, and divides and takes roots to the nearest."""
     target = tmp_path / f"{unit}.ptx"

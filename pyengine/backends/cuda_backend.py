@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pyengine.backends import cuda_dense, cuda_device, cuda_sliced, cuda_sparse, cuda_stream, dense_parts
-from pyengine.backends.base import Backend, SlicedBackend, SparseBackend, score_all
+from dataclasses import replace
+
+import numpy as np
+
+from pyengine.backends import cuda_dense, cuda_device, cuda_maxsim, cuda_sliced, cuda_sparse, cuda_stream, dense_parts
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, score_all
 from pyengine.backends.cuda_kernels import PLANNED
+from pyengine.backends.token_terms import SCANNED
 from pyengine.backends.window_queries import MOST_TERMS
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates, TopK
@@ -19,6 +25,9 @@ KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU
 TERMS = 64  # bytes a document beside its vector
 POSTING = 6  # bytes of a posting with its share of what finds it
 SLICED = 5  # bytes of a weight and its index
+TOKENS_KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # of a token, with its codes
+MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
+MOST_TOKENS = 1 << 14  # of a query, where its maxima are kept in shared memory
 
 
 class CudaBackend(Backend):
@@ -90,6 +99,76 @@ def _at_once(docs: Documents) -> int | None:
     if docs.device is not None:
         return None
     return dense_parts.at_once(len(docs), _document_bytes(docs), cuda_device.free_for(docs))
+
+
+class CudaMaxSim(MaxSimBackend):
+    """Late interaction by products of int8 codes of tokens, with the bounds that `kernels/maxsim_topk.py` derives;
+    refined in float64 by `csrc/cuda/maxsim_refine.cu`. Documents are copied to the GPU once: their codes, and the
+    vectors that define the scores.
+
+    With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
+    host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
+    """
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: MaxSimProblem) -> list[str]:
+        docs, reasons = problem.docs, super().refusals(problem)
+        if docs.dim > MOST_TOKEN_DIMS:
+            reasons.append(f"its kernels take at most {MOST_TOKEN_DIMS:,} dimensions, and {docs.dim:,} are scored")
+        reasons += _too_many(docs)
+        longest = int(np.diff(problem.queries.offsets).max(initial=0))
+        if longest > MOST_TOKENS and (docs.dim > 128 or problem.reduce == "symmetric"):
+            reasons.append(
+                f"its kernels take queries of at most {MOST_TOKENS:,} tokens where these have more than 128 "
+                f"dimensions, or both sides are summed, and one has {longest:,}"
+            )
+        kept = TOKENS_KEPT.get(docs.tokens.rows.kind, 5) if isinstance(docs.tokens.rows, Rows) else 5
+        return reasons or cuda_device.no_room(docs, len(docs.tokens) * (kept * docs.dim + TERMS))
+
+    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
+        """Documents that come with one search are copied to the GPU once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
+
+    def first_width(self, problem: MaxSimProblem) -> int:
+        return 2 * problem.k + 256
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        upper = problem.upper()
+        if upper.reduce not in SCANNED or not _some(problem):
+            return super().propose(problem, width)
+        return cuda_maxsim.propose(upper, width)
+
+    def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.reduce not in SCANNED or not _some(problem):
+            return None
+        return cuda_maxsim.attempt(problem, asked, width)
+
+    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
+        if problem.reduce not in SCANNED or not len(candidates.rows):
+            return super().refine(problem, candidates)
+        return cuda_maxsim.refine(problem, candidates)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        upper = problem.upper()
+        if upper.reduce not in SCANNED or not _some(problem):
+            return super().describe(problem)
+        plan, places = (
+            cuda_maxsim.plan(upper, cuda_device.gpu_of(problem.docs)),
+            cuda_maxsim.places(upper, self.first_width(problem)),
+        )
+        facts = {
+            "store": f"{problem.docs.store}, scanned as int8",
+            "tile": f"query tokens by document tokens: {plan.tile}",
+            "places": f"{places:,} for each query",
+            "reads": f"{plan.bytes_read:,} bytes or more",
+            "computes": f"{plan.operations:,} operations",
+        }
+        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
 
 
 class CudaSparse(SparseBackend):
@@ -166,3 +245,7 @@ class CudaSliced(SlicedBackend):
 
 def _too_many(docs: Corpus) -> list[str]:
     return ["its kernels number at most 2^31 - 1 documents"] if len(docs) >= 1 << 31 else []
+
+
+def _some(problem: MaxSimProblem) -> bool:
+    return problem.n_queries > 0 and len(problem.docs) > 0

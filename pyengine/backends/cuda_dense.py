@@ -64,15 +64,16 @@ def originals(docs: Documents, gpu: Gpu) -> Originals:
     """The vectors on the GPU: where they are, or a copy that lasts as long as the corpus."""
     if docs.device is not None:
         return Originals(cuda_device.resident(docs.rows))
-    return cuda_device.mirrored(docs, gpu, "originals", lambda: _copied(docs.rows, gpu))
+    return cuda_device.mirrored(docs, gpu, "originals", lambda: copied(docs.rows, gpu))
 
 
-def _copied(rows: Any, gpu: Gpu) -> Originals:
+def copied(rows: Any, gpu: Gpu) -> Originals:
+    """A copy of vectors of the host."""
     kind = rows.kind if isinstance(rows, Rows) else "float32"
     if kind in HALVES:
         return Originals(_aligned(rows.data, kind, gpu))
     if kind == "codes":
-        return Originals(gpu.array(_signed(rows.data)), gpu.array(rows.step))
+        return Originals(gpu.array(signed(rows.data)), gpu.array(rows.step))
     return Originals(gpu.array(rows[:] if isinstance(rows, Rows) else rows))
 
 
@@ -85,7 +86,7 @@ def _aligned(halves: Any, kind: str, gpu: Gpu) -> Array:
     return Array(made.owner, made.pointer, (count, dim), kind, made.stride)
 
 
-def _signed(codes: U8) -> Any:
+def signed(codes: U8) -> Any:
     """int8 codes of bytes biased by 128."""
     return (codes ^ np.uint8(128)).view(np.int8)
 
@@ -102,14 +103,14 @@ def scanned(problem: DenseProblem, gpu: Gpu) -> Scanned:
 def _scanned(docs: Documents, dims: int, gpu: Gpu) -> Scanned:
     values = originals(docs, gpu).values
     if isinstance(docs.codes, Codes) and not docs.codes.planes:
-        kept, own = docs.codes, _norms(docs, values, dims, gpu)
-        whole = own if dims == docs.dim else _norms(docs, values, docs.dim, gpu)
-        codes = values if values.kind == "int8" else gpu.array(_signed(kept.codes))
+        kept, own = docs.codes, norms_of(docs, values, dims, gpu)
+        whole = own if dims == docs.dim else norms_of(docs, values, docs.dim, gpu)
+        codes = values if values.kind == "int8" else gpu.array(signed(kept.codes))
         return Scanned(codes, Lengths(own, kept.scale, kept.residual, whole))
     if values.kind == "int8":
         raise TypeError("codes that are the vectors come with a scale and a residual")
     if scanned_kind(values) != "int8":
-        return Scanned(values, Lengths(_norms(docs, values, dims, gpu)))
+        return Scanned(values, Lengths(norms_of(docs, values, dims, gpu)))
     codes, scale, residual, own = code_docs(gpu, values, dims)
     return Scanned(codes, Lengths(own, scale, residual, own))
 
@@ -132,8 +133,8 @@ def scanned_kind(values: Array) -> str:
     return values.kind if values.kind in HALVES and fits else "int8"
 
 
-def _norms(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
-    """Of the first ``dims`` dimensions."""
+def norms_of(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
+    """float64 [N]: of their first ``dims`` dimensions."""
     if docs.norms is not None and dims == docs.dim:
         return docs.norms
     if docs.device is not None:
@@ -218,7 +219,7 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     order = None if problem.ids is None else problem.docs.id_order(problem.ids)
     places = None
     if order is not None:
-        places = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(_places(order)))
+        places = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
     parts = [_selected(problem, found, places, gpu) for found in _scans(asked, width, gpu)]
     keys, dropped = (np.concatenate(each) for each in zip(*parts))
     rank, place = decode(keys)
@@ -227,13 +228,6 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     ids = np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1)
     scores = np.where(filled, rank, np.float32(-np.inf))
     return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
-
-
-def _places(order: I64) -> Any:
-    """int32 [N]: the place of each row by its id."""
-    places = np.empty(len(order), np.int32)
-    places[order] = np.arange(len(order), dtype=np.int32)
-    return places
 
 
 def _selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:

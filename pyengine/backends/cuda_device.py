@@ -15,9 +15,11 @@ from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.kernels.chips import Chip, chip_of
 from pyengine.problems.problem import Corpus
 from pyengine.refining import exact
+from pyengine.types import I64
 
 T = TypeVar("T")
 BLOCK = 1 << 25  # bytes of pinned memory that are copied at a time
+ALIGNED = 256  # bytes, as allocations are
 LIBRARY = "libcuda.so.1"
 NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
 KINDS = {
@@ -86,6 +88,18 @@ class Gpu(NamedTuple):
         else:
             self.feed.copy(made.pointer, values)
         return made
+
+    def arrays(self, *values: NDArray[Any]) -> list[Array]:
+        """Copies of some small arrays, by one copy."""
+        starts = np.cumsum([0, *(-(-each.nbytes // ALIGNED) * ALIGNED for each in values)]).tolist()
+        packed = np.zeros(starts[-1], np.uint8)
+        for start, each in zip(starts, values):
+            packed[start : start + each.nbytes] = np.ascontiguousarray(each).reshape(-1).view(np.uint8)
+        whole = self.array(packed)
+        return [
+            Array(whole.owner, whole.pointer + start, each.shape, each.dtype.name, math.prod(each.shape[1:]))
+            for start, each in zip(starts, values)
+        ]
 
     def host(self, array: Array) -> NDArray[Any]:
         """A copy, once the stream has come so far."""
@@ -211,6 +225,13 @@ def resident(rows: Any) -> Array:
     kept = rows if rows.stride(1) == 1 else rows.contiguous()
     stride = kept.stride(0) if len(kept) > 1 else kept.shape[1]  # of a single row it may be anything
     return Array(kept, kept.data_ptr(), tuple(kept.shape), str(kept.dtype).removeprefix("torch."), stride)
+
+
+def places(order: I64) -> NDArray[np.int32]:
+    """int32 [N]: the place of each row in an order of ids."""
+    found = np.empty(len(order), np.int32)
+    found[order] = np.arange(len(order), dtype=np.int32)
+    return found
 
 
 def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:

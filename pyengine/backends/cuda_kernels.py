@@ -84,9 +84,10 @@ def code_docs(gpu: Gpu, rows: Array, dims: int) -> tuple[Array, F32, F32, F64]:
     count, width = len(rows), -(-dims // DOC_ALIGN) * DOC_ALIGN
     codes = gpu.empty((count, width), "int8")
     scale, residual, norms = (gpu.empty((count,), kind) for kind in ("float32", "float32", "float64"))
-    gpu.launch(
-        f"code_{rows.kind}", (count, 1), CODE_THREADS, rows, codes, scale, residual, norms, dims, rows.stride, width
-    )
+    if count:
+        gpu.launch(
+            f"code_{rows.kind}", (count, 1), CODE_THREADS, rows, codes, scale, residual, norms, dims, rows.stride, width
+        )
     return codes, gpu.host(scale), gpu.host(residual), gpu.host(norms)
 
 
@@ -132,10 +133,16 @@ def scan(
             first, plan.step, plan.n_tiles, len(columns) > 3,
         )  # fmt: skip
         part(gpu, docs, queries, plan, len(found.rows), last - first, scanned)
-        gpu.launch(
-            "tighten", (len(found.rows), 1), SELECT_THREADS, found.rows, found.upper, found.lower, found.counts,
-            found.threshold, queries.centre, found.capacity, plan.k,
-        )  # fmt: skip
+        tighten(gpu, found, queries.centre, plan.k)
+
+
+def tighten(gpu: Gpu, found: Pools, centre: Array, k: int) -> None:
+    """Raise each threshold to the k-th largest lower bound, and keep only what may reach it. ``centre`` float32 [Q], at
+    least, makes scores of the numbers that are bounded, up to a factor."""
+    gpu.launch(
+        "tighten", (len(found.rows), 1), SELECT_THREADS, found.rows, found.upper, found.lower, found.counts,
+        found.threshold, centre, found.capacity, k,
+    )  # fmt: skip
 
 
 def _scan_sm80(

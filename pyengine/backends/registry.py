@@ -30,6 +30,7 @@ FAMILIES = {  # what those of each name are, for the problems of each family tha
     "maxsim": {
         "cpu": "pyengine.backends.cpu_backend:CpuMaxSim",
         "triton": "pyengine.backends.triton_backend:TritonMaxSim",
+        "cuda": "pyengine.backends.cuda_backend:CudaMaxSim",
         "torch": "pyengine.backends.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     },

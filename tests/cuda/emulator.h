@@ -31,7 +31,7 @@ namespace emulator {
 
 constexpr int LANES = 32, GROUP = 128, BLOCK = 0, STACK = 128 << 10;
 
-struct Copy { uint8_t* to; const void* from; bool there; };
+struct Copy { uint8_t* to; const void* from; bool there; size_t size = 16; };
 
 struct Thread {
   ucontext_t context;
@@ -277,6 +277,11 @@ inline void copy_async(uint32_t to, const void* from, bool there) {
   emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, there});
 }
 
+inline void copy_word(uint32_t to, const void* from) {
+  if (to + 4 > emulator::dynamic.size()) emulator::fail("a copy beyond shared memory");
+  emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, true, 4});
+}
+
 inline void commit_copies() { emulator::self().copies.push_back({}); }
 
 template <int PENDING>
@@ -284,8 +289,8 @@ void await_copies() {
   auto& copies = emulator::self().copies;
   for (; copies.size() > PENDING + 1; copies.pop_front())
     for (const emulator::Copy& each : copies.front()) {
-      memset(each.to, 0, 16);
-      if (each.there) memcpy(each.to, each.from, 16);
+      memset(each.to, 0, each.size);
+      if (each.there) memcpy(each.to, each.from, each.size);
     }
 }
 
@@ -340,6 +345,11 @@ inline bool any_of_warpgroup(bool some) {
   bool any = false;
   for (int i = 0; i < emulator::GROUP; ++i) any |= told(i);
   return any;
+}
+
+inline void multiply_first(int32_t (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int32_t start) {
+  for (int32_t& sum : sums) sum = start;
+  multiply(sums, a, b0, b1);
 }
 
 }  // namespace pyengine::cuda

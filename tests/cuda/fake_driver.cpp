@@ -15,6 +15,9 @@
 #include "code.cu"
 #include "dense_topk.cu"
 #include "dense_topk_sm90.cu"
+#include "maxsim.cu"
+#include "maxsim_refine.cu"
+#include "maxsim_steps.cu"
 #include "refine.cu"
 #include "select.cu"
 #include "sparse_refine.cu"
@@ -68,6 +71,12 @@ std::map<std::string, Entry> kernels{
     ENTRY(sparse_topk), ENTRY(sparse_topk_signed), ENTRY(sparse_refine_uint16_float32),
     ENTRY(sparse_refine_uint16_float16), ENTRY(sparse_refine_uint16_uint8), ENTRY(sparse_refine_int32_float32),
     ENTRY(sparse_refine_int32_float16), ENTRY(sparse_refine_int32_uint8), ENTRY(sliced_refine),
+    ENTRY(maxsim_16_64),  ENTRY(maxsim_32_64),  ENTRY(maxsim_64_64),  ENTRY(maxsim_128_64),  ENTRY(maxsim_256_64),
+    ENTRY(maxsim_16_128), ENTRY(maxsim_32_128), ENTRY(maxsim_64_128), ENTRY(maxsim_128_128), ENTRY(maxsim_256_128),
+    ENTRY(maxsim_32_steps), ENTRY(maxsim_128_steps), ENTRY(maxsim_32_both), ENTRY(maxsim_128_both), ENTRY(maxsim_sum),
+    ENTRY(maxsim_maxima_float32), ENTRY(maxsim_maxima_float16), ENTRY(maxsim_maxima_bfloat16),
+    ENTRY(maxsim_maxima_int8), ENTRY(token_norms_float32), ENTRY(token_norms_float16), ENTRY(token_norms_bfloat16),
+    ENTRY(token_norms_int8),
 };
 
 std::map<std::string, int> told;  // "version", "devices", "major", "minor"; or an error, by the function that gives it

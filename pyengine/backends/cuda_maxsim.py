@@ -71,7 +71,8 @@ def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt
     owners = np.repeat(np.arange(len(counts)), counts)
     starts = np.arange(len(counts)) * found.capacity - (np.cumsum(counts) - counts)
     at = np.arange(len(owners)) + np.repeat(starts, counts)
-    pairs = Pairs(*gpu.arrays(owners.astype(np.int32), at), found.rows)
+    owner, place = gpu.arrays(owners.astype(np.int32), at)
+    pairs = Pairs(owner, place, found.rows)
     scores = _scores(problem, pairs, gpu)
     order = None if problem.ids is None else problem.docs.id_order(problem.ids)
     ranks = None

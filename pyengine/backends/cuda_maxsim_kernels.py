@@ -21,6 +21,7 @@ class TokenQueries(NamedTuple):
     ``codes`` int8 [P, W], ``coefficients`` and ``factors`` float32 [P], ``begins`` and ``lengths`` int32 [Q],
     ``panels`` and ``group_queries`` int32 [groups + 1], ``terms`` float64 [Q, 7]. A group has ``longest`` places."""
 
+    longest: int
     codes: Array
     coefficients: Array
     factors: Array
@@ -29,7 +30,6 @@ class TokenQueries(NamedTuple):
     panels: Array
     group_queries: Array
     terms: Array
-    longest: int
 
 
 class TokenDocs(NamedTuple):
@@ -71,7 +71,7 @@ def scan(
     run = documents_of_a_block(count * groups, gpu.chip)
     gpu.launch(
         kernel_of(tile, symmetric), (groups * -(-count // run), 1), WARP * tile.num_warps,
-        found.rows, found.upper, found.lower, found.counts, found.lost, found.threshold, *queries[:-1],
+        found.rows, found.upper, found.lower, found.counts, found.lost, found.threshold, *queries[1:],
         docs.codes, docs.weights, docs.shares, docs.offsets, docs.terms, docs.bias, mask, found.capacity,
         0 if mask is None or len(mask) == 1 else mask.stride, len(docs.offsets) - 1, groups, first, count, stride, run,
         docs.codes.stride, shared=shared_bytes(tile, queries.longest),

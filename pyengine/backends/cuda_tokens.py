@@ -100,11 +100,9 @@ def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], tile: Ti
     codes = np.zeros((rows, width), np.int8)
     codes[places, : problem.docs.dim] = coded.codes
     numbers = (each.astype(np.int32) for each in (laid.starts, lengths, laid.firsts, laid.queries))
-    held = gpu.arrays(
-        codes, _spread(terms.coefficients, places, rows, 0), _spread(terms.factors, places, rows, np.nan), *numbers,
-        terms.sums,
-    )  # fmt: skip
-    return TokenQueries(*held, int(np.diff(laid.firsts).max(initial=1)) * tile.block_m)
+    kept = _spread(terms.coefficients, places, rows, 0), _spread(terms.factors, places, rows, np.nan)
+    longest = int(np.diff(laid.firsts).max(initial=1)) * tile.block_m
+    return TokenQueries(longest, *gpu.arrays(codes, *kept, *numbers, terms.sums))
 
 
 def _spread(values: F32, places: I64, count: int, fill: float) -> F32:

@@ -64,7 +64,7 @@ class Lent:
 def test_they_stay_where_they_are(
     make: Callable[[Any], Any], metric: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_dense, "_copied", lambda *given: pytest.fail("copied"))
+    monkeypatch.setattr(cuda_dense, "copied", lambda *given: pytest.fail("copied"))
     docs, queries = rows(1, 150, 24).astype(kind), rows(2, 3, 24).astype(kind)
     want = pe.topk(queries.astype(np.float32), docs.astype(np.float32), 5, metric=metric, backend="numpy")
     for name in ("auto", "cuda"):

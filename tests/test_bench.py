@@ -347,9 +347,9 @@ def test_missing_real_data_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_ceilings_are_rates() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ceilings, "REPEATS", 1)
+        patch.setattr(ceilings, "PEAKS", 1)
         patch.setattr(products, "SIDE", 256)
-        patch.setattr(products, "REPEATS", 1)
+        patch.setattr(products, "TRIED", 0.0)
         found = ceilings.measure(threads=1, sizes=(1 << 20, 1 << 21))
     assert [size for size, _ in found.reads] == [1 << 20, 1 << 21]
     assert [size for size, _ in found.copies] == [1 << 20, 1 << 21]
@@ -617,4 +617,4 @@ def test_only_ceilings_of_working_sets_that_occur_are_measured(monkeypatch: pyte
     monkeypatch.setattr(ceilings, "measure", measured)
     for shape in ("n1k-d8-k5", "n50k-d768-k5", "n1m-d768"):
         run._settings(run.parse(["--op", "dense_topk", "--shapes", shape, shape]))
-    assert asked == [ceilings.READ_SIZES[:1], ceilings.READ_SIZES[:2], ceilings.READ_SIZES]
+    assert asked == [ceilings.READ_SIZES[:1], ceilings.READ_SIZES[:4], ceilings.READ_SIZES]

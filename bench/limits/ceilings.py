@@ -16,9 +16,9 @@ from bench.limits import products
 from bench.limits.products import fastest
 from pyengine.refining import exact
 
-REPEATS = 9
-READ_SIZES = (1 << 26, 1 << 28, 1 << 31)
-"""Working sets to read: some machines hold the first two in their last cache, none the third."""
+PEAKS = 7  # runs of the loop over registers, of which the best counts
+READ_SIZES = (1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 31)
+"""Working sets to read: some machines hold all but the last in a cache, none that."""
 
 
 class Limits(Protocol):
@@ -85,34 +85,37 @@ def _each(rates: dict[str, float]) -> str:
 
 def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
     """The ceilings for that many threads; the last of the ``sizes`` should be well beyond the caches."""
-    reads = tuple((size, _read_bandwidth(threads, size, huge=True)) for size in sizes)
-    small = _read_bandwidth(threads, sizes[-1], huge=False)
+    rates = [(size, *_bandwidths(threads, size)) for size in sizes]
+    reads, copies = (tuple((size, found[at]) for size, *found in rates) for at in (0, 1))
+    with ThreadPoolExecutor(threads) as pool:
+        small = _read_rate(pool, threads, _paged(sizes[-1], huge=False))
     kernels = exact.native()
     isa = "" if kernels is None else str(kernels.isa())
-    copies = tuple((size, _copy_bandwidth(threads, size)) for size in sizes)
     by_isa = {kind: products.rates(kind, threads) for kind in products.KINDS}
     float32, bf16 = (max(rates.values(), default=None) for rates in by_isa.values())
     assert float32 is not None  # NumPy is always there
     return Ceilings(threads, reads, small, float32, _int8_rates(threads), isa, copies, bf16, by_isa)
 
 
-def _read_bandwidth(threads: int, n_bytes: int, huge: bool) -> float:
-    """NumPy's SIMD maximum over a slice per thread, or the extension's own loop where that is faster (it takes the
-    pages that the C library gives it, which are seldom huge)."""
-    numbers = _paged(n_bytes, huge)
-    with ThreadPoolExecutor(threads) as pool:
-        slices = np.array_split(numbers, threads)
-        best = numbers.nbytes / fastest(lambda: list(pool.map(np.max, slices)), REPEATS)  # the ufunc releases the GIL
+def _bandwidths(threads: int, n_bytes: int) -> tuple[float, float]:
+    """Bytes read per second, and bytes read and written by a copy, of a working set of that size. Reading is NumPy's SIMD
+    maximum, or the extension's own loop where that is faster (it takes the pages that the C library gives it, which are
+    seldom huge)."""
     kernels = exact.native()
-    return best if kernels is None else max(best, float(kernels.read_bandwidth(n_bytes, threads)))
-
-
-def _copy_bandwidth(threads: int, n_bytes: int) -> float:
-    """Bytes read and written per second, where both halves of the working set together have that size."""
-    source, target = np.split(_paged(n_bytes, huge=True), 2)
-    pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
+    own = 0.0 if kernels is None else float(kernels.read_bandwidth(n_bytes, threads))  # before there is a second array
+    numbers = _paged(n_bytes, huge=True)
     with ThreadPoolExecutor(threads) as pool:
-        return n_bytes / fastest(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)), REPEATS)
+        read = _read_rate(pool, threads, numbers)
+        source, target = np.split(numbers, 2)
+        pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
+        copy = n_bytes / fastest(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)))
+    return max(own, read), copy
+
+
+def _read_rate(pool: ThreadPoolExecutor, threads: int, numbers: NDArray[np.int32]) -> float:
+    """By NumPy's maximum over a slice per thread: the ufunc releases the GIL."""
+    slices = np.array_split(numbers, threads)
+    return numbers.nbytes / fastest(lambda: list(pool.map(np.max, slices)))
 
 
 def _paged(n_bytes: int, huge: bool) -> NDArray[np.int32]:
@@ -134,7 +137,7 @@ def _int8_rates(threads: int) -> dict[str, float]:
     for isa in ISAS if kernels is not None else ():
         try:
             with on_isa(isa):
-                rates[isa] = max(float(kernels.peak_int8(threads)) for _ in range(REPEATS))  # type: ignore[union-attr]
+                rates[isa] = max(float(kernels.peak_int8(threads)) for _ in range(PEAKS))  # type: ignore[union-attr]
         except Unavailable:
             continue
     return rates

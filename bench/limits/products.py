@@ -1,6 +1,6 @@
 """Matrix products of the libraries at hand, by instruction set. Which one a library uses it decides when it is loaded:
-sets that are not its best are asked in processes of their own, `python -m bench.limits.products KIND THREADS SIDE
-REPEATS`, which print operations per second."""
+sets that are not its best are asked in processes of their own, `python -m bench.limits.products KIND THREADS SIDE`,
+which print operations per second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from bench import machine
 
-SIDE, REPEATS = 2048, 5
+SIDE = 1024  # of the matrices of one thread; short calls, so that one of them meets an idle processor
+TRIED = 0.3  # seconds of calls, of which the fastest counts
 SECONDS = 60  # that a process may take
 
 
@@ -45,14 +46,15 @@ def rates(kind: str, threads: int) -> dict[str, float]:
     flags = machine.cpu_flags()
     able = [level for level in LEVELS if getattr(level, kind) in flags]
     best = able[-1].isa if able else {"aarch64": "neon", "arm64": "neon"}.get(platform.machine(), "baseline")
-    found = {level.isa: _elsewhere(kind, threads, level.settings) for level in able[:-1]}
-    found[best] = KINDS[kind](threads, SIDE, REPEATS)
+    side = SIDE * round(threads ** (1 / 3))  # as much for each thread, whatever their number
+    found = {level.isa: _elsewhere(kind, threads, side, level.settings) for level in able[:-1]}
+    found[best] = KINDS[kind](threads, side)
     return {isa: rate for isa, rate in found.items() if rate is not None}
 
 
-def _elsewhere(kind: str, threads: int, settings: dict[str, str]) -> float | None:
+def _elsewhere(kind: str, threads: int, side: int, settings: dict[str, str]) -> float | None:
     """In a process with those settings; None where that fails."""
-    command = [sys.executable, "-m", "bench.limits.products", kind, *map(str, (threads, SIDE, REPEATS))]
+    command = [sys.executable, "-m", "bench.limits.products", kind, *map(str, (threads, side))]
     root = Path(__file__).parent.parent.parent
     environment = {**os.environ, **settings}
     try:
@@ -62,44 +64,45 @@ def _elsewhere(kind: str, threads: int, settings: dict[str, str]) -> float | Non
         return None
 
 
-def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some calls, after one that warms up."""
-    seconds = []
-    for _ in range(repeats + 1):
+def fastest(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of the calls that fit into `TRIED` seconds, of three at least, after one that warms up."""
+    work()
+    seconds: list[float] = []
+    while len(seconds) < 3 or sum(seconds) < TRIED:
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    return min(seconds)
 
 
-def float32(threads: int, side: int, repeats: int) -> float | None:
+def float32(threads: int, side: int) -> float | None:
     """Of the better of NumPy and torch."""
     a = np.random.default_rng(0).random((side, side), dtype=np.float32)
-    seconds = fastest(lambda: a @ a, repeats)
+    seconds = fastest(lambda: a @ a)
     try:
         import torch
 
         torch.set_num_threads(threads)
         tensor = torch.from_numpy(a)
-        seconds = min(seconds, fastest(lambda: tensor @ tensor, repeats))
+        seconds = min(seconds, fastest(lambda: tensor @ tensor))
     except ImportError:
         pass
     return 2 * side**3 / seconds
 
 
-def bf16(threads: int, side: int, repeats: int) -> float | None:
+def bf16(threads: int, side: int) -> float | None:
     """Of torch; None where it is not here, or does not multiply it."""
     try:
         import torch
 
         torch.set_num_threads(threads)
         tensor = torch.rand(side, side).to(torch.bfloat16)
-        return 2 * side**3 / fastest(lambda: tensor @ tensor, repeats)
+        return 2 * side**3 / fastest(lambda: tensor @ tensor)
     except (ImportError, RuntimeError):
         return None
 
 
-KINDS: dict[str, Callable[[int, int, int], float | None]] = {"float32": float32, "bf16": bf16}
+KINDS: dict[str, Callable[[int, int], float | None]] = {"float32": float32, "bf16": bf16}
 
 if __name__ == "__main__":
     asked, *numbers = sys.argv[1:]

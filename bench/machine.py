@@ -68,14 +68,18 @@ class Machine:
         return "-".join([*words[:4], f"{self.cores}c"])
 
 
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def here() -> Machine:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     kernels = exact.native()
     return Machine(
         date=datetime.date.today().isoformat(),
         cpu=_cpu_name(),
-        cores=cores,
+        cores=cores(),
         memory_gib=memory,
         isa="extension not built" if kernels is None else str(kernels.isa()),
         versions=_versions(),

@@ -57,6 +57,8 @@ def write(path: Path, text: str) -> None:
     """All of it or nothing."""
     if path.exists() and not path.is_file():
         raise ValueError(f"the output must be a file; {path} is something else")
+    if not path.parent.is_dir():
+        raise ValueError(f"the output must be in a folder that exists; {path.parent} is missing")
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_text(text, encoding="utf-8")

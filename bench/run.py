@@ -60,6 +60,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--threads and --rounds must be at least 1")
+    if options.threads > machine.cores():
+        parser.error(f"--threads must be at most the {machine.cores()} cores there are; got {options.threads}")
     if options.seconds is not None and not (options.seconds > 0 and math.isfinite(options.seconds)):
         parser.error(f"--seconds must be a number above 0; got {options.seconds}")
     if options.base and options.save:

@@ -1,4 +1,5 @@
-"""``python -m pyengine``: what runs on this machine, and what is missing. Needs nothing but pyengine itself."""
+"""``python -m pyengine``: what runs on this machine, and what is missing. Needs nothing but pyengine itself. With words
+after it, the command line of these words."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 
 import pyengine
 from pyengine import checks
+from pyengine.command_line import cli
 from pyengine.refining import exact
 
 OPTIONAL = {"torch": "torch", "triton": "triton", "faiss": "faiss-cpu"}
@@ -40,6 +42,9 @@ def _version(package: str) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        cli.main()
+        return
     for name, value in facts().items():
         print(f"{name:17} {value}")
     print("\nbackends")

@@ -73,6 +73,8 @@ def test_a_finished_cell_is_not_measured_again(folder: Path) -> None:
     assert ablate.main(arguments(folder)) == 0
     again = table.read_bytes().splitlines(keepends=True)
     assert again[:3] == lines[:3]
+    recalls = [row["recall"] for row in journal.read(table) if row["status"] == "ok"]
+    assert all(isinstance(each, float) for each in recalls), "1 of a recall is printed as the others are"
     assert len(again) == len(lines)
     assert len(rows_of(folder)) == 6
 
@@ -90,6 +92,7 @@ def test_a_kill_loses_at_most_one_cell(folder: Path) -> None:
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    assert (folder / "out" / "scratch").is_dir()
     kept = table.read_bytes()
     whole = kept[: kept.rfind(b"\n") + 1]
     assert 3 <= whole.count(b"\n") < 7
@@ -101,6 +104,7 @@ def test_a_kill_loses_at_most_one_cell(folder: Path) -> None:
         subprocess.run([*command, *arguments(folder)], env=environment, stdout=subprocess.DEVNULL, cwd=root).returncode
         == 0
     )
+    assert not (folder / "out" / "scratch").exists()  # nor what the kill left
     ran = [line for line in whole.splitlines(keepends=True) if b",missing," not in line]
     assert table.read_bytes().startswith(b"".join(ran))
     assert len({row["cell"] for row in rows_of(folder)}) == 6

@@ -14,6 +14,7 @@ pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
 import pyengine
+from bench import machine
 from bench.ablation import approximate, measures, stages
 from bench.ablation.cells import made
 from bench.contestants import Unavailable
@@ -157,6 +158,12 @@ def test_calls_that_are_compared_ask_the_same_queries() -> None:
     assert asked["own"] == asked["other"]
     assert len(samples["own"].wall) >= measures.FEWEST
     assert len(set(asked["own"])) == min(N_QUERIES, len(samples["own"].wall))
+
+
+def test_more_threads_than_cores_are_a_sentence(tmp_path: Path) -> None:
+    cell = made("crowd", {"family": "dense", "threads": machine.cores() + 1})
+    with pytest.raises(Unavailable, match=f"threads must be at most the {machine.cores()} cores"):
+        stages.build(cell, TOY, tmp_path)
 
 
 def test_a_missing_form_is_a_sentence() -> None:

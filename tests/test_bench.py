@@ -345,6 +345,18 @@ def test_missing_real_data_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "doc_dense_f32.npy" in rows[0].note
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 3), (0.1, 4), (0.02, 16)])
+def test_the_fastest_of_as_many_calls_as_there_is_time_for(
+    seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three where they are long; one of many may meet an idle processor."""
+    clock, called = iter(range(100)), []
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock) * seconds)
+    monkeypatch.setattr(products, "TRIED", 0.31)
+    assert products.fastest(lambda: called.append(1)) == pytest.approx(seconds)
+    assert len(called) == calls + 1  # and one that warms up
+
+
 def test_ceilings_are_rates() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ceilings, "PEAKS", 1)
@@ -521,6 +533,7 @@ def test_backends_and_peers_are_chosen_by_name() -> None:
         (["--shapes", "n200k"], "--shapes goes with one --op"),
         (["--preset", "dense", "--op", "maxsim"], "the preset 'dense' has nothing of maxsim"),
         (["--threads", "0"], "must be at least 1"),
+        (["--threads", str(machine.cores() + 1)], f"--threads must be at most the {machine.cores()} cores there are"),
         (
             ["--op", "dense_topk", "--shapes", "n1k", "n1k-keep50%"],
             "--shapes: 'n1k-d768-q32-k100-keep50%' filters, which dense_topk does not: --op dense_filter does",
@@ -577,6 +590,7 @@ def test_commands_of_one_preset(preset: str, monkeypatch: pytest.MonkeyPatch) ->
         return 0
 
     monkeypatch.setattr(run, "main", kept)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     for words in ([], ["--quick", "--threads", "2"]):
         monkeypatch.setattr("sys.argv", [preset, *words])
         with pytest.raises(SystemExit) as ended:

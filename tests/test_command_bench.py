@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 
+from pyengine import __main__
 from pyengine.command_line import cli, command_bench
 
 ECHO = "import pathlib, sys\npathlib.Path('told').write_text(' '.join(sys.argv[1:]))\nsys.exit(7)\n"
@@ -40,3 +41,14 @@ def test_where_there_is_no_bench_it_says_where_to_find_it(
     told = capsys.readouterr().err
     assert "bench.run is not in the installed package" in told
     assert told.count("\n") == 1
+
+
+def test_python_m_pyengine_with_words_is_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_bench, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pyengine", "ablate"])
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 2
+    assert "bench.ablate is not in the installed package" in capsys.readouterr().err

@@ -263,6 +263,8 @@ def broken(folder: Path, what: str) -> Path:
         (report_toy.ablation(folder) / "manifest.json").write_text("{")
     elif what == "calls":
         (report_toy.ablation(folder) / "queries" / "slow.npz").write_bytes(b"PK")
+    elif what == "no zip":
+        (report_toy.ablation(folder) / "queries" / "slow.npz").write_bytes(b"x")
     elif what == "damaged":
         path = report_toy.ablation(folder) / "cells.csv"
         path.write_bytes(path.read_bytes()[:-40] + b"\n")
@@ -287,7 +289,8 @@ def broken(folder: Path, what: str) -> Path:
         ("empty folder", "must be a folder that bench.ablate made"),
         ("no cells", "none of its cells has finished"),
         ("manifest", "manifest.json must be the manifest of an ablation"),
-        ("calls", "slow.npz must be the calls of a cell"),
+        ("calls", "slow.npz must be the calls of a cell; it is damaged: without the file all else is told"),
+        ("no zip", "slow.npz must be the calls of a cell; it is damaged: without the file all else is told"),
         ("damaged", "cells.csv must be the table of an ablation"),
         ("cut off", "none of its cells has finished"),
         ("other csv", "must be a CSV of bench.run --save with at least a row; it has no table"),
@@ -326,7 +329,7 @@ def test_a_line_that_a_kill_cut_off_is_left_out_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("out", "said"), [("there/page.html", "No such file"), ("", "must be a file"), ("toy/x/y", "No such")]
+    ("out", "said"), [("there/page.html", "there is missing"), ("", "must be a file"), ("toy/x/y", "x is missing")]
 )
 def test_where_it_cannot_write_it_says_so(
     out: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

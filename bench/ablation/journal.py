@@ -7,6 +7,7 @@
 | queries/CELL.npz | seconds of every call, ``batch1`` and ``batch32``; values of each measure, one per judged query |
 | claims.csv | verdicts, where the grid has claims: written at the end |
 | lock | had by the run that writes here |
+| scratch | of a run: what it keeps on the disk meanwhile |
 
 A row is written, and flushed to the disk, after the file of its queries; a row that a kill cut off is dropped. The rows
 of cells that were missing something, or that failed, go when the folder is opened again: they are tried again.
@@ -167,6 +168,10 @@ TEXTS = frozenset(
     {"cell", "family", "candidates", "store", "originals", "fusion", "normalize", "backend", "against"}
     | {"collection", "status", "reason", "exactness"}
 )
+WHOLE = frozenset(
+    {"dims", "lists", "probes", "links", "ef", "code_bytes", "bits", "project", "depth", "threads", "k"}
+    | {"n_docs", "n_queries", "memory_bytes", "disk_bytes", "b1_calls", "b32_calls"}
+)
 
 
 def _value(name: str, text: str) -> Value:
@@ -174,7 +179,7 @@ def _value(name: str, text: str) -> Value:
         return "" if name == "reason" else None
     if name in TEXTS:
         return text
-    return int(text) if text.lstrip("-").isdecimal() else float(text)
+    return int(text) if name in WHOLE else float(text)
 
 
 def _shown(value: Value) -> Value:

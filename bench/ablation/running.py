@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,10 +126,22 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """For what a run lays on a disk, on that of the results: the system's folder for such things may be memory.
+    What a kill left of it goes with the next run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def run(grid: Grid, collection: Collection, journal: Journal, done: Callable[[dict[str, Value]], object]) -> None:
     """Every cell that has no row yet; ``done`` is called with each row. OSError where a disk is full."""
-    with tempfile.TemporaryDirectory(prefix="pyengine-ablate-", ignore_cleanup_errors=True) as folder:
-        runner = Runner(grid, collection, Path(folder))
+    with _scratch(journal.out / "scratch") as folder:
+        runner = Runner(grid, collection, folder)
         for cell in grid.cells:
             if cell.name not in journal.done:
                 row, arrays = runner.measure(cell)

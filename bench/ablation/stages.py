@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import contestants
+from bench import contestants, machine
 from bench.ablation import approximate
 from bench.ablation.cells import PLAIN, Cell
 from bench.contestants import Unavailable
@@ -38,6 +38,8 @@ def forms(cell: Cell) -> tuple[str, ...]:
 
 def build(cell: Cell, collection: Collection, folder: Path) -> Built:
     """`Unavailable` says in a sentence what is missing here; ``folder`` takes files for originals on disk."""
+    if cell.threads > machine.cores():
+        raise Unavailable(f"threads must be at most the {machine.cores()} cores there are; got {cell.threads}")
     for family in {"hybrid": ("dense", "sparse")}.get(cell.family, (cell.family,)):
         if cell.backend != "auto":
             contestants.require(cell.backend, family)

@@ -98,9 +98,9 @@ def measure(threads: int, sizes: tuple[int, ...] = READ_SIZES) -> Ceilings:
 
 
 def _bandwidths(threads: int, n_bytes: int) -> tuple[float, float]:
-    """Bytes read per second, and bytes read and written by a copy, of a working set of that size. Reading is NumPy's SIMD
-    maximum, or the extension's own loop where that is faster (it takes the pages that the C library gives it, which are
-    seldom huge)."""
+    """Bytes read per second, and bytes read and written by a copy, of a working set of that size. Reading is NumPy's
+    SIMD maximum, or the extension's own loop where that is faster (it has the pages that the C library gives it, which
+    are seldom huge)."""
     kernels = exact.native()
     own = 0.0 if kernels is None else float(kernels.read_bandwidth(n_bytes, threads))  # before there is a second array
     numbers = _paged(n_bytes, huge=True)

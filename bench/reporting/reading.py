@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,8 +117,10 @@ def _latencies(folder: Path, rows: Sequence[Row]) -> list[tuple[str, NDArray[Any
             try:
                 with np.load(path, allow_pickle=False) as arrays:
                     found.append((cell, np.asarray(arrays["batch1"], np.float64)))
-            except (ValueError, KeyError, OSError, EOFError) as error:
-                raise ValueError(f"{path} must be the calls of a cell; it is damaged: {error}") from None
+            except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error):
+                raise ValueError(
+                    f"{path} must be the calls of a cell; it is damaged: without the file all else is told"
+                ) from None
     return [(cell, seconds) for cell, seconds in found if seconds.size and np.all(seconds > 0)]
 
 

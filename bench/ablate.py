@@ -150,7 +150,8 @@ def show(console: Console, rows: Sequence[dict[str, Value]]) -> None:
         return table
 
     if ran:
-        console.print(terminal.fitted(made, list(SHOWN.values()), SPARED, console))
+        told = [heading for name, heading in SHOWN.items() if any(row.get(name) is not None for row in ran)]
+        console.print(terminal.fitted(made, told, SPARED, console))
     without = [row for row in rows if row["status"] != "ok"]
     for row in without:
         console.print(f"{row['cell']} ({row['status']}): {row['reason']}", markup=False)

@@ -97,3 +97,14 @@ def test_without_a_terminal_tables_are_whole(monkeypatch: pytest.MonkeyPatch) ->
     for terminal_there, width in ((False, terminal.WIDE), (True, 80)):
         monkeypatch.setattr(sys.stdout, "isatty", lambda there=terminal_there: there, raising=False)
         assert terminal.console().width == width
+
+
+def test_columns_without_a_figure_take_no_room() -> None:
+    """Without judgements, and without a cell to compare with."""
+    screen = Console(width=300, record=True)
+    row: dict[str, Any] = {"cell": "a", "status": "ok", "recall": 1.0, "b1_p50_ms": 0.5, "ndcg_10": None}
+    ablate.show(screen, [row, row | {"cell": "b", "build_s": 0.0}])
+    told = screen.export_text()
+    assert all(heading in told for heading in ("recall", "p50 ms", "build s"))
+    assert "nDCG@10" not in told
+    assert "x other" not in told

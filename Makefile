@@ -30,7 +30,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/pyengine demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --dist=loadfile
 
 test-integrations: $(HEAVY)/stamp
 	$(HEAVY)/bin/python -m pytest tests/integrations tests/test_integration_*.py

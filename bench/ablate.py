@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from bench import machine
 from bench.ablation import claims, journal, running
 from bench.ablation import grid as grids
 from bench.ablation.claims import Verdict
@@ -33,6 +32,7 @@ from bench.ablation.journal import Journal, Value
 from bench.datasets import opening
 from bench.datasets.collection import Collection
 from bench.datasets.opening import Source
+from bench.limits import machine
 from bench.racing import terminal
 from pyengine import evaluate
 

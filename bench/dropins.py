@@ -1,7 +1,7 @@
 """`python -m bench.dropins`: the faces of other libraries, each raced against its original on the same arguments.
 
-Every answer is checked before anything is timed (see `bench.dropins_faces`); the command exits with 1 where one of ours
-is wrong, and says which targets of the project are met. Both sides get as many threads.
+Every answer is checked before anything is timed (see `bench.ours.dropins_faces`); the command exits with 1 where one of
+ours is wrong, and says which targets of the project are met. Both sides get as many threads.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, timing
-from bench.contestants import Unavailable, version_of
-from bench.dropins_faces import ENGINE, Duel, duels
-from bench.machine import Machine
-from bench.racing import terminal
+from bench.limits import machine
+from bench.limits.machine import Machine
+from bench.ours.contestants import Unavailable, version_of
+from bench.ours.dropins_faces import ENGINE, Duel, duels
+from bench.racing import terminal, timing
+from bench.racing.row import Value
+from bench.racing.timing import Samples
+from bench.racing.write_tables import short
 from bench.readme import RESULTS
-from bench.row import Value
-from bench.timing import Samples
-from bench.write_tables import short
 
 SECONDS = 10.0
 HEADINGS = ("face", "beside", "work", "face ms", "original ms", "times", "target", "met")

@@ -21,12 +21,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import gpu_machine, gpu_report, gpu_sanitizer, gpu_table, gpu_work
-from bench.gpu_apart import apart
-from bench.gpu_contestants import BACKENDS, backends_of
-from bench.gpu_machine import Gpu, GpuCeilings
-from bench.gpu_report import Gate, Run
-from bench.gpu_shapes import FAMILIES, GpuFamily
+from bench.gpus import gpu_machine, gpu_report, gpu_sanitizer, gpu_table, gpu_work
+from bench.gpus.gpu_apart import apart
+from bench.gpus.gpu_contestants import BACKENDS, backends_of
+from bench.gpus.gpu_machine import Gpu, GpuCeilings
+from bench.gpus.gpu_report import Gate, Run
+from bench.gpus.gpu_shapes import FAMILIES, GpuFamily
 from bench.run import RESULTS
 from pyengine.backends import registry
 

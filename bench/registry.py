@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from bench import contestants, gpu_contestants, peers, sparse_contestants, token_shapes, training
-from bench.arena import Arena
-from bench.gpu_arena import GpuArena, GpuSparseArena, GpuTokenArena
-from bench.operations import compress, lexicon, life, searches, sparse_life
-from bench.ours import filters, token_contestants
-from bench.race import Entry
-from bench.shapes import BASE, LARGE, STORED, Heat, Workload
-from bench.sparse_arena import SparseArena
-from bench.sparse_shapes import BUILT, LIGHT, TEXT, together
-from bench.token_arena import TokenArena
+from bench import peers
+from bench.gpus import gpu_contestants
+from bench.gpus.gpu_arena import GpuArena, GpuSparseArena, GpuTokenArena
+from bench.operations import compress, lexicon, life, searches, sparse_life, training
+from bench.operations.arena import Arena
+from bench.operations.sparse_arena import SparseArena
+from bench.operations.token_arena import TokenArena
+from bench.ours import contestants, filters, sparse_contestants, token_contestants
+from bench.racing.race import Entry
+from bench.workloads import token_shapes
+from bench.workloads.shapes import BASE, LARGE, STORED, Heat, Workload
+from bench.workloads.sparse_shapes import BUILT, LIGHT, TEXT, together
 
 
 class Op(NamedTuple):

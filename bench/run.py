@@ -20,15 +20,16 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from bench import contestants, machine, measure, readme, registry, shapes, write_tables
-from bench.contestants import BACKENDS
-from bench.limits import ceilings
-from bench.race import Settings
-from bench.racing import base, terminal
+from bench import readme, registry
+from bench.limits import ceilings, machine
+from bench.ours import contestants
+from bench.ours.contestants import BACKENDS
+from bench.racing import base, measure, terminal, write_tables
+from bench.racing.race import Settings
+from bench.racing.row import Row
 from bench.registry import OPS, TABLES, Choice
-from bench.row import Row
-from bench.shapes import Heat
-from bench.workloads import presets
+from bench.workloads import presets, shapes
+from bench.workloads.shapes import Heat
 
 RESULTS = readme.RESULTS
 SECONDS = 10.0

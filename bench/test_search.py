@@ -17,14 +17,15 @@ pytest.importorskip("pytest_benchmark")
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import gate, registry
-from bench.arena import Arena
-from bench.contestants import Unavailable
-from bench.race import Settings
+from bench import registry
+from bench.operations.arena import Arena
+from bench.ours.contestants import Unavailable
+from bench.racing import gate
+from bench.racing.race import Settings
 from bench.racing.side import Unmeasured
-from bench.shapes import BASE, Workload
-from bench.sparse_shapes import HEAVY, LIGHT, together
-from bench.token_shapes import A, C
+from bench.workloads.shapes import BASE, Workload
+from bench.workloads.sparse_shapes import HEAVY, LIGHT, together
+from bench.workloads.token_shapes import A, C
 
 THREADS = 1
 WORKLOADS: list[tuple[str, Workload]] = [

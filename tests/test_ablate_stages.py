@@ -14,11 +14,11 @@ pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
 import pyengine
-from bench import machine
 from bench.ablation import approximate, measures, stages
 from bench.ablation.cells import made
-from bench.contestants import Unavailable
 from bench.datasets.collection import Collection, Rows, numbered
+from bench.limits import machine
+from bench.ours.contestants import Unavailable
 from pyengine.types import TopK
 from tests.ablate_toy import DIM, N_DOCS, N_QUERIES, TOY
 

@@ -17,34 +17,22 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import (
-    contestants,
-    data,
-    gate,
-    gpu_shapes,
-    machine,
-    measure,
-    peers,
-    readme,
-    registry,
-    run,
-    shapes,
-    timing,
-    write_tables,
-)
-from bench.arena import Arena
-from bench.contestants import OURS, Contestant, Search, Unavailable, index, one_off, version_of
-from bench.limits import ceilings, products
+from bench import peers, readme, registry, run
+from bench.gpus import gpu_shapes
+from bench.limits import ceilings, machine, products
 from bench.limits.ceilings import Ceilings
 from bench.operations import life
+from bench.operations.arena import Arena
 from bench.operations.compress import Signs
+from bench.ours import contestants
+from bench.ours.contestants import OURS, Contestant, Search, Unavailable, index, one_off, version_of
 from bench.peers.numpy import numpy_matmul
-from bench.race import Settings
-from bench.racing import energy, memory
+from bench.racing import energy, gate, measure, memory, timing, write_tables
+from bench.racing.race import Settings
+from bench.racing.row import Row
 from bench.registry import OPS, Choice, Op
-from bench.row import Row
-from bench.shapes import Heat, Workload
-from bench.workloads import presets
+from bench.workloads import data, presets, shapes
+from bench.workloads.shapes import Heat, Workload
 from pyengine.refining import exact
 from pyengine.specification import reference
 from pyengine.types import F32

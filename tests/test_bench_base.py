@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import machine, run
+from bench import run
+from bench.limits import machine
 from bench.racing import base
 
 TINY = ["--op", "dense_topk", "--shapes", "n300-d8-q2-k5", "--backends", "numpy", "--peers", "none", "--base", "HEAD"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import contestants
+from bench.ours import contestants
 from bench.ours.cuda_forms import in_form
 from pyengine.types import I64
 from tests.cuda_driver import FakeDriver

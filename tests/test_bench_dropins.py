@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import dropins, machine
-from bench.contestants import Unavailable
+from bench import dropins
 from bench.dropins import Result
-from bench.dropins_faces import Calls, Duel, duels, same_scores
+from bench.limits import machine
+from bench.ours.contestants import Unavailable
+from bench.ours.dropins_faces import Calls, Duel, duels, same_scores
 
 
 def fought(note: str = "", target: float | None = 2.0) -> Result:

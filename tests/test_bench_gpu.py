@@ -18,8 +18,8 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 import pyengine
-from bench import (
-    gpu,
+from bench import gpu, registry
+from bench.gpus import (
     gpu_arena,
     gpu_contestants,
     gpu_machine,
@@ -28,21 +28,19 @@ from bench import (
     gpu_shapes,
     gpu_table,
     gpu_work,
-    measure,
-    race,
-    registry,
 )
-from bench.contestants import Contestant, index
-from bench.gate import Verdict
-from bench.gpu_apart import Told
-from bench.gpu_machine import Gpu, GpuCeilings
-from bench.gpu_report import Gate, Run
-from bench.gpu_shapes import FAMILIES, TARGETS
-from bench.race import Settings
-from bench.row import Row
-from bench.shapes import Heat
-from bench.timing import Samples
-from bench.token_shapes import Lengths
+from bench.gpus.gpu_apart import Told
+from bench.gpus.gpu_machine import Gpu, GpuCeilings
+from bench.gpus.gpu_report import Gate, Run
+from bench.gpus.gpu_shapes import FAMILIES, TARGETS
+from bench.ours.contestants import Contestant, index
+from bench.racing import measure, race
+from bench.racing.gate import Verdict
+from bench.racing.race import Settings
+from bench.racing.row import Row
+from bench.racing.timing import Samples
+from bench.workloads.shapes import Heat
+from bench.workloads.token_shapes import Lengths
 from pyengine import conformance
 from pyengine.backends import triton_backend
 from pyengine.kernels import measured
@@ -266,7 +264,7 @@ def test_the_sanitizer_looks_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "compute-sanitizer initcheck, dense by cuda: clean",
     ]
     report = (tmp_path / "out" / "sanitizer.txt").read_text()
-    assert f"--tool=initcheck --error-exitcode=86 {sys.executable} -m bench.gpu_sanitizer dense cuda" in report
+    assert f"--tool=initcheck --error-exitcode=86 {sys.executable} -m bench.gpus.gpu_sanitizer dense cuda" in report
     tool.unlink()
     monkeypatch.setattr(gpu_sanitizer, "PLACES", ())
     assert gpu_sanitizer.check([], tmp_path) == (

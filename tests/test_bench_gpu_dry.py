@@ -17,8 +17,8 @@ pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 pytest.importorskip("triton")
 pytest.importorskip("torch")
-from bench import (
-    gpu,
+from bench import gpu
+from bench.gpus import (
     gpu_arena,
     gpu_contestants,
     gpu_machine,
@@ -27,14 +27,13 @@ from bench import (
     gpu_table,
     gpu_timing,
     gpu_work,
-    timing,
 )
-from bench.gpu_apart import Told
-from bench.gpu_machine import Gpu, GpuCeilings
-from bench.racing import memory
-from bench.shapes import heats
-from bench.timing import Samples
-from bench.token_shapes import Lengths
+from bench.gpus.gpu_apart import Told
+from bench.gpus.gpu_machine import Gpu, GpuCeilings
+from bench.racing import memory, timing
+from bench.racing.timing import Samples
+from bench.workloads.shapes import heats
+from bench.workloads.token_shapes import Lengths
 from pyengine import conformance
 from pyengine.kernels import measured
 from tests.cuda_driver import FakeDriver
@@ -115,8 +114,8 @@ def test_every_step_of_a_family(family: str, tmp_path: Path, capsys: Any) -> Non
 
 def test_what_the_sanitizer_runs_is_a_command(emulated: FakeDriver) -> None:
     """In a process of its own, as it will be, with the emulator as its driver."""
-    command = [sys.executable, "-m", "bench.gpu_sanitizer", "dense", "cuda"]
-    root, folder = Path(gpu_sanitizer.__file__).parents[1], str(Path(emulated.path).parent)
+    command = [sys.executable, "-m", "bench.gpus.gpu_sanitizer", "dense", "cuda"]
+    root, folder = Path(gpu_sanitizer.__file__).parents[2], str(Path(emulated.path).parent)
     environment = {"LD_LIBRARY_PATH": folder, "PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{gpu_sanitizer.CHECKED} cases\n"), done.stderr

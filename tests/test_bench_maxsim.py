@@ -12,19 +12,21 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import data, gate, measure, peers, registry, run, token_shapes, training
-from bench.contestants import Contestant, Search, Unavailable
+from bench import peers, registry, run
 from bench.limits import ceilings
 from bench.limits.ceilings import Ceilings
+from bench.operations import training
+from bench.ours.contestants import Contestant, Search, Unavailable
 from bench.ours.token_contestants import matrix, one_off
 from bench.peers import _tokens, fast_plaid
 from bench.peers._tokens import best
-from bench.race import Settings
+from bench.racing import gate, measure
+from bench.racing.race import Settings
+from bench.racing.row import Row
 from bench.registry import OPS, Choice
-from bench.row import Row
-from bench.shapes import Heat
-from bench.token_shapes import Lengths, TokenWorkload
-from bench.workloads import presets
+from bench.workloads import data, presets, token_shapes
+from bench.workloads.shapes import Heat
+from bench.workloads.token_shapes import Lengths, TokenWorkload
 from pyengine.inputs.ragged import Ragged
 from pyengine.specification import reference_maxsim
 

@@ -12,21 +12,23 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
 
-from bench import gate, measure, peers, registry, run, sparse_arena, sparse_contestants, sparse_shapes, sparse_text
-from bench.contestants import Contestant, Search, Unavailable
+from bench import peers, registry, run
 from bench.limits import ceilings
 from bench.limits.ceilings import Ceilings
-from bench.operations import lexicon, sparse_life
+from bench.operations import lexicon, sparse_arena, sparse_life
 from bench.operations.life import Worker
+from bench.ours import sparse_contestants
+from bench.ours.contestants import Contestant, Search, Unavailable
 from bench.peers import _sparse
-from bench.race import Settings
+from bench.racing import gate, measure
+from bench.racing.race import Settings
+from bench.racing.row import Row
 from bench.registry import OPS, Choice
-from bench.row import Row
-from bench.shapes import Heat
-from bench.sparse_shapes import Asking, SparseCorpus, SparseWorkload
-from bench.sparse_text import Documents
-from bench.workloads import presets, sparse_data
+from bench.workloads import presets, sparse_data, sparse_shapes, sparse_text
+from bench.workloads.shapes import Heat
 from bench.workloads.sparse_data import SPLADE, TEXT
+from bench.workloads.sparse_shapes import Asking, SparseCorpus, SparseWorkload
+from bench.workloads.sparse_text import Documents
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.specification import reference_sparse
 from pyengine.types import F32

@@ -15,13 +15,14 @@ pytest.importorskip("tqdm")
 
 from rich.console import Console
 
-from bench import ablate, shapes, write_tables
+from bench import ablate
 from bench.ablation import journal
-from bench.gate import Verdict
-from bench.racing import base, terminal
-from bench.row import Row
-from bench.shapes import Workload
-from bench.timing import Samples
+from bench.racing import base, terminal, write_tables
+from bench.racing.gate import Verdict
+from bench.racing.row import Row
+from bench.racing.timing import Samples
+from bench.workloads import shapes
+from bench.workloads.shapes import Workload
 
 WORKLOAD = shapes.named("n200k-d768-q1024-k1000", Workload())
 ROWS = [

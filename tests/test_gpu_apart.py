@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.gpu_apart import Told, apart
+from bench.gpus.gpu_apart import Told, apart
 
 
 def test_what_is_done_apart(capfd: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.ablation.cells import Cell
-from bench.contestants import Unavailable, module
+from bench.ours.contestants import Unavailable, module
 from pyengine.types import F32, I64, TopK
 
 SEED = 20261122

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import timing
 from bench.ablation.cells import Cell
 from bench.ablation.stages import Built, Search
 from bench.datasets.collection import Collection, Rows
-from bench.timing import Samples
+from bench.racing import timing
+from bench.racing.timing import Samples
 from pyengine import evaluate
 from pyengine.types import F64, I64, TopK
 

@@ -19,9 +19,9 @@ from bench.ablation.cells import Cell
 from bench.ablation.grid import Grid
 from bench.ablation.journal import Journal, Value
 from bench.ablation.stages import Built
-from bench.contestants import Unavailable
 from bench.datasets.collection import Collection
-from bench.timing import Samples
+from bench.ours.contestants import Unavailable
+from bench.racing.timing import Samples
 from pyengine import evaluate
 from pyengine.types import F64, TopK
 

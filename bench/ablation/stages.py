@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import contestants, machine
 from bench.ablation import approximate
 from bench.ablation.cells import PLAIN, Cell
-from bench.contestants import Unavailable
 from bench.datasets.collection import Collection, Rows
+from bench.limits import machine
 from bench.operations import compress
+from bench.ours import contestants
+from bench.ours.contestants import Unavailable
 from pyengine.types import F32, I64, TopK
 
 READ = {"dense": ("dense",), "maxsim": ("tokens",), "sparse": ("sparse",), "hybrid": ("dense", "sparse")}

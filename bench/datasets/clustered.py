@@ -22,13 +22,13 @@ from typing import NamedTuple
 import numpy as np
 
 import pyengine
-from bench import data
+from bench.workloads import data
 from pyengine.types import F32
 
 SEED = 20261122
 SAMPLE = 2048  # vectors that a fit looks at
 NEIGHBOUR = 10
-PER_CENTRE = 64  # documents, on average: as `bench.data` has it
+PER_CENTRE = 64  # documents, on average: as `bench.workloads.data` has it
 ROUNDS = 12  # of the bisections that simulate
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Unavailable
+from bench.ours.contestants import Unavailable
 from pyengine.evaluate import Qrels
 from pyengine.inputs.ragged import Ragged
 from pyengine.inputs.sparse_rows import SparseRows

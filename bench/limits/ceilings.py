@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contestants import ISAS, Unavailable, on_isa
 from bench.limits import products
 from bench.limits.products import fastest
+from bench.ours.contestants import ISAS, Unavailable, on_isa
 from pyengine.refining import exact
 
 PEAKS = 7  # runs of the loop over registers, of which the best counts

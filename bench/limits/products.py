@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench import machine
+from bench.limits import machine
 
 SIDE = 1024  # of the matrices of one thread; short calls, so that one of them meets an idle processor
 TRIED = 0.3  # seconds of calls, of which the fastest counts

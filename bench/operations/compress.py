@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyengine
-from bench import gate
-from bench.arena import Arena
-from bench.contestants import Answer, Search, Unavailable, first_two, require, version_of
-from bench.race import Entry, enter, refused
-from bench.racing import memory
-from bench.row import Row
-from bench.shapes import Heat, Workload
+from bench.operations.arena import Arena
+from bench.ours.contestants import Answer, Search, Unavailable, first_two, require, version_of
+from bench.racing import gate, memory
+from bench.racing.race import Entry, enter, refused
+from bench.racing.row import Row
+from bench.workloads.shapes import Heat, Workload
 from pyengine.types import F32, I64
 
 CHUNK = 1 << 14  # rows converted at a time
@@ -38,7 +37,7 @@ class Compressed(NamedTuple):
 
 
 class Compressor(NamedTuple):
-    """As `bench.contestants.Contestant`, for those of whom what they keep is counted."""
+    """As `bench.ours.contestants.Contestant`, for those of whom what they keep is counted."""
 
     name: str
     prepare: Callable[[Any, int], Compressed]  # (docs, threads)

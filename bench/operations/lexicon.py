@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import data, gate
-from bench.arena import Arena
-from bench.contestants import first_two, require, version_of
 from bench.operations import compress
+from bench.operations.arena import Arena
 from bench.operations.compress import Compressed, Compressor
+from bench.operations.sparse_arena import one_after_another, one_by_one
+from bench.ours.contestants import first_two, require, version_of
+from bench.ours.sparse_contestants import keeping
 from bench.peers import faiss
-from bench.race import Entry, enter, refused
-from bench.racing import memory
-from bench.row import Row
-from bench.shapes import Corpus, Heat
-from bench.sparse_arena import one_after_another, one_by_one
-from bench.sparse_contestants import keeping
+from bench.racing import gate, memory
+from bench.racing.race import Entry, enter, refused
+from bench.racing.row import Row
+from bench.workloads import data
+from bench.workloads.shapes import Corpus, Heat
 from pyengine.types import F32
 
 DIM = 768

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import gate
-from bench.arena import Arena
-from bench.contestants import Unavailable, first_two, module, require
-from bench.race import Entry, enter, refused
-from bench.racing import memory
-from bench.row import Row
-from bench.shapes import Heat
+from bench.operations.arena import Arena
+from bench.ours.contestants import Unavailable, first_two, module, require
+from bench.racing import gate, memory
+from bench.racing.race import Entry, enter, refused
+from bench.racing.row import Row
+from bench.workloads.shapes import Heat
 
 CHUNK = 1 << 14  # rows copied at a time
 K = 10  # of the search by which an index is judged

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from bench import gate
-from bench.arena import Arena
-from bench.contestants import Answer, Contestant
 from bench.limits.ceilings import Limits
-from bench.race import Entry, enter, refused
-from bench.row import Row
-from bench.shapes import Heat, Workload
+from bench.operations.arena import Arena
+from bench.ours.contestants import Answer, Contestant
+from bench.racing import gate
+from bench.racing.race import Entry, enter, refused
+from bench.racing.row import Row
+from bench.workloads.shapes import Heat, Workload
 
 
 def entries(heat: Heat, arena: Arena, contestants: Sequence[Contestant]) -> list[Entry]:

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from bench import peers
-from bench.arena import Arena
-from bench.contestants import Contestant
+from bench.operations.arena import Arena
 from bench.operations.life import Job, Search, Worker
-from bench.sparse_contestants import built_of, warm
-from bench.sparse_shapes import LISTED
+from bench.ours.contestants import Contestant
+from bench.ours.sparse_contestants import built_of, warm
+from bench.workloads.sparse_shapes import LISTED
 
 
 def build(arena: Arena, backend: str = "cpu") -> Job:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bench.contestants import Contestant, Search, Unavailable
+from bench.ours.contestants import Contestant, Search, Unavailable
 from pyengine.backends import cuda_device
 from pyengine.kernels import dense_sm90_plan
 

@@ -1,4 +1,4 @@
-"""Ours who filter. A search that filters takes what is kept (`bench.arena.Kept`) as a third argument, in every form
+"""Ours who filter. A search that filters takes what is kept (`arena.Kept`) as a third argument, in every form
 that a library may want, so that nobody pays for a conversion; without it, it is a search of everything."""
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from inspect import signature
 from typing import Any
 
 import pyengine
-from bench.arena import Kept
-from bench.contestants import BITS, Contestant, Search, Unavailable, require
+from bench.operations.arena import Kept
+from bench.ours.contestants import BITS, Contestant, Search, Unavailable, require
 from pyengine.types import F32
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.contestants import BACKENDS, BITS, Contestant, Search, Unavailable, at, require
 from bench.operations.compress import Compressed, Compressor, bytes_of
+from bench.operations.token_arena import offered
+from bench.ours.contestants import BACKENDS, BITS, Contestant, Search, Unavailable, at, require
 from bench.peers._tokens import best
-from bench.token_arena import offered
 from pyengine.inputs.ragged import Ragged
 
 

@@ -3,7 +3,7 @@
     PEERS = {operation: (Contestant(name, prepare, package=.., exactness=..), ..)}
 
 where ``prepare(docs, metric, threads)`` sets the library up (not timed) and returns its search, a function of queries
-and k. What is not installed raises `bench.contestants.Unavailable` with the remedy, as `bench.contestants.module` does.
+and k. What is not installed raises `Unavailable` with the remedy, as `module` does (both of `bench.ours.contestants`).
 ``read`` makes an answer of what a search returns; ``close`` gives back what dropping it does not. The operations are
 those of `bench.registry`; where they keep codes, `bench.operations.compress.Compressor` takes the place of
 `Contestant`.

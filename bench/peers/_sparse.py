@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Contestant, Prepare, module
-from bench.sparse_shapes import LISTED
-from bench.sparse_text import Documents
+from bench.ours.contestants import Answer, Contestant, Prepare, module
+from bench.workloads.sparse_shapes import LISTED
+from bench.workloads.sparse_text import Documents
 
 FLOAT32 = "float32 sums"
 

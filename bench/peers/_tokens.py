@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Search, module
+from bench.ours.contestants import Answer, Search, module
 from pyengine.inputs.ragged import Ragged
 
 DOCS = 128  # documents padded together where all of them would not fit: what colpali-engine takes at once

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.contestants import Search, module
+from bench.ours.contestants import Search, module
 from bench.peers._sparse import columns, sparse_peer
-from bench.sparse_text import Documents
+from bench.workloads.sparse_text import Documents
 
 
 def bm25s(docs: Documents, metric: str, threads: int) -> Search:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench.arena import Kept
-from bench.contestants import Contestant, Search, module
+from bench.operations.arena import Kept
 from bench.operations.compress import TRAINING, Compressed, Compressor, cosine_of, packed
+from bench.ours.contestants import Contestant, Search, module
 from pyengine.types import F32
 
 

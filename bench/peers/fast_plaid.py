@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Contestant, Search, Unavailable, module, version_of
+from bench.ours.contestants import Answer, Contestant, Search, Unavailable, module, version_of
 from pyengine.inputs.ragged import Ragged
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.contestants import Contestant, Search, module
+from bench.ours.contestants import Contestant, Search, module
 from bench.peers._tokens import best
 from pyengine.inputs.ragged import Ragged
 

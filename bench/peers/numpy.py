@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.arena import Kept
-from bench.contestants import Contestant, Search
+from bench.operations.arena import Kept
+from bench.ours.contestants import Contestant, Search
 from bench.peers._tokens import best
 from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32

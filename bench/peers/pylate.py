@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.contestants import Contestant, Search, module
+from bench.ours.contestants import Contestant, Search, module
 from bench.peers._tokens import FROM_0, Padded
 from pyengine.inputs.ragged import Ragged
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Search
+from bench.ours.contestants import Search
 from bench.peers._sparse import matrix, padded, sparse_peer
-from bench.sparse_text import Documents
+from bench.workloads.sparse_text import Documents
 from pyengine.types import F32, I64
 
 BLOCK = 32  # queries of which all scores are made at once

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Contestant, Search, module
+from bench.ours.contestants import Answer, Contestant, Search, module
 from pyengine.types import F32
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Search, module
+from bench.ours.contestants import Answer, Search, module
 from bench.peers._sparse import padded, sparse_peer
-from bench.sparse_text import Documents
+from bench.workloads.sparse_text import Documents
 
 
 def sindi(docs: Documents, metric: str, threads: int) -> Search:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.contestants import Contestant, Search, module
+from bench.ours.contestants import Contestant, Search, module
 from pyengine.types import F32
 
 

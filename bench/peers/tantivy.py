@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.contestants import Answer, Search, module
+from bench.ours.contestants import Answer, Search, module
 from bench.peers._sparse import padded, sparse_peer
-from bench.sparse_text import Documents
+from bench.workloads.sparse_text import Documents
 
 
 def tantivy(docs: Documents, metric: str, threads: int) -> Search:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from bench.arena import Kept
-from bench.contestants import Contestant, Search, Unavailable, module
+from bench.operations.arena import Kept
+from bench.ours.contestants import Contestant, Search, Unavailable, module
 from bench.peers._tokens import Packed, Padded
 from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32

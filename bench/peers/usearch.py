@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.contestants import Answer, Contestant, Search, module
 from bench.operations.compress import Compressed, Compressor, cosine_of, packed
+from bench.ours.contestants import Answer, Contestant, Search, module
 from pyengine.types import F32
 
 

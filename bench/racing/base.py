@@ -26,10 +26,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench import timing
-from bench.racing import files, terminal
-from bench.timing import Samples
-from bench.write_tables import short
+from bench.racing import files, terminal, timing
+from bench.racing.timing import Samples
+from bench.racing.write_tables import short
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("csrc", "CMakeLists.txt", "setup.py")  # of the extension

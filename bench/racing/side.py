@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pyengine
 from bench import registry, run
-from bench.arena import Arena
-from bench.contestants import Unavailable
-from bench.race import Entry, Settings
-from bench.shapes import Heat
+from bench.operations.arena import Arena
+from bench.ours.contestants import Unavailable
+from bench.racing.race import Entry, Settings
+from bench.workloads.shapes import Heat
 
 
 class Unmeasured(NamedTuple):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.shapes import BASE, DENSE, LARGE, Heat, heats
-from bench.shapes import QUICK as DENSE_QUICK
-from bench.sparse_shapes import APART, HEAVY, LIGHT, SPARSE, together
-from bench.sparse_shapes import QUICK as SPARSE_QUICK
-from bench.token_shapes import MAXSIM, REAL, B, C, E
-from bench.token_shapes import QUICK as MAXSIM_QUICK
+from bench.workloads.shapes import BASE, DENSE, LARGE, Heat, heats
+from bench.workloads.shapes import QUICK as DENSE_QUICK
+from bench.workloads.sparse_shapes import APART, HEAVY, LIGHT, SPARSE, together
+from bench.workloads.sparse_shapes import QUICK as SPARSE_QUICK
+from bench.workloads.token_shapes import MAXSIM, REAL, B, C, E
+from bench.workloads.token_shapes import QUICK as MAXSIM_QUICK
 
 LARGE_VECTORS = (
     "pyengine-int8",

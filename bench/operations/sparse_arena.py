@@ -1,5 +1,5 @@
-"""The arena of sparse search: documents are `bench.sparse_text.Documents`, queries `pyengine.SparseRows`, or a list of
-them where they are asked one by one."""
+"""The arena of sparse search: documents are `sparse_text.Documents`, queries `pyengine.SparseRows`, or a list of them
+where they are asked one by one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bench import gate, sparse_text
-from bench.arena import Arena
-from bench.contestants import Answer, Contestant, Search, first_two
-from bench.shapes import Workload
-from bench.sparse_shapes import Asking, SparseCorpus
-from bench.sparse_text import Documents
-from bench.token_arena import offered
-from bench.workloads import sparse_data
+from bench.operations.arena import Arena
+from bench.operations.token_arena import offered
+from bench.ours.contestants import Answer, Contestant, Search, first_two
+from bench.racing import gate
+from bench.workloads import sparse_data, sparse_text
+from bench.workloads.shapes import Workload
+from bench.workloads.sparse_shapes import Asking, SparseCorpus
+from bench.workloads.sparse_text import Documents
 from pyengine.inputs.sparse_rows import SparseRows
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from bench.gate import Verdict
-from bench.shapes import Workload
-from bench.timing import Samples
+from bench.racing.gate import Verdict
+from bench.racing.timing import Samples
+from bench.workloads.shapes import Workload
 
 Value = str | int | float | bool | None
 SPEEDS = (

@@ -8,12 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import registry, write_tables
-from bench.contestants import Unavailable
-from bench.race import Settings, race
+from bench import registry
+from bench.ours.contestants import Unavailable
+from bench.racing import write_tables
+from bench.racing.race import Settings, race
+from bench.racing.row import Row
 from bench.registry import Choice
-from bench.row import Row
-from bench.shapes import Heat
+from bench.workloads.shapes import Heat
 
 EVERYBODY = Choice()
 

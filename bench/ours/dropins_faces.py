@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import data, gate, training
-from bench.contestants import Answer, first_two, module
-from bench.shapes import Corpus
+from bench.operations import training
+from bench.ours.contestants import Answer, first_two, module
+from bench.racing import gate
+from bench.workloads import data
+from bench.workloads.shapes import Corpus
 from pyengine.demos import demo_maxsim
 from pyengine.inputs.ragged import Ragged
 from pyengine.specification import reference_maxsim

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 import pyengine
-from bench import data, gate
-from bench.arena import Arena
-from bench.contestants import Answer, Unavailable, first_two
-from bench.shapes import Workload
+from bench.operations.arena import Arena
+from bench.ours.contestants import Answer, Unavailable, first_two
+from bench.racing import gate
+from bench.workloads import data
+from bench.workloads.shapes import Workload
 from pyengine.inputs.ragged import Ragged
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
-from bench.contestants import Unavailable, module
-from bench.machine import Machine
+from bench.limits import machine
+from bench.limits.machine import Machine
+from bench.ours.contestants import Unavailable, module
 
 PACKAGES = ("triton", "faiss-gpu", "cuvs-cu13", "cuvs-cu12", "cupy-cuda13x", "cupy-cuda12x", "flash-maxsim")
 COPIED = 1 << 32  # bytes
@@ -140,7 +140,7 @@ def _product_rate(name: str, a: Any, b: Any) -> float | None:
 
 def _seconds(work: Callable[[], object]) -> float:
     """The median of a few calls, after two that warm up."""
-    from bench.gpu_timing import GpuSamples
+    from bench.gpus.gpu_timing import GpuSamples
 
     samples = GpuSamples()
     for number in range(REPEATS + 2):

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from bench.shapes import MILLION, Heat, Workload, count_of, heats, numbered
+from bench.workloads.shapes import MILLION, Heat, Workload, count_of, heats, numbered
 
 APART = 32
 LISTED = 8  # bytes of a posting: a 4-byte id and a float32 weight, which is what the floor counts

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from bench import timing
-from bench.contestants import Unavailable
 from bench.limits.ceilings import Limits
-from bench.racing import memory
-from bench.row import Row
-from bench.shapes import Heat, Workload
-from bench.timing import Samples
+from bench.ours.contestants import Unavailable
+from bench.racing import memory, timing
+from bench.racing.row import Row
+from bench.racing.timing import Samples
+from bench.workloads.shapes import Heat, Workload
 
 
 class Settings(NamedTuple):

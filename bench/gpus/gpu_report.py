@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import write_tables
-from bench.gpu_contestants import BACKENDS
-from bench.gpu_machine import Gpu, GpuCeilings
-from bench.gpu_shapes import TARGETS
-from bench.row import Row
+from bench.gpus.gpu_contestants import BACKENDS
+from bench.gpus.gpu_machine import Gpu, GpuCeilings
+from bench.gpus.gpu_shapes import TARGETS
+from bench.racing import write_tables
+from bench.racing.row import Row
 
 HEADINGS = ("contestant", "exact", "median ms", "floor ms", "of the ceiling", "x best peer", "GB", "Gop", "+MB", "note")
 

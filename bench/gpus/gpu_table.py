@@ -7,8 +7,8 @@ import csv
 import math
 from collections.abc import Sequence
 
-from bench.gpu_contestants import BACKENDS
-from bench.gpu_report import Run, pairs
+from bench.gpus.gpu_contestants import BACKENDS
+from bench.gpus.gpu_report import Run, pairs
 from pyengine.kernels import measured
 from pyengine.kernels.chips import chip_of
 

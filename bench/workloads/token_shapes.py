@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.shapes import Heat, Workload, count_of, heats, numbered
+from bench.workloads.shapes import Heat, Workload, count_of, heats, numbered
 from pyengine.types import I64
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyengine
-from bench import data, gate
-from bench.contestants import Answer, Contestant, Search, Unavailable, first_two
-from bench.race import Settings
-from bench.racing import memory
-from bench.shapes import Workload
+from bench.ours.contestants import Answer, Contestant, Search, Unavailable, first_two
+from bench.racing import gate, memory
+from bench.racing.race import Settings
+from bench.workloads import data
+from bench.workloads.shapes import Workload
 from pyengine.types import I64, Bool
 
 T = TypeVar("T")

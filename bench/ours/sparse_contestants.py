@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from bench import peers
-from bench.contestants import BACKENDS, BITS, Contestant, Search, at, require
 from bench.operations.compress import Compressed, Compressor
+from bench.operations.token_arena import offered
+from bench.ours.contestants import BACKENDS, BITS, Contestant, Search, at, require
 from bench.racing import memory
-from bench.sparse_shapes import LISTED
-from bench.sparse_text import Documents
-from bench.token_arena import offered
+from bench.workloads.sparse_shapes import LISTED
+from bench.workloads.sparse_text import Documents
 
 
 def one_off(backend: str = "cpu") -> Contestant:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from bench.shapes import MILLION, Heat, Workload, heats
-from bench.sparse_shapes import LIGHT, together
-from bench.token_shapes import Lengths, TokenWorkload
+from bench.workloads.shapes import MILLION, Heat, Workload, heats
+from bench.workloads.sparse_shapes import LIGHT, together
+from bench.workloads.token_shapes import Lengths, TokenWorkload
 
 ONE = Workload(MILLION, n_queries=1, metric="dot")
 CERTIFIED, WIDE = replace(ONE, n_queries=1024), replace(ONE, n_queries=4096)

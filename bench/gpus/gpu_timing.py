@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.contestants import Search, module
-from bench.timing import Samples
+from bench.ours.contestants import Search, module
+from bench.racing.timing import Samples
 
 torch: Any = module("torch")
 FLUSHED = 1 << 28  # bytes: more than twice the L2 cache of any chip

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyengine
-from bench import gate
-from bench.contestants import Unavailable, module, version_of
-from bench.race import Entry, enter, refused
-from bench.row import Row
-from bench.shapes import Heat
-from bench.token_arena import TokenArena
-from bench.token_shapes import TokenWorkload
+from bench.operations.token_arena import TokenArena
+from bench.ours.contestants import Unavailable, module, version_of
+from bench.racing import gate
+from bench.racing.race import Entry, enter, refused
+from bench.racing.row import Row
+from bench.workloads.shapes import Heat
+from bench.workloads.token_shapes import TokenWorkload
 from pyengine.inputs.ragged import Ragged
 from pyengine.specification import reference_maxsim
 from pyengine.types import F32, F64

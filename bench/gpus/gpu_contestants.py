@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 import pyengine
-from bench import contestants, sparse_contestants
-from bench.contestants import BITS, Contestant, Search, module, require
-from bench.gpu_arena import DEVICE, on_host
+from bench.gpus.gpu_arena import DEVICE, on_host
+from bench.operations.training import TRAINERS, Score, Trainer
+from bench.ours import contestants, sparse_contestants
+from bench.ours.contestants import BITS, Contestant, Search, module, require
 from bench.peers._sparse import matrix
 from bench.peers.sentence_transformers import from_hits
-from bench.sparse_shapes import LISTED
-from bench.sparse_text import Documents
-from bench.training import TRAINERS, Score, Trainer
+from bench.workloads.sparse_shapes import LISTED
+from bench.workloads.sparse_text import Documents
 from pyengine.backends import registry
 from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32
@@ -79,7 +79,7 @@ def ours_sparse(backend: str) -> Contestant:
 
 
 def _graphed(score: Callable[[Any, int], Any]) -> Search:
-    from bench.gpu_timing import graphed
+    from bench.gpus.gpu_timing import graphed
 
     return graphed(score)
 

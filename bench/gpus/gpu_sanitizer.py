@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_sanitizer FAMILY BACKEND`: a few searches of the conformance suite, for a tool that watches
+"""`python -m bench.gpus.gpu_sanitizer FAMILY BACKEND`: a few searches of the conformance suite, for a tool that watches
 every access to memory, and takes a hundred times as long. `check` runs it under NVIDIA's compute-sanitizer."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.gpu_work import CASES
+from bench.gpus.gpu_work import CASES
 from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.searches.search import exact_search
@@ -47,7 +47,7 @@ def check(pairs: Sequence[tuple[str, str]], out: Path) -> tuple[list[str], bool]
         for family, backend in pairs:
             for name in TOOLS:
                 command = [tool, f"--tool={name}", f"--error-exitcode={FOUND}"]
-                command += [sys.executable, "-m", "bench.gpu_sanitizer", family, backend]
+                command += [sys.executable, "-m", "bench.gpus.gpu_sanitizer", family, backend]
                 sentence, text = _run(command)
                 said.append(f"compute-sanitizer {name}, {family} by {backend}: {sentence}")
                 report.write(f"== {said[-1]}\n{text}\n")

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 import pyengine
-from bench import data, gate
-from bench.arena import Arena
-from bench.contestants import Answer, module
-from bench.shapes import Workload
-from bench.sparse_arena import SparseArena
-from bench.token_arena import TokenArena
+from bench.operations.arena import Arena
+from bench.operations.sparse_arena import SparseArena
+from bench.operations.token_arena import TokenArena
+from bench.ours.contestants import Answer, module
+from bench.racing import gate
+from bench.workloads import data
+from bench.workloads.shapes import Workload
 from pyengine.inputs.ragged import Ragged
 from pyengine.refining import exact
 from pyengine.types import F32, I64, TopK

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contestants import Answer
+from bench.ours.contestants import Answer
 from pyengine.inputs.ragged import Ragged
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.specification import reference, reference_maxsim, reference_sparse

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import pyengine
-from bench.shapes import Corpus
-from bench.token_shapes import TokenCorpus
+from bench.workloads.shapes import Corpus
+from bench.workloads.token_shapes import TokenCorpus
 from pyengine.demos import demo_maxsim
 from pyengine.inputs.ragged import Ragged
 from pyengine.types import F32

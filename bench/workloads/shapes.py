@@ -12,7 +12,7 @@ MILLION = 1_000_000
 
 
 class Corpus(NamedTuple):
-    """What the workloads that share one corpus agree on; ``data`` is a kind of `bench.data`."""
+    """What the workloads that share one corpus agree on; ``data`` is a kind of `bench.workloads.data`."""
 
     n_docs: int
     dim: int

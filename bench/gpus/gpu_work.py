@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from bench import gpu_machine
-from bench.gpu_apart import apart
-from bench.gpu_machine import GpuCeilings
-from bench.gpu_report import Gate
-from bench.gpu_shapes import FAMILIES
-from bench.measure import grouped
-from bench.measure import measure as race_heats
-from bench.race import Settings
+from bench.gpus import gpu_machine
+from bench.gpus.gpu_apart import apart
+from bench.gpus.gpu_machine import GpuCeilings
+from bench.gpus.gpu_report import Gate
+from bench.gpus.gpu_shapes import FAMILIES
+from bench.racing.measure import grouped
+from bench.racing.measure import measure as race_heats
+from bench.racing.race import Settings
+from bench.racing.row import Row
 from bench.registry import Choice
-from bench.row import Row
-from bench.shapes import Heat
+from bench.workloads.shapes import Heat
 from pyengine import conformance
 
 CASES: dict[str, Callable[[], Iterable[Any]]] = {
@@ -114,7 +114,7 @@ def raced(
     end: float,
 ) -> None:
     """Tell the rows so far after each heat."""
-    from bench import gpu_timing
+    from bench.gpus import gpu_timing
 
     settings = Settings(ceilings, None, seconds, (), gpu_timing.GpuSamples, gpu_timing.extra_peak)
     choice = Choice(backends=frozenset(backends))

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import Machine
+from bench.limits.machine import Machine
 from bench.racing import files, terminal
+from bench.racing.row import Row, Value
 from bench.registry import TABLES
-from bench.row import Row, Value
 
 SHOWN = {  # column -> heading of the printed table
     "exact": "exact",

@@ -21,6 +21,7 @@ from pyengine.kernels.triton_parts import LEAST, float64_loss, unordered
 COUNTED = 2048  # keys of a query; more are sorted by torch
 BLOCK = 64  # keys at a time, by as many
 WARPS = 4
+ALIGN = 16  # bytes: pointers that are no multiples would have the kernel compiled once more
 EMPTY = tl.constexpr(PAD)
 
 
@@ -37,13 +38,19 @@ class Answer(NamedTuple):
 
 
 def answer_bytes(n_queries: int, k: int) -> int:
-    return n_queries * (12 * k + 9)
+    return sum(-(-size // ALIGN) * ALIGN for size in _sizes(n_queries, k))
+
+
+def _sizes(n_queries: int, k: int) -> list[int]:
+    """Bytes of ids, dropped, scores and certified."""
+    return [8 * n_queries * k, 8 * n_queries, 4 * n_queries * k, n_queries]
 
 
 def unpacked(packed: Tensor, n_queries: int, k: int) -> Answer:
-    """The answer in those bytes, uint8 [`answer_bytes`]."""
-    sizes = [8 * n_queries * k, 8 * n_queries, 4 * n_queries * k, n_queries]
-    ids, dropped, scores, certified = torch.split(packed, sizes)
+    """The answer in those bytes, uint8 [`answer_bytes`]: each part begins at a multiple of `ALIGN`."""
+    sizes = _sizes(n_queries, k)
+    parts = torch.split(packed, [-(-size // ALIGN) * ALIGN for size in sizes])
+    ids, dropped, scores, certified = (part[:size] for part, size in zip(parts, sizes))
     return Answer(
         packed,
         ids.view(torch.int64).view(n_queries, k),

@@ -172,7 +172,7 @@ def code_docs(rows: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     residual float32 [N], as `problem.Codes`; norms float64 [N], which are not finite where a row is not."""
     count, width = len(rows), -(-dims // 64) * 64
     codes = torch.empty((count, width), dtype=torch.int8, device=rows.device)
-    scale, residual = (torch.empty(count, device=rows.device) for _ in range(2))
+    scale, residual = (torch.empty(count, dtype=torch.float32, device=rows.device) for _ in range(2))
     norms, block = torch.empty(count, dtype=torch.float64, device=rows.device), code_block(width)
     if count:
         code_docs_kernel[(count,)](
@@ -187,7 +187,7 @@ def query_room(kind: torch.dtype, dims: int, parts: int, padded: int, device: to
     width = -(-dims // QUERY_ALIGN) * QUERY_ALIGN
     return ScanQueries(
         tuple(torch.empty((padded, width), dtype=kind, device=device) for _ in range(parts)),
-        torch.empty((6, padded), device=device),
+        torch.empty((6, padded), dtype=torch.float32, device=device),
         torch.empty((padded, 2), dtype=torch.float64, device=device),
     )
 

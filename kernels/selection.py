@@ -60,7 +60,7 @@ def pools(n_queries: int, capacity: int, device: torch.device, floor: Tensor | N
         torch.empty(shape, dtype=torch.float32, device=device),
         torch.empty(shape, dtype=torch.float32, device=device),
         torch.zeros(n_queries, dtype=torch.int32, device=device),
-        torch.full((n_queries,), -torch.inf, device=device) if floor is None else floor.clone(),
+        torch.full((n_queries,), -torch.inf, dtype=torch.float32, device=device) if floor is None else floor.clone(),
         torch.full((n_queries,), LEAST.value, dtype=torch.int32, device=device),
     )
 

@@ -133,13 +133,16 @@ class Graph:
 
 
 @contextmanager
-def recorded(graph: Graph) -> Any:
+def recorded(graph: Graph, stream: Any, capture_error_mode: str) -> Any:
+    assert stream == "stream of cuda:1"
+    assert capture_error_mode == "thread_local"  # other threads may search meanwhile
     Graph.recording = graph
     yield
     Graph.recording = None
 
 
 def test_the_launches_are_captured_after_all_else_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device of the documents, which need not be the current one: else the graph would be empty."""
     log: list[str] = []
     made: list[Graph] = []
 
@@ -147,15 +150,24 @@ def test_the_launches_are_captured_after_all_else_has_ended(monkeypatch: pytest.
         made.append(Graph())
         return made[0]
 
+    @contextmanager
+    def current(device: Any) -> Any:
+        log.append(str(device))
+        yield
+        log.append("back")
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("waited"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
     monkeypatch.setattr(torch.cuda, "graph", recorded)
-    replay = torch_captured._graph(lambda: log.append("captured" if Graph.recording else "launched"))
-    assert log == ["waited", "captured"]
+    other = torch.device("cuda", 1)
+    replay = torch_captured._graph(lambda: log.append("captured" if Graph.recording else "launched"), other)
+    assert log == ["cuda:1", "waited", "captured", "back"]
     replay()
     replay()
     assert made[0].replayed == 2
-    assert log == ["waited", "captured"]
+    assert log[3:] == ["back"]
 
 
 def test_what_cannot_be_captured_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,12 @@ def test_a_query_that_is_not_finite_is_not_certified(base: float) -> None:
     keys = keys_of(np.ones((1, 2), np.float32), np.arange(2)[None])
     assert finished(keys, [-np.inf], [LEAST], [[1.0, base]], None, False).certified.tolist() == [0]
     assert finished(keys, [-np.inf], [LEAST], [[1.0, 0.0]], None, False).certified.tolist() == [1]
+
+
+@pytest.mark.parametrize("n_queries, k", [(1, 1), (3, 5), (7, 10), (0, 4)])
+def test_parts_of_an_answer_are_aligned(n_queries: int, k: int) -> None:
+    """Or the kernel that reads and writes them is compiled again and again, for each of their alignments."""
+    packed = torch.zeros(answers.answer_bytes(n_queries, k), dtype=torch.uint8)
+    found = answers.unpacked(packed, n_queries, k)
+    assert [each.numel() for each in found[1:]] == [n_queries * k, n_queries, n_queries * k, n_queries]
+    assert all((each.data_ptr() - packed.data_ptr()) % 16 == 0 for each in found[1:] if each.numel())

@@ -205,3 +205,37 @@ def test_a_room_of_another_shape_is_an_error() -> None:
     assert own.room("keys", (2, 3), torch.int64) is own.room("keys", (2, 3), torch.int64)
     with pytest.raises(AssertionError, match=r"keys \(2, 3\) is not of this search, which wants \(3, 3\)"):
         own.room("keys", (3, 3), torch.int64)
+
+
+def test_what_is_kept_of_a_corpus_is_whole_before_another_stream_may_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            log.append("waited")
+
+    monkeypatch.setattr(triton_device, "device_of", lambda corpus: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    docs, once = Documents(rows(9, 20, 8), cache={}), Documents(rows(9, 20, 8))
+    for _ in range(2):
+        assert triton_device.mirrored(docs, "this", lambda device: log.append(f"built on {device}") or 7) == 7
+    assert log == ["built on cuda:0", "waited"]
+    triton_device.mirrored(once, "this", lambda device: log.append("built"))
+    assert log[2:] == ["built"]  # nobody else reads what lasts for one search
+
+
+def test_the_default_type_of_tensors_changes_nothing() -> None:
+    docs = Documents(rows(10, 200, 8), cache={})
+    torch.set_default_dtype(torch.float64)
+    try:
+        for metric in ("dot", "l2"):
+            problem = problem_of(docs, 11, metric=metric)
+            conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), metric)
+        pairs = pe.DenseIndex(8, backend="triton")
+        pairs.add(docs.rows)
+        found = pairs.search(rows(12, 70, 8), 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    want = pairs.search(rows(12, 70, 8), 4, backend="numpy")
+    assert found.ids.tolist() == want.ids.tolist()
+    assert found.scores.tolist() == want.scores.tolist()

@@ -101,7 +101,7 @@ def _owners(own: Tensor, others: Tensor, places: int, problem: DenseProblem) -> 
 
 def _as_items(norms: Tensor, metric: str, dims: int) -> DocumentTerms:
     """The terms of vectors that are what is coded, so that nothing is added for that."""
-    exactly = torch.zeros(len(norms), device=norms.device)
+    exactly = torch.zeros(len(norms), dtype=torch.float32, device=norms.device)
     return document_terms(Lengths(norms, exactly, exactly, norms), False, None, metric, dims)
 
 

@@ -236,7 +236,7 @@ def refine(problem: DenseProblem, candidates: Candidates) -> F32:
     with triton_device.launching_on(device):
         arrays = candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
         queries, rows, starts, lengths = (tensor(each).to(device, copy=True) for each in (problem.queries, *arrays))
-        scores, kept = torch.empty(len(rows), device=device), originals(problem.docs)
+        scores, kept = torch.empty(len(rows), dtype=torch.float32, device=device), originals(problem.docs)
         bias = None if problem.bias is None else tensor(problem.bias).to(device)
         refining.refine(
             queries, kept.values, kept.step, bias, rows, starts, lengths, scores, int(counts.max(initial=0)),

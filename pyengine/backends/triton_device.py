@@ -57,7 +57,14 @@ def launching_on(device: torch.device) -> AbstractContextManager[Any]:
 def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:
     """What ``build`` makes of a corpus on the device, kept for as long as the corpus keeps what is derived from it."""
     device = device_of(corpus)
-    return corpus.derived(("triton", str(device), key), lambda: build(device))
+
+    def made() -> T:
+        found = build(device)
+        if device.type != "cpu" and corpus.cache is not None:  # a search on another stream may read it at once
+            torch.cuda.current_stream(device).synchronize()
+        return found
+
+    return corpus.derived(("triton", str(device), key), made)
 
 
 def upload(array: NDArray[Any], device: torch.device) -> torch.Tensor:

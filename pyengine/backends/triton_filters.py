@@ -55,5 +55,5 @@ def ceiling(rank: Tensor | None, queries: ScanQueries, n_queries: int, dims: int
     """Rank scores float64 [Q] in the units of the queries' bounds: nothing is above where there are none."""
     scaling = queries.scaling[:n_queries]
     if rank is None:
-        return dense_between.ceiling(torch.full((n_queries,), torch.inf, device=scaling.device))
+        return dense_between.ceiling(torch.full((n_queries,), torch.inf, dtype=torch.float32, device=scaling.device))
     return dense_between.ceiling(scale_of(scaling, dims).ceilings(rank))

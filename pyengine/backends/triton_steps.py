@@ -119,6 +119,6 @@ class Steps:
         block, capacity, device = self.plan.query_block, self.plan.capacity, self.docs.values.device
         return Refined(
             capacity * torch.arange(block, device=device),
-            torch.empty((block, capacity), device=device),
+            torch.empty((block, capacity), dtype=torch.float32, device=device),
             torch.empty((block, self.k), dtype=torch.int64, device=device),
         )

@@ -5,9 +5,8 @@ Both give the same bits. `refine` scores listed candidates; `scan` scores everyt
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,11 +26,9 @@ PAIR_BLOCK = 1 << 13  # candidates per step of the NumPy form
 EVERYTHING = 1 << 18  # pairs of a query and a document listed at a time, where all are
 
 
+@cache  # asked several times for each search
 def native() -> ModuleType | None:
     """The compiled extension, or None when it is not built. One that is built but broken is an error."""
-    known = sys.modules.get("pyengine._native")
-    if known is not None:  # asked several times for each search
-        return known
     try:
         return import_module("pyengine._native")
     except ModuleNotFoundError:

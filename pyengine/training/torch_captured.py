@@ -37,7 +37,7 @@ class Captured:
         self.queries, found = self._standing.queries, self._standing.answer
         self.scores, self.ids, self.certified = found.scores, found.ids, found.certified.view(torch.bool)
         self.launch()  # which compiles what has not been
-        self._replay = _graph(self.launch) if self.queries.is_cuda else self.launch
+        self._replay = _graph(self.launch, self.queries.device) if self.queries.is_cuda else self.launch
 
     def launch(self) -> None:
         """Launch the kernels on the current stream, without a wait: for a part of a CUDA graph of yours."""
@@ -129,11 +129,13 @@ def _problem(docs: Any, n_queries: int, k: int, metric: str | None, **given: Any
     return dense.prepare(queries, Documents(rows, cache={}), k, metric=metric or "cosine", **given)
 
 
-def _graph(launch: Callable[[], None]) -> Callable[[], None]:
-    """The launches, which have run before, as one graph."""
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        launch()
+def _graph(launch: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The launches, which have run before, as one graph of their device, be it the current one or not. What other
+    threads do meanwhile is no part of it, and allowed."""
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"):
+            launch()
     replay: Callable[[], None] = graph.replay
     return replay

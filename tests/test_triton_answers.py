@@ -119,7 +119,7 @@ def test_a_query_that_is_not_finite_is_not_certified(base: float) -> None:
     assert finished(keys, [-np.inf], [LEAST], [[1.0, 0.0]], None, False).certified.tolist() == [1]
 
 
-@pytest.mark.parametrize("n_queries, k", [(1, 1), (3, 5), (7, 10), (0, 4)])
+@pytest.mark.parametrize(("n_queries", "k"), [(1, 1), (3, 5), (7, 10), (0, 4)])
 def test_parts_of_an_answer_are_aligned(n_queries: int, k: int) -> None:
     """Or the kernel that reads and writes them is compiled again and again, for each of their alignments."""
     packed = torch.zeros(answers.answer_bytes(n_queries, k), dtype=torch.uint8)

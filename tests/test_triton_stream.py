@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,14 @@ from pyengine.backends import registry, triton_backend
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.refining import exact
 from pyengine.searches import dense
 from tests import dense_cases
 from tests.dense_cases import rows
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_dense
+from pyengine.backends import triton_dense, triton_device, triton_stream  # noqa: E402
 
 check = partial(dense_cases.check, name="triton")
 pytestmark = pytest.mark.usefixtures("interpreter", "poison")
@@ -97,3 +101,30 @@ def test_fast_and_range_searches() -> None:
     ranges = [pe.range_search(queries, docs, 0.3, backend=name) for name in ("triton", "numpy")]
     for ours, theirs in zip(*ranges):
         assert (ours == theirs).all()
+
+
+def test_parts_are_copied_on_one_stream_of_the_device_that_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that copies has a current device of its own, and memory of one stream is not that of another."""
+    within: list[str] = []
+    log: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def entered(what: Any) -> Iterator[None]:
+        within.append(str(what))
+        yield
+        within.pop()
+
+    def stream(device: Any) -> str:
+        log.append(("a stream",))
+        return f"stream of {device}"
+
+    monkeypatch.setattr(triton_device, "device_of", lambda corpus: torch.device("cuda", 1))
+    monkeypatch.setattr(triton_stream, "_copying", cache(triton_stream._copying.__wrapped__))
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "device", entered)
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    monkeypatch.setattr(triton_dense, "scanned", lambda part: log.append(tuple(within)))
+    monkeypatch.setattr(triton_dense, "propose", lambda part, width: exact.everything(part))
+    problem = dense.prepare(rows(1, 2, 8), Documents(rows(2, 150, 8), cache={}), 3, metric="dot")
+    triton_stream.propose(problem, 9, 64)
+    assert log == [("a stream",), *3 * [("cuda:1", "stream of cuda:1")]]

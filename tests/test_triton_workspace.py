@@ -210,6 +210,10 @@ def test_a_room_of_another_shape_is_an_error() -> None:
 def test_what_is_kept_of_a_corpus_is_whole_before_another_stream_may_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
+    def build(device: Any) -> str:
+        log.append(f"built on {device}")
+        return "made"
+
     class Stream:
         def synchronize(self) -> None:
             log.append("waited")
@@ -218,10 +222,10 @@ def test_what_is_kept_of_a_corpus_is_whole_before_another_stream_may_read_it(mon
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     docs, once = Documents(rows(9, 20, 8), cache={}), Documents(rows(9, 20, 8))
     for _ in range(2):
-        assert triton_device.mirrored(docs, "this", lambda device: log.append(f"built on {device}") or 7) == 7
+        assert triton_device.mirrored(docs, "this", build) == "made"
     assert log == ["built on cuda:0", "waited"]
-    triton_device.mirrored(once, "this", lambda device: log.append("built"))
-    assert log[2:] == ["built"]  # nobody else reads what lasts for one search
+    triton_device.mirrored(once, "this", build)
+    assert log[2:] == ["built on cuda:0"]  # nobody else reads what lasts for one search
 
 
 def test_the_default_type_of_tensors_changes_nothing() -> None:

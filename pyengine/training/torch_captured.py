@@ -134,8 +134,8 @@ def _graph(launch: Callable[[], None], device: torch.device) -> Callable[[], Non
     threads do meanwhile is no part of it, and allowed."""
     with torch.cuda.device(device):
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"):
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             launch()
     replay: Callable[[], None] = graph.replay
     return replay

@@ -83,6 +83,11 @@ void launch(Device& device, const std::string& kernel, std::array<unsigned, 3> g
   device.launch(kernel, grid, threads, shared, stream, {words.begin(), words.end()});
 }
 
+void wait(const Device& device, uint64_t stream) {
+  py::gil_scoped_release nogil;
+  device.wait(stream);
+}
+
 // As signed words, which a launch takes.
 std::vector<int64_t> tensor_map(const Device& device, uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride,
                                 unsigned box_rows) {
@@ -118,10 +123,12 @@ void bind_cuda(py::module_& m) {
       .def_property_readonly("number", &Device::number)
       .def_property_readonly("name", &Device::name)
       .def_property_readonly("capability", &Device::capability)
+      .def_property_readonly("shared_bytes", &Device::shared_bytes)
       .def("free_bytes", &Device::free_bytes)
       .def("owner_of", &Device::owner_of, py::arg("pointer"))
       .def("copy_in", &copy_in, py::arg("to"), py::arg("array"), py::arg("stream"))
       .def("copy_out", &copy_out, py::arg("array"), py::arg("source"), py::arg("stream"))
+      .def("wait", &wait, py::arg("stream"))
       .def("launch", &launch, py::arg("kernel"), py::arg("grid"), py::arg("threads"), py::arg("shared"),
            py::arg("stream"), py::arg("words"))
       .def("tensor_map", &tensor_map, py::arg("pointer"), py::arg("width"), py::arg("rows"), py::arg("stride"),

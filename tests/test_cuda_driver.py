@@ -143,6 +143,35 @@ def test_launches_are_as_planned(n_queries: int, emulated: FakeDriver) -> None:
     assert sum(line.startswith(f"tighten grid {n_queries} 1 ") for line in emulated.log) == len(scans)
 
 
+@pytest.mark.parametrize("n_queries", [1, 3, 4])
+def test_what_a_kernel_has_of_its_own_counts_as_shared_memory(n_queries: int, emulated: FakeDriver) -> None:
+    queries, docs = rows(8, n_queries, 6144), rows(9, 20, 6144)
+    found, wanted = (pe.topk(queries, docs, 3, backend=name) for name in ("cuda", "numpy"))
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_array_equal(found.scores, wanted.scores)
+    assert any(line.startswith("dense_few ") and f" shared {2 * n_queries * 6144} " in line for line in emulated.log)
+
+
+@pytest.mark.parametrize("capability", [(8, 6), (8, 9), (12, 0)])
+def test_a_chip_with_less_shared_memory(capability: tuple[int, int], emulated: FakeDriver) -> None:
+    emulated.tell(major=capability[0], minor=capability[1], shared=101_376)
+    queries, docs = rows(10, 130, 40), rows(11, 300, 40)
+    found, wanted = (pe.topk(queries, docs, 3, backend=name) for name in ("cuda", "numpy"))
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_array_equal(found.scores, wanted.scores)
+    taken = {int(line.split(" shared ")[1].split()[0]) for line in emulated.log}
+    assert 1 << 16 < max(taken) <= 101_376 - cuda_device.OWN_SHARED
+
+
+def test_what_is_kept_is_there_for_other_streams(emulated: FakeDriver) -> None:
+    """Copies from pinned memory are under way until somebody waits."""
+    own, corpus = gpu()._replace(stream=7 << 4), Documents(rows(12, 1, 1), cache={})
+    block = native.CudaPinned(own.device, 64).array  # type: ignore[union-attr]
+    block[:] = 5
+    kept = cuda_device.mirrored(corpus, own, "something", lambda: own.array(block))
+    np.testing.assert_array_equal(own._replace(stream=9 << 4).host(kept), block)
+
+
 def test_who_was_measured_to_be_faster_comes_first(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50, 8)), 3, metric="dot")
     as_built = registry.names()

@@ -88,6 +88,18 @@ def test_bfloat16_rows_that_lie_apart() -> None:
         conformance.same(registry.get("cuda").scan(problem), want, "the last resort")
 
 
+@pytest.mark.parametrize("apart", [0, 2, 8])
+def test_a_single_row_has_any_stride(apart: int) -> None:
+    halves = rows(5, 1, 40).astype(np.float16)
+    docs = Interface(halves, strides=(apart, 2))
+    found = adopted(docs, "docs")
+    assert isinstance(found, DeviceArray)
+    assert found.stride == 40
+    assert pe.topk(Interface(rows(6, 2, 40)), docs, 1, backend="cuda").scores.tolist() == (
+        pe.topk(rows(6, 2, 40), halves, 1, backend="numpy").scores.tolist()
+    )
+
+
 def test_the_rest_of_the_searches_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     docs, queries = rows(5, 60, 8), rows(6, 3, 8)
     there, asked = Interface(docs), Lent(queries)

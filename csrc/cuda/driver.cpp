@@ -7,12 +7,13 @@
 namespace pyengine::cuda {
 namespace {
 
-constexpr int NO_DEVICE = 100, OLDEST = 13000;          // CUDA_ERROR_NO_DEVICE; what the fat binaries are made by
-constexpr int MAJOR = 75, MINOR = 76, SHARED_BYTES = 8;  // attributes of a device, and of a kernel
+constexpr int NO_DEVICE = 100, NOT_FOUND = 500;          // CUDA_ERROR_...
+constexpr int OLDEST = 13000;                            // what the fat binaries are made by
+constexpr int MAJOR = 75, MINOR = 76, MOST_SHARED = 97;  // attributes of a device
+constexpr int SHARED_BYTES = 8;                          // attribute of a kernel
 constexpr int RELEASE_THRESHOLD = 4, RESERVED = 5, USED = 7;  // attributes of a memory pool
 constexpr int ORDINAL = 9;                               // attribute of a pointer
 constexpr unsigned NON_BLOCKING = 1;                     // a stream that the default one does not wait for
-constexpr unsigned PLAIN_SHARED = 48 << 10;              // bytes that a kernel may have without asking
 constexpr int BYTES = 0, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, LINES_256 = 3, ZEROS = 0;  // of a tensor map
 const char* const UNAVAILABLE = "CUDA backend unavailable: ";
 
@@ -173,6 +174,12 @@ int Driver::capability(int device) const {
   return 10 * major + minor;
 }
 
+int Driver::shared_bytes(int device) const {
+  int most = 0;
+  check(functions_->cuDeviceGetAttribute(&most, MOST_SHARED, handle(device)), "cuDeviceGetAttribute");
+  return most;
+}
+
 Device::Device(std::shared_ptr<Driver> driver, int number)
     : driver_(std::move(driver)), number_(number), handle_(driver_->handle(number)) {
   const Functions& cu = driver_->functions();
@@ -289,8 +296,10 @@ Device::Kernel& Device::kernel(const std::string& name) {
   if (known != kernels_.end()) return known->second;
   const Functions& cu = driver_->functions();
   for (void* library : libraries_) {
-    Kernel found{nullptr, {}, 0, PLAIN_SHARED};
-    if (cu.cuLibraryGetKernel(&found.handle, library, name.c_str()) != 0) continue;
+    Kernel found{nullptr, {}, 0, 0};
+    const int result = cu.cuLibraryGetKernel(&found.handle, library, name.c_str());
+    if (result == NOT_FOUND) continue;
+    driver_->check(result, ("loading " + name).c_str());
     size_t offset, size;
     while (cu.cuKernelGetParamInfo(found.handle, found.parameters.size(), &offset, &size) == 0) {
       found.parameters.push_back(size / sizeof(uint64_t));
@@ -330,7 +339,7 @@ void Device::launch(const std::string& name, Size grid, unsigned threads, unsign
       places.push_back(word);
       word += own;
     }
-    if (shared > found.shared) {
+    if (shared > found.shared) {  // without asking it is 48 KB, less what the kernel has of its own
       driver_->check(cu.cuKernelSetAttribute(SHARED_BYTES, static_cast<int>(shared), found.handle, handle_),
                      ("asking for " + std::to_string(shared) + " bytes of shared memory for " + name).c_str());
       found.shared = shared;

@@ -28,7 +28,8 @@ class Driver {
   ~Driver();
   int count() const { return count_; }
   int handle(int device) const;
-  int capability(int device) const;  // 90 is 9.0
+  int capability(int device) const;    // 90 is 9.0
+  int shared_bytes(int device) const;  // of a block at most
   const Functions& functions() const { return *functions_; }
   void check(int result, const char* what) const;
 
@@ -48,6 +49,7 @@ class Device {
   ~Device();
   int number() const { return number_; }
   int capability() const { return driver_->capability(number_); }
+  int shared_bytes() const { return driver_->shared_bytes(number_); }
   std::string name() const;
   int64_t free_bytes() const;  // with those that the pool keeps for what comes next
   uint64_t allocate(int64_t n_bytes, uint64_t stream) const;

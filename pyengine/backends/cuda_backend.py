@@ -121,9 +121,10 @@ class CudaMaxSim(MaxSimBackend):
             reasons.append(f"its kernels take at most {MOST_TOKEN_DIMS:,} dimensions, and {docs.dim:,} are scored")
         reasons += _too_many(docs)
         longest = int(np.diff(problem.queries.offsets).max(initial=0))
-        if longest > MOST_TOKENS and (docs.dim > 128 or problem.reduce == "symmetric"):
+        most = min(MOST_TOKENS, cuda_maxsim.most_tokens(cuda_device.gpu_of(docs)))
+        if longest > most and (docs.dim > 128 or problem.reduce == "symmetric"):
             reasons.append(
-                f"its kernels take queries of at most {MOST_TOKENS:,} tokens where these have more than 128 "
+                f"its kernels take queries of at most {most:,} tokens where these have more than 128 "
                 f"dimensions, or both sides are summed, and one has {longest:,}"
             )
         kept = TOKENS_KEPT.get(docs.tokens.rows.kind, 5) if isinstance(docs.tokens.rows, Rows) else 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +21,7 @@ from pyengine.types import I64
 T = TypeVar("T")
 BLOCK = 1 << 25  # bytes of pinned memory that are copied at a time
 ALIGNED = 256  # bytes, as allocations are
+OWN_SHARED = 5 << 10  # bytes of shared memory that a kernel has beside those of its plan, for chips with less of it
 LIBRARY = "libcuda.so.1"
 NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
 KINDS = {
@@ -72,8 +74,9 @@ class Gpu(NamedTuple):
 
     @property
     def chip(self) -> Chip:
-        """The chip that plans are made for."""
-        return chip_of(divmod(self.device.capability, 10))
+        """The chip that plans are made for: of 8.6, 8.9 or 12.0 with their shared memory, which is less."""
+        found, shared = chip_of(divmod(self.device.capability, 10)), self.device.shared_bytes
+        return found if shared >= found.shared else replace(found, shared=shared - OWN_SHARED)
 
     def empty(self, shape: tuple[int, ...], kind: str) -> Array:
         memory = _native().CudaMemory(self.device, math.prod(shape) * KINDS[kind], self.stream)
@@ -235,8 +238,16 @@ def places(order: I64) -> NDArray[np.int32]:
 
 
 def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:
-    """What ``build`` makes of a corpus on the GPU, kept for as long as the corpus keeps what is derived from it."""
-    return corpus.derived(("cuda", gpu.device.number, key), build)
+    """What ``build`` makes of a corpus on the GPU, kept for as long as the corpus keeps what is derived from it. What is
+    kept is there before anyone else sees it: another thread may search on another stream."""
+
+    def made() -> T:
+        found = build()
+        if corpus.cache is not None:
+            gpu.device.wait(gpu.stream)
+        return found
+
+    return corpus.derived(("cuda", gpu.device.number, key), made)
 
 
 def no_room(corpus: Corpus, n_bytes: int) -> list[str]:

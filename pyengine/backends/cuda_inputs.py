@@ -112,6 +112,8 @@ def _made(
     checks.matrix(shape, name)
     size = VALUES[kind][0].itemsize
     between, within = strides or (shape[1] * size, size)
+    if shape[0] == 1:  # of a single row it may be anything
+        between = shape[1] * size
     if (within != size and shape[1] > 1) or between < 0 or between % size:
         got = f"strides of {between} and {within} bytes"
         raise ValueError(f"{name} on a GPU must have rows of adjacent values; got {got} of {kind}")

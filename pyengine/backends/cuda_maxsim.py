@@ -9,7 +9,7 @@ from pyengine.backends import cuda_device, cuda_tokens, token_terms
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.cuda_kernels import PAD, Pools, decode, pools, tighten
 from pyengine.backends.cuda_kernels import select as select_keys
-from pyengine.backends.cuda_maxsim_kernels import Pairs, Scoring, scan, score_pairs
+from pyengine.backends.cuda_maxsim_kernels import Pairs, Scoring, scan, score_pairs, shared_bytes
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES, ScanPlan, plan_scan
 from pyengine.problems.problem_maxsim import MaxSimProblem
@@ -26,6 +26,12 @@ def plan(problem: MaxSimProblem, gpu: Gpu) -> ScanPlan:
     table = CUDA_SYMMETRIC_TILES if symmetric else CUDA_TILES
     lengths = np.diff(problem.queries.offsets)
     return plan_scan(lengths, len(docs.tokens), docs.dim, "int8", gpu.chip, symmetric, table)
+
+
+def most_tokens(gpu: Gpu) -> int:
+    """Of a query whose maxima are kept in shared memory, whichever tile it takes."""
+    tile = max(CUDA_SYMMETRIC_TILES, key=lambda each: each.block_m)
+    return (gpu.chip.shared - shared_bytes(tile, 0)) // 4 // tile.block_m * tile.block_m
 
 
 def places(problem: MaxSimProblem, width: int) -> int:

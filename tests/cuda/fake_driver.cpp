@@ -27,6 +27,8 @@ namespace {
 
 constexpr size_t FENCE = 64;
 constexpr uint8_t POST = 0xC3;
+constexpr int MOST_SHARED = 227 << 10;
+constexpr unsigned PLAIN_SHARED = 38 << 10;  // without asking: 48 KB, less what kernels have of their own, here all alike
 
 struct Entry {
   std::vector<size_t> parameters;  // the bytes of each
@@ -147,8 +149,12 @@ CUresult cuDeviceGetCount(int* count) { *count = setting("devices", 1); ANSWER(c
 CUresult cuDeviceGet(CUdevice* device, int number) { *device = number; return CUDA_SUCCESS; }
 CUresult cuDeviceGetName(char* name, int size, CUdevice) { snprintf(name, size, "Emulated"); return CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
-  *value = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? setting("major", 9) : setting("minor", 0);
-  return CUDA_SUCCESS;
+  switch (which) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = setting("major", 9); return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = setting("minor", 0); return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = setting("shared", MOST_SHARED); return CUDA_SUCCESS;
+    default: return CUDA_ERROR_INVALID_VALUE;
+  }
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
@@ -289,7 +295,7 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
 }
 
 CUresult cuKernelSetAttribute(CUfunction_attribute which, int value, CUkernel kernel, CUdevice) {
-  if (which != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > 227 << 10) return CUDA_ERROR_INVALID_VALUE;
+  if (which != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > setting("shared", MOST_SHARED)) return CUDA_ERROR_INVALID_VALUE;
   allowed_shared[kernel] = value;
   return CUDA_SUCCESS;
 }
@@ -303,7 +309,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z,
               " shared " + std::to_string(shared) + " stream " + std::to_string(reinterpret_cast<uint64_t>(stream)) + "\n";
   ANSWER(cuLaunchKernel);
   if (contexts < 1 || x == 0 || y == 0 || z != 1 || threads % 32 != 0 || threads == 0 || threads > 1024 ||
-      (shared > 48 << 10 && static_cast<int>(shared) > allowed_shared[function]))
+      (shared > PLAIN_SHARED && static_cast<int>(shared) > allowed_shared[function]))
     return CUDA_ERROR_INVALID_VALUE;
   try {
     emulator::run({x, y, 1}, threads, shared, [&] { entry->second.call(arguments); });

@@ -201,6 +201,9 @@ def test_what_it_cannot_do_is_refused(emulated: FakeDriver) -> None:
         == BACKEND.refusals(Sets().problem())
         == []
     )
+    emulated.tell(major=8, minor=9, shared=101_376)  # of which 61,440 are the ring's, and 5,120 a kernel's own
+    assert BACKEND.refusals(wide(129, 8_704)) == []
+    assert BACKEND.refusals(wide(129, 8_705)) == [said.replace("16,384", "8,704").replace("16,385", "8,705")]
     emulated.tell(megabytes=0)
     assert BACKEND.refusals(wide(64, 1)) == ["it needs 0 MB of the GPU, of which 0 are free"]
 

@@ -238,8 +238,8 @@ def places(order: I64) -> NDArray[np.int32]:
 
 
 def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:
-    """What ``build`` makes of a corpus on the GPU, kept for as long as the corpus keeps what is derived from it. What is
-    kept is there before anyone else sees it: another thread may search on another stream."""
+    """What ``build`` makes of a corpus on the GPU, kept for as long as the corpus keeps what is derived from it. It is
+    there before anyone else sees it: another thread may search on another stream."""
 
     def made() -> T:
         found = build()

@@ -14,6 +14,7 @@ from bench.gpus.gpu_arena import DEVICE, on_host
 from bench.operations.training import TRAINERS, Score, Trainer
 from bench.ours import contestants, sparse_contestants
 from bench.ours.contestants import BITS, Contestant, Search, module, require
+from bench.ours.cuda_forms import in_form
 from bench.peers._sparse import matrix
 from bench.peers.sentence_transformers import from_hits
 from bench.workloads.sparse_shapes import LISTED
@@ -142,6 +143,7 @@ def cuvs_brute_force(docs: F32, metric: str, threads: int) -> Search:
 DENSE = (
     *(ours(backend, store) for backend in backends_of("dense") for store in STORES),
     *map(ours_as_graph, STORES),
+    *(in_form(ours("cuda", store), "sm_90") for store in STORES),
     matmul("float16"),
     matmul("float16", compiled=True),
     matmul("float32"),

@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.backends import cuda_device, cuda_rows, cuda_windows, row_pools
+from pyengine.backends import cuda_device, cuda_rows, cuda_windows
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.cuda_rows import Found, Listed
-from pyengine.backends.cuda_windows import DeviceWindows, device_windows
+from pyengine.backends.cuda_windows import DeviceWindows, WindowSearch, device_windows
 from pyengine.backends.posting_windows import windows
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
-from pyengine.types import F32, Attempt, Candidates
 
 
 class DeviceVectors(NamedTuple):
@@ -59,42 +58,13 @@ def scanned(problem: SlicedProblem, width: int, gpu: Gpu) -> Found:
     return cuda_windows.scanned(problem, problem.queries.sparse(), kept, bias, width, gpu)
 
 
-def propose(problem: SlicedProblem, width: int) -> Candidates:
-    """What the pools hold."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    return row_pools.together([_listed(part, width, gpu) for part in cuda_windows.parts(problem, width)])
-
-
-def _listed(problem: SlicedProblem, width: int, gpu: Gpu) -> Candidates:
-    found = scanned(problem, width, gpu)
-    return cuda_rows.candidates(gpu, found, found.dropped(gpu))
-
-
-def attempt(problem: SlicedProblem, width: int) -> Attempt:
-    """Scan, refine and select on the GPU."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    each = [_attempt(part, width, gpu) for part in cuda_windows.parts(problem, width)]
-    return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
-
-
-def _attempt(problem: SlicedProblem, width: int, gpu: Gpu) -> Attempt:
-    found = scanned(problem, width, gpu)
-    pairs = cuda_rows.held(gpu, found.pools)
-    _refine(problem, pairs, gpu)
-    return cuda_rows.selected(gpu, problem, found.pools, pairs.scores, found.dropped(gpu))
-
-
-def refine(problem: SlicedProblem, candidates: Candidates) -> F32:
-    """float32 [M]: the specification's scores of the candidates."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    pairs = cuda_rows.listed(gpu, candidates)
-    _refine(problem, pairs, gpu)
-    return gpu.host(pairs.scores)
-
-
-def _refine(problem: SlicedProblem, pairs: Listed, gpu: Gpu) -> None:
+def score(problem: SlicedProblem, pairs: Listed, gpu: Gpu) -> None:
     """Write the scores of the pairs."""
     docs, asked = vectors_of(problem.docs, gpu), vectors(problem.queries, gpu)
     bias = cuda_rows.copied(gpu, problem.bias)
     sizes = problem.docs.dim, docs.slices.stride
     cuda_rows.refine_pairs(gpu, "sliced_refine", (*docs, *asked), bias, pairs, sizes)
+
+
+SEARCH = WindowSearch(scanned, lambda found, gpu: found.dropped(gpu), score)
+propose, attempt, refine = SEARCH.propose, SEARCH.attempt, SEARCH.refine

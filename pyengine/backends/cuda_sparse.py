@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from pyengine.backends import cuda_device, cuda_rows, cuda_windows, row_pools
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.cuda_rows import Found, Listed
-from pyengine.backends.cuda_windows import DeviceWindows, device_windows
+from pyengine.backends.cuda_windows import DeviceWindows, WindowSearch, device_windows
 from pyengine.backends.posting_windows import windows
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
-from pyengine.types import F32, F64, Attempt, Candidates
+from pyengine.types import F64, Attempt
 
 
 class DeviceRows(NamedTuple):
@@ -60,42 +58,7 @@ def _dropped(found: Found, gpu: Gpu) -> F64:
     return row_pools.zeroed(found.dropped(gpu), found.units)
 
 
-def propose(problem: SparseProblem, width: int) -> Candidates:
-    """What the pools hold."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    return row_pools.together([_listed(part, width, gpu) for part in cuda_windows.parts(problem, width)])
-
-
-def _listed(problem: SparseProblem, width: int, gpu: Gpu) -> Candidates:
-    found = scanned(problem, width, gpu)
-    return cuda_rows.candidates(gpu, found, _dropped(found, gpu))
-
-
-def attempt(problem: SparseProblem, width: int) -> Attempt:
-    """Scan, refine and select on the GPU. Where documents of score 0 fill up the k best, the host lists them."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    each = [_attempt(part, width, gpu) for part in cuda_windows.parts(problem, width)]
-    found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
-    row_pools.fill_zeros(problem, problem.k, found, lambda rest: propose(rest, width), refine)
-    return found
-
-
-def _attempt(problem: SparseProblem, width: int, gpu: Gpu) -> Attempt:
-    found = scanned(problem, width, gpu)
-    pairs = cuda_rows.held(gpu, found.pools)
-    _refine(problem, pairs, gpu)
-    return cuda_rows.selected(gpu, problem, found.pools, pairs.scores, _dropped(found, gpu))
-
-
-def refine(problem: SparseProblem, candidates: Candidates) -> F32:
-    """float32 [M]: the specification's scores of the candidates."""
-    gpu = cuda_device.gpu_of(problem.docs)
-    pairs = cuda_rows.listed(gpu, candidates)
-    _refine(problem, pairs, gpu)
-    return gpu.host(pairs.scores)
-
-
-def _refine(problem: SparseProblem, pairs: Listed, gpu: Gpu) -> None:
+def score(problem: SparseProblem, pairs: Listed, gpu: Gpu) -> None:
     """Write the scores of the pairs."""
     docs, asked = rows_of(problem.docs, gpu), device_rows(TermRows.of(problem.queries), gpu)
     bias = cuda_rows.copied(gpu, problem.bias)
@@ -103,3 +66,14 @@ def _refine(problem: SparseProblem, pairs: Listed, gpu: Gpu) -> None:
         gpu, f"sparse_refine_{docs.terms.kind}_{docs.values.kind}",
         (*docs, asked.offsets, asked.terms, asked.values), bias, pairs,
     )  # fmt: skip
+
+
+SEARCH = WindowSearch(scanned, _dropped, score)
+propose, refine = SEARCH.propose, SEARCH.refine
+
+
+def attempt(problem: SparseProblem, width: int) -> Attempt:
+    """Scan, refine and select on the GPU. Where documents of score 0 fill up the k best, the host lists them."""
+    found = SEARCH.attempt(problem, width)
+    row_pools.fill_zeros(problem, problem.k, found, lambda rest: propose(rest, width), refine)
+    return found

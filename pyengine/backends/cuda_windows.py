@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from pyengine.backends import cuda_rows, row_pools
+from pyengine.backends import cuda_device, cuda_rows, row_pools
 from pyengine.backends.cuda_device import Array, Gpu
 from pyengine.backends.cuda_kernels import SELECT_THREADS
-from pyengine.backends.cuda_rows import Found
+from pyengine.backends.cuda_rows import Found, Listed
 from pyengine.backends.posting_windows import WINDOW, Windows
 from pyengine.backends.row_pools import LEAST
 from pyengine.backends.window_queries import window_queries
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.sparse_plan import TILE, levels
 from pyengine.problems.problem import Problem
-from pyengine.types import F64
+from pyengine.types import F32, F64, Attempt, Candidates
 
 P = TypeVar("P", bound=Problem)
 MANY = 256  # documents of a window that pass: beyond it, and beyond k, the block of threads selects among them
@@ -86,3 +86,42 @@ def scanned(
         )  # fmt: skip
         cuda_rows.tighten(gpu, found, centre, problem.k, last)
     return Found(found, asked.units, ties)
+
+
+@dataclass(frozen=True)
+class WindowSearch(Generic[P]):
+    """The steps of a search, of either family: ``scan`` fills pools, ``dropped`` bounds what they do not hold, float64
+    [Q], ``score`` writes the specification's scores of listed pairs."""
+
+    scan: Callable[[P, int, Gpu], Found]
+    dropped: Callable[[Found, Gpu], F64]
+    score: Callable[[P, Listed, Gpu], None]
+
+    def propose(self, problem: P, width: int) -> Candidates:
+        """What the pools hold."""
+        gpu = cuda_device.gpu_of(problem.docs)
+        return row_pools.together([self._listed(part, width, gpu) for part in parts(problem, width)])
+
+    def _listed(self, problem: P, width: int, gpu: Gpu) -> Candidates:
+        found = self.scan(problem, width, gpu)
+        return cuda_rows.candidates(gpu, found, self.dropped(found, gpu))
+
+    def attempt(self, problem: P, width: int) -> Attempt:
+        """Scan, refine and select on the GPU."""
+        gpu = cuda_device.gpu_of(problem.docs)
+        each = [self._attempt(part, width, gpu) for part in parts(problem, width)]
+        return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
+
+    def _attempt(self, problem: P, width: int, gpu: Gpu) -> Attempt:
+        found = self.scan(problem, width, gpu)
+        pairs = cuda_rows.held(gpu, found.pools)
+        self.score(problem, pairs, gpu)
+        return cuda_rows.selected(gpu, problem, found.pools, pairs.scores, self.dropped(found, gpu))
+
+    def refine(self, problem: P, candidates: Candidates) -> F32:
+        """float32 [M]: the specification's scores of the candidates."""
+        gpu = cuda_device.gpu_of(problem.docs)
+        pairs = cuda_rows.listed(gpu, candidates)
+        self.score(problem, pairs, gpu)
+        scores: F32 = gpu.host(pairs.scores)
+        return scores

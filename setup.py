@@ -41,6 +41,11 @@ setup(
     packages=[
         "pyengine",
         "pyengine.backends",
+        "pyengine.backends.cpu",
+        "pyengine.backends.cuda",
+        "pyengine.backends.shared",
+        "pyengine.backends.torch",
+        "pyengine.backends.triton",
         "pyengine.command_line",
         "pyengine.conformance",
         "pyengine.demos",

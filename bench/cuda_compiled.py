@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pyengine.backends.cuda_backend import MOST_TOKENS
-from pyengine.backends.cuda_kernels import FEW
-from pyengine.backends.cuda_maxsim_kernels import kernel_of, shared_bytes
-from pyengine.backends.cuda_windows import SUMS, TOUCHED
+from pyengine.backends.cuda.cuda_backend import MOST_TOKENS
+from pyengine.backends.cuda.cuda_kernels import FEW
+from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of, shared_bytes
+from pyengine.backends.cuda.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper

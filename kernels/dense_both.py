@@ -5,7 +5,7 @@ most r, bounds the cosine of a pair, which is the same from both sides. In the u
 
     s = weight gain c + lift offset,     s is off by at most  weight gain r + what `high` and `low` add to the offset
 
-where gain and lift are of the owner, weight and offset of what it may get (`pyengine/backends/triton_both.py`).
+where gain and lift are of the owner, weight and offset of what it may get (`pyengine/backends/triton/triton_both.py`).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ product P means for a score, and how far it may be off, are terms of the documen
     s    = factor_d (scale_q P + second_q P2)               + lift_q offset_d
     s is off by at most  error_d spread_q + weight_d miss_q + what `high` and `low` add to the offset
 
-`pyengine/backends/triton_dense.py` derives them. Documents are the rows of a tile, since tensor cores take 64 rows at
-least and 8 columns: few queries cost little. Tiles come in the order i * step mod n_tiles, so that each part of a
-scan is a sample of all documents, however they are sorted.
+`pyengine/backends/triton/triton_dense.py` derives them. Documents are the rows of a tile, since tensor cores take 64
+rows at least and 8 columns: few queries cost little. Tiles come in the order i * step mod n_tiles, so that each part of
+a scan is a sample of all documents, however they are sorted.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from hypothesis import settings
 
 import pyengine
 from bench import cuda_compiled
-from pyengine.backends import cpu_backend, cuda_device
+from pyengine.backends.cpu import cpu_backend
+from pyengine.backends.cuda import cuda_device
 from pyengine.conformance import conformance_cases
 from pyengine.indexes import segments
 from pyengine.kernels import plan

@@ -42,7 +42,7 @@ from bench.racing.timing import Samples
 from bench.workloads.shapes import Heat
 from bench.workloads.token_shapes import Lengths
 from pyengine import conformance
-from pyengine.backends import triton_backend
+from pyengine.backends.triton import triton_backend
 from pyengine.kernels import measured
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.backends import centring
-from pyengine.backends.cpu_backend import CpuBackend
+from pyengine.backends.cpu import centring
+from pyengine.backends.cpu.cpu_backend import CpuBackend
 from pyengine.indexes import stores
 from pyengine.problems.problem import DenseProblem
 from pyengine.refining import exact

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pyengine.backends import cuda_device, cuda_kernels
-from pyengine.backends.cuda_device import Array, Gpu
-from pyengine.backends.dense_terms import Lengths, document_terms, scale_of
+from pyengine.backends.cuda import cuda_device, cuda_kernels
+from pyengine.backends.cuda.cuda_device import Array, Gpu
+from pyengine.backends.shared.dense_terms import Lengths, document_terms, scale_of
 from pyengine.inputs import rows
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import cuda_compiled
-from pyengine.backends.cuda_maxsim_kernels import kernel_of
+from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
 from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES

@@ -10,7 +10,8 @@ import pytest
 
 import pyengine as pe
 from pyengine import checks, conformance
-from pyengine.backends import cuda_dense, registry
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_dense
 from pyengine.conformance import Case
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments

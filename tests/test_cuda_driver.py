@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import cuda_backend, cuda_dense, cuda_device, cuda_kernels, registry
-from pyengine.backends.cuda_device import Gpu
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_backend, cuda_dense, cuda_device, cuda_kernels
+from pyengine.backends.cuda.cuda_device import Gpu
 from pyengine.kernels import measured
 from pyengine.problems.problem import Documents
 from pyengine.refining import exact

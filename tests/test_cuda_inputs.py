@@ -12,9 +12,10 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.backends import cuda_dense, cuda_device, registry
-from pyengine.backends.cuda_device import Array
-from pyengine.backends.cuda_inputs import DLPACK_GPU, DLPACK_KINDS, _Tensor, adopted
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_dense, cuda_device
+from pyengine.backends.cuda.cuda_device import Array
+from pyengine.backends.cuda.cuda_inputs import DLPACK_GPU, DLPACK_KINDS, _Tensor, adopted
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.inputs.rows import bfloat16_values, to_bfloat16
 from pyengine.problems.problem import Documents

@@ -12,7 +12,9 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.backends import cuda_device, cuda_maxsim, cuda_maxsim_kernels, registry, token_terms
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_device, cuda_maxsim, cuda_maxsim_kernels
+from pyengine.backends.shared import token_terms
 from pyengine.conformance import rank_scores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.kernels.chips import CHIPS

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyengine.backends import cuda_device, cuda_sliced, registry, row_pools
-from pyengine.backends.posting_windows import WINDOW
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_device, cuda_sliced
+from pyengine.backends.shared import row_pools
+from pyengine.backends.shared.posting_windows import WINDOW
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.searches.explain import explain
 from pyengine.specification import reference_sliced

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import pyengine
 from pyengine import conformance
-from pyengine.backends import cuda_device, cuda_sparse, cuda_windows, registry, row_pools
-from pyengine.backends.cuda_backend import CudaSparse
-from pyengine.backends.posting_windows import WINDOW
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_device, cuda_sparse, cuda_windows
+from pyengine.backends.cuda.cuda_backend import CudaSparse
+from pyengine.backends.shared import row_pools
+from pyengine.backends.shared.posting_windows import WINDOW
 from pyengine.conformance.conformance_sparse import rows
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.problems.problem_sparse import SparseProblem

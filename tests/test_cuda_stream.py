@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import cuda_backend, cuda_dense, cuda_device, registry
+from pyengine.backends import registry
+from pyengine.backends.cuda import cuda_backend, cuda_dense, cuda_device
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyengine import checks
-from pyengine.backends.cpu_backend import CpuBackend
+from pyengine.backends.cpu.cpu_backend import CpuBackend
 from pyengine.indexes import stores
 from pyengine.kernels.plan import DensePlan, plan_dense
 from pyengine.problems.problem import DenseProblem, Documents

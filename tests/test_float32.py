@@ -1,4 +1,4 @@
-"""The bound of `pyengine.backends.float32` holds for every way in which a float32 product may be computed."""
+"""The bound of `pyengine.backends.shared.float32` holds for every way in which a float32 product may be computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyengine.backends import float32
+from pyengine.backends.shared import float32
 from pyengine.specification import reference
 from pyengine.types import F32, F64
 

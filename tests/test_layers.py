@@ -39,7 +39,25 @@ def test_a_module_imports_only_from_below(module: Path) -> None:
         assert layer(parts[0]) <= own, f"{module} imports pyengine.{'.'.join(parts)}"
 
 
-def test_backends_do_not_import_one_another() -> None:
-    for module in (ROOT / "backends").glob("*_backend.py"):
+BACKENDS = {"cpu", "cuda", "torch", "triton"}
+USES = {"triton": {"torch"}, "cuda": {"torch"}}  # whose tensors they work on, or what they hand on to
+
+
+@pytest.mark.parametrize("folder", sorted(BACKENDS))
+def test_backends_do_not_import_one_another(folder: str) -> None:
+    others = BACKENDS - {folder} - USES.get(folder, set())
+    for module in (ROOT / "backends" / folder).glob("*.py"):
+        wrong = [parts for parts in imports(module) if others & set(parts[1:]) and parts[0] == "backends"]
+        assert not wrong, f"{module.name} imports {wrong}"
+
+
+def test_no_backend_imports_the_module_of_another() -> None:
+    for module in (ROOT / "backends").rglob("*_backend.py"):
         others = [parts for parts in imports(module) if parts[0] == "backends" and any("_backend" in p for p in parts)]
         assert not others, f"{module.name} imports {others}"
+
+
+def test_what_backends_share_knows_no_backend() -> None:
+    for module in (ROOT / "backends" / "shared").glob("*.py"):
+        wrong = [parts for parts in imports(module) if BACKENDS & set(parts[1:])]
+        assert not wrong, f"{module.name} imports {wrong}"

@@ -348,7 +348,7 @@ typed = pytest.mark.parametrize(("codec", "originals"), [("float16", "ram"), ("i
 
 @typed
 def test_torch_decodes_a_block_at_a_time(codec: str, originals: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_maxsim = pytest.importorskip("pyengine.backends.torch_maxsim")
+    torch_maxsim = pytest.importorskip("pyengine.backends.torch.torch_maxsim")
     monkeypatch.setattr(torch_maxsim, "DOC_TOKENS", 512)
     index = MultiVectorIndex(64, codec=codec, originals=originals)
     index.add(LONG)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyengine.backends import posting_windows
-from pyengine.backends.posting_windows import RUN, Windows, windows
-from pyengine.backends.window_queries import WindowQueries, window_queries
+from pyengine.backends.shared import posting_windows
+from pyengine.backends.shared.posting_windows import RUN, Windows, windows
+from pyengine.backends.shared.window_queries import WindowQueries, window_queries
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
 from pyengine.specification import reference_sparse

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import cpu_backend, registry
+from pyengine.backends import registry
+from pyengine.backends.cpu import cpu_backend
 from tests.dense_cases import rows
 
 pytestmark = pytest.mark.skipif(registry.get("cpu").missing() is not None, reason="the extension is not built")

@@ -9,7 +9,7 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.backends.cpu_sparse import CpuSparse
+from pyengine.backends.cpu.cpu_sparse import CpuSparse
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
 from pyengine.refining import exact_sparse

@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 
 import pyengine as pe
 from pyengine import checks, conformance
-from pyengine.backends import registry, torch_backend
-from pyengine.backends.torch_backend import TorchBackend
+from pyengine.backends import registry
+from pyengine.backends.torch import torch_backend
+from pyengine.backends.torch.torch_backend import TorchBackend
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.searches import dense, search
 from pyengine.specification import reference
 from pyengine.types import TopK
 
 torch = pytest.importorskip("torch")
-from pyengine.backends import float32, torch_float32, torch_float64  # noqa: E402
+from pyengine.backends.shared import float32  # noqa: E402
+from pyengine.backends.torch import torch_float32, torch_float64  # noqa: E402
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("dense_*.npz"))
 CPU = torch.device("cpu")
@@ -202,7 +204,7 @@ def test_reduced_matmul_precision_widens_the_bound(name: str, expected: float, m
 def test_the_newer_settings_are_read(setting: str, value: float) -> None:
     """In a process of its own: torch has no way back from them to the older."""
     program = (
-        "import torch; from pyengine.backends import torch_float32 as t\n"
+        "import torch; from pyengine.backends.torch import torch_float32 as t\n"
         f"torch.backends.mkldnn.matmul.fp32_precision = {setting!r}\n"
         f"torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
         f"assert t.rounding(torch.device('cpu')) == {value!r}\n"

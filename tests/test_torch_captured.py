@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import triton_backend
+from pyengine.backends.triton import triton_backend
 from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine.backends.dense_terms import scale_of
+from pyengine.backends.shared.dense_terms import scale_of
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
 from pyengine.searches.search import certified

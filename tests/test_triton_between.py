@@ -21,7 +21,7 @@ from tests.dense_cases import CASES, rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_between, triton_dense  # noqa: E402
+from pyengine.backends.triton import triton_between, triton_dense  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("interpreter", "poison"),

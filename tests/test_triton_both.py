@@ -25,7 +25,7 @@ from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_both, triton_dense  # noqa: E402
+from pyengine.backends.triton import triton_both, triton_dense  # noqa: E402
 from pyengine.kernels import dense_both  # noqa: E402
 from tests.triton_stand_ins import stand_in  # noqa: E402
 

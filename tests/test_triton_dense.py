@@ -24,7 +24,7 @@ from tests.dense_cases import CASES, rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_dense  # noqa: E402
+from pyengine.backends.triton import triton_dense  # noqa: E402
 from pyengine.kernels import dense_topk  # noqa: E402
 
 check = partial(dense_cases.check, name="triton")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import dense_parts, registry, triton_backend
+from pyengine.backends import registry
+from pyengine.backends.shared import dense_parts
+from pyengine.backends.triton import triton_backend
 from pyengine.kernels.chips import CHIPS, chip_of
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
@@ -56,7 +58,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine with a driver, and kernels that are not interpreted: `triton_device`, and torch to be lied to."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("triton")
-    from pyengine.backends import triton_device
+    from pyengine.backends.triton import triton_device
 
     monkeypatch.setattr(triton_backend, "_driver", lambda: True)
     monkeypatch.setattr(triton_device, "interpreted", lambda: False)
@@ -79,7 +81,7 @@ def test_a_gpu_that_is_too_old(driven: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends.triton_device import no_room
+    from pyengine.backends.triton.triton_device import no_room
 
     for name, found in (
         ("mem_get_info", (3 << 30, 8 << 30)),

@@ -12,7 +12,8 @@ import pytest
 
 import pyengine as pe
 from pyengine import conformance
-from pyengine.backends import registry, token_terms
+from pyengine.backends import registry
+from pyengine.backends.shared import token_terms
 from pyengine.conformance import rank_scores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import Documents
@@ -22,7 +23,7 @@ from pyengine.searches.search import exact_search
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_maxsim  # noqa: E402
+from pyengine.backends.triton import triton_maxsim  # noqa: E402
 from pyengine.kernels import maxsim_refine, maxsim_topk, selection  # noqa: E402
 from tests import maxsim_cases  # noqa: E402
 from tests.maxsim_cases import CASES, SETS, Sets, available  # noqa: E402

@@ -17,7 +17,7 @@ from pyengine.specification import reference
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
-from pyengine.backends import triton_packed, triton_tokens  # noqa: E402
+from pyengine.backends.triton import triton_packed, triton_tokens  # noqa: E402
 from pyengine.kernels import maxsim_refine  # noqa: E402
 from pyengine.kernels.maxsim_codes import PackedTokens, _document_codes  # noqa: E402
 

@@ -53,7 +53,7 @@ def test_options(options: str) -> None:
 
 @kernels
 def test_levels_and_full_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends import row_pools
+    from pyengine.backends.shared import row_pools
 
     monkeypatch.setattr(row_pools, "ROOM", 2)
     check(problem(n_docs=700, n_queries=1, k=30))
@@ -63,7 +63,7 @@ def test_levels_and_full_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("values", ["lexical", "all_magnitudes"])
 def test_bounds_hold(values: str) -> None:
     """Of every document, one by one, and they are not much too wide where weights are ordinary."""
-    from pyengine.backends import triton_sliced
+    from pyengine.backends.triton import triton_sliced
 
     asked = problem(values=VALUES[values], dim=40, k=150)
     found = triton_sliced.scanned(asked, 150)

@@ -41,7 +41,7 @@ def test_weights_of_all_kinds(weights: str) -> None:
 def test_stores_and_columns(store: str, weights: str) -> None:
     """Frequent terms, of which some become columns."""
     asked = problem(longest=40, n_terms=70, n_docs=70, n_queries=1, store=store, values=WEIGHTS.get(weights))
-    from pyengine.backends import triton_sparse
+    from pyengine.backends.triton import triton_sparse
 
     held = triton_sparse.tiles_of(asked.docs)
     assert held.n_columns == HEADS[1]
@@ -75,7 +75,7 @@ def test_a_vocabulary_of_a_million_terms() -> None:
 @kernels
 def test_more_terms_than_short_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where documents have more than 16 bits number."""
-    from pyengine.backends import triton_queries, triton_sparse, triton_tiles
+    from pyengine.backends.triton import triton_queries, triton_sparse, triton_tiles
 
     for module in (triton_queries, triton_tiles):
         monkeypatch.setattr(module, "SHORT", 50)
@@ -100,7 +100,7 @@ def test_empty_rows() -> None:
 def small_pools() -> Iterator[None]:
     """Pools with hardly a place to spare: several levels, and what finds no room."""
     pytest.importorskip("torch")
-    from pyengine.backends import row_pools
+    from pyengine.backends.shared import row_pools
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_pools, "ROOM", 2)
@@ -115,7 +115,7 @@ def test_levels_and_full_pools(small_pools: None, weights: str) -> None:
 
 @kernels
 def test_queries_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends import row_pools
+    from pyengine.backends.shared import row_pools
 
     monkeypatch.setattr(row_pools, "PLACES", 200)
     check(problem(n_queries=3))
@@ -123,7 +123,7 @@ def test_queries_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(asked: SparseProblem) -> Candidates:
     """All documents whose bound is above 0."""
-    from pyengine.backends import triton_sparse
+    from pyengine.backends.triton import triton_sparse
 
     return triton_sparse.propose(asked, len(asked.docs))
 
@@ -138,7 +138,7 @@ def test_overlaps_are_counted_exactly() -> None:
 @pytest.mark.parametrize("weights", ["signed", "far_apart", "all_magnitudes", "plain"])
 def test_bounds_hold(weights: str) -> None:
     """Of every document, one by one, and they are not much too wide where weights are ordinary."""
-    from pyengine.backends import triton_sparse
+    from pyengine.backends.triton import triton_sparse
 
     asked = problem(values=WEIGHTS.get(weights), k=150, longest=30, n_terms=70)
     found = triton_sparse.scanned(replace(asked, bias=np.zeros(150)), 150)
@@ -229,7 +229,7 @@ def test_a_query_of_too_many_terms_is_refused() -> None:
 
 def test_rounding_of_nothing_is_nothing() -> None:
     pytest.importorskip("torch")
-    from pyengine.backends import row_pools
+    from pyengine.backends.shared import row_pools
 
     got = row_pools.above(np.array([0.0, 1.0, 1e-300, 0.1]))
     assert got[0] == 0

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import registry, triton_backend
+from pyengine.backends import registry
+from pyengine.backends.triton import triton_backend
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
@@ -23,7 +24,7 @@ from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
-from pyengine.backends import triton_dense, triton_device, triton_stream  # noqa: E402
+from pyengine.backends.triton import triton_dense, triton_device, triton_stream  # noqa: E402
 
 check = partial(dense_cases.check, name="triton")
 pytestmark = pytest.mark.usefixtures("interpreter", "poison")

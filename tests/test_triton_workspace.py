@@ -23,8 +23,8 @@ pytest.importorskip("triton")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from triton.runtime.interpreter import GridExecutor  # noqa: E402
 
-from pyengine.backends import triton_dense, triton_device, triton_workspace  # noqa: E402
-from pyengine.backends.triton_workspace import Workspace, Workspaces  # noqa: E402
+from pyengine.backends.triton import triton_dense, triton_device, triton_workspace  # noqa: E402
+from pyengine.backends.triton.triton_workspace import Workspace, Workspaces  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 BACKEND = registry.get("triton")

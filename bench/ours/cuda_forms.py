@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.ours.contestants import Contestant, Search, Unavailable
-from pyengine.backends import cuda_device
+from pyengine.backends.cuda import cuda_device
 from pyengine.kernels import dense_sm90_plan
 
 SM90 = 90  # as `cuda_device.Gpu` numbers compute capability 9.0

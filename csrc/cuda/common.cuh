@@ -60,7 +60,7 @@ BOTH bool allowed(const uint8_t* mask, int64_t mask_stride, int64_t query, int64
   return (mask[query * mask_stride + (row >> 3)] >> (row & 7)) & 1;
 }
 
-// What is known of a document and of a query: pyengine/backends/dense_terms.py derives these.
+// What is known of a document and of a query: pyengine/backends/shared/dense_terms.py derives these.
 struct DocTerms { float factor, error, weight, high, low; };
 struct QueryTerms { float scale, second, spread, miss, lift; };
 struct Bounds { float upper, lower; };

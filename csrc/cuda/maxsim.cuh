@@ -38,7 +38,7 @@ BOTH float no_larger(double x) {
   return found > most ? most : found;
 }
 
-// The bounds of a pair, by its sums in float32 (pyengine/backends/token_terms.py): `query` are the seven
+// The bounds of a pair, by its sums in float32 (pyengine/backends/shared/token_terms.py): `query` are the seven
 // `QueryTerms.sums`; `doc` holds max (|d| + r), max r, and for `back` sum |b| (|d| + r), sum |b| r. A query without
 // tokens scores its bias.
 BOTH Bounds pair_bounds(const double* query, const double* doc, float forth, float back, bool both, bool asked,

@@ -4,7 +4,7 @@
 // A block of threads owns one query and one window of 2^14 documents, whose sums are int32 in 64 KB of shared memory:
 // three blocks share a multiprocessor of 227 KB (two of 163), so that one adds while another clears its sums or reads
 // them. No array of all documents is ever made for a query. Additions of integers are atomic, come in any order with
-// one result, and stay below 2^31 (pyengine/backends/window_queries.py).
+// one result, and stay below 2^31 (pyengine/backends/shared/window_queries.py).
 //
 // A posting is a word of 4 bytes, read 16 at a time: a shift, a product, a mask and one atomic addition. Windows come
 // in order, and all queries of a batch go over one before the next: what is read of a window, some 8 MB where documents

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyengine.backends import float32
 from pyengine.backends.base import Backend
-from pyengine.backends.float32 import DocumentTerms
+from pyengine.backends.shared import float32
+from pyengine.backends.shared.float32 import DocumentTerms
 from pyengine.problems.problem import DenseProblem
 from pyengine.types import F32, I64, Candidates
 
@@ -25,7 +25,7 @@ class FaissBackend(Backend):
 
     With ``precision="fast"`` the scores are float32 sums of D + 2 products, in faiss's order. They differ from the
     specification's by at most 2 G (|q| |d| + |bias|) for ``dot``, 2 G (1 + |bias|) for ``cosine`` and
-    2 G ((|q| + |d|)^2 + |bias|) for ``l2``, where G is about (D + 12) 2^-24. `pyengine.backends.float32` derives G.
+    2 G ((|q| + |d|)^2 + |bias|) for ``l2``, where G is about (D + 12) 2^-24. `backends/shared/float32.py` derives G.
     Vectors of norm above 2^60, or below 2^-60 in ``cosine``, have no estimate.
 
     The index holds a second float32 copy of the corpus; a search with a bias builds its own. ``num_threads`` holds for

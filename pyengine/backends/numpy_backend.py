@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from pyengine import checks
-from pyengine.backends import sparse_lists
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, best_of
-from pyengine.backends.sparse_lists import Sharing
+from pyengine.backends.shared import sparse_lists
+from pyengine.backends.shared.sparse_lists import Sharing
 from pyengine.problems.problem import DenseProblem, Problem
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem

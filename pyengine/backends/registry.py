@@ -20,32 +20,32 @@ GROUP = "pyengine.backends"
 BUILTIN = ("cpu", "triton", "cuda", "torch", "faiss", "scipy", "numpy")  # in the order in which "auto" tries them
 FAMILIES = {  # what those of each name are, for the problems of each family that they can do
     "dense": {
-        "cpu": "pyengine.backends.cpu_backend:CpuBackend",
-        "triton": "pyengine.backends.triton_backend:TritonBackend",
-        "cuda": "pyengine.backends.cuda_backend:CudaBackend",
-        "torch": "pyengine.backends.torch_backend:TorchBackend",
+        "cpu": "pyengine.backends.cpu.cpu_backend:CpuBackend",
+        "triton": "pyengine.backends.triton.triton_backend:TritonBackend",
+        "cuda": "pyengine.backends.cuda.cuda_backend:CudaBackend",
+        "torch": "pyengine.backends.torch.torch_backend:TorchBackend",
         "faiss": "pyengine.backends.faiss_backend:FaissBackend",
         "numpy": "pyengine.backends.numpy_backend:NumpyBackend",
     },
     "maxsim": {
-        "cpu": "pyengine.backends.cpu_backend:CpuMaxSim",
-        "triton": "pyengine.backends.triton_backend:TritonMaxSim",
-        "cuda": "pyengine.backends.cuda_backend:CudaMaxSim",
-        "torch": "pyengine.backends.torch_backend:TorchMaxSim",
+        "cpu": "pyengine.backends.cpu.cpu_backend:CpuMaxSim",
+        "triton": "pyengine.backends.triton.triton_backend:TritonMaxSim",
+        "cuda": "pyengine.backends.cuda.cuda_backend:CudaMaxSim",
+        "torch": "pyengine.backends.torch.torch_backend:TorchMaxSim",
         "numpy": "pyengine.backends.numpy_backend:NumpyMaxSim",
     },
     "sliced": {
-        "cpu": "pyengine.backends.cpu_sliced:CpuSliced",
-        "triton": "pyengine.backends.triton_backend:TritonSliced",
-        "cuda": "pyengine.backends.cuda_backend:CudaSliced",
-        "torch": "pyengine.backends.torch_backend:TorchSliced",
+        "cpu": "pyengine.backends.cpu.cpu_sliced:CpuSliced",
+        "triton": "pyengine.backends.triton.triton_backend:TritonSliced",
+        "cuda": "pyengine.backends.cuda.cuda_backend:CudaSliced",
+        "torch": "pyengine.backends.torch.torch_backend:TorchSliced",
         "numpy": "pyengine.backends.numpy_backend:NumpySliced",
     },
     "sparse": {
-        "cpu": "pyengine.backends.cpu_sparse:CpuSparse",
-        "triton": "pyengine.backends.triton_backend:TritonSparse",
-        "cuda": "pyengine.backends.cuda_backend:CudaSparse",
-        "torch": "pyengine.backends.torch_backend:TorchSparse",
+        "cpu": "pyengine.backends.cpu.cpu_sparse:CpuSparse",
+        "triton": "pyengine.backends.triton.triton_backend:TritonSparse",
+        "cuda": "pyengine.backends.cuda.cuda_backend:CudaSparse",
+        "torch": "pyengine.backends.torch.torch_backend:TorchSparse",
         "scipy": "pyengine.backends.scipy_backend:ScipySparse",
         "numpy": "pyengine.backends.numpy_backend:NumpySparse",
     },
@@ -164,7 +164,7 @@ def _order(problem: Problem) -> list[str]:
 def _measured(problem: Problem) -> str | None:
     if not measured.table():
         return None
-    from pyengine.backends import cuda_device
+    from pyengine.backends.cuda import cuda_device
 
     if cuda_device.missing():
         return None

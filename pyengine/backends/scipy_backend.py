@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.backends import sparse_lists
 from pyengine.backends.base import SparseBackend
-from pyengine.backends.sparse_lists import Inverted, Sharing
+from pyengine.backends.shared import sparse_lists
+from pyengine.backends.shared.sparse_lists import Inverted, Sharing
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import Candidates

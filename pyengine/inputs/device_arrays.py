@@ -33,7 +33,7 @@ class Place:
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
     """Rows [N, D] of one of the kinds of `VALUES` at ``pointer``, ``stride`` values apart, for as long as ``owner``
-    lives. ``gpu`` is the GPU with the stream on which they may be read (`pyengine.backends.cuda_device.Gpu`). For
+    lives. ``gpu`` is the GPU with the stream on which they may be read (`pyengine.backends.cuda.cuda_device.Gpu`). For
     NumPy they are a float32 copy on the host."""
 
     owner: Any

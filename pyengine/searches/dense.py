@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyengine import checks
-from pyengine.backends.cuda_inputs import adopted, operands
+from pyengine.backends.cuda.cuda_inputs import adopted, operands
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact

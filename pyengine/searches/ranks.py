@@ -9,7 +9,7 @@ import numpy as np
 
 from pyengine import checks
 from pyengine.backends.base import Proposer
-from pyengine.backends.cuda_inputs import operands
+from pyengine.backends.cuda.cuda_inputs import operands
 from pyengine.inputs import filters
 from pyengine.inputs.filters import FilterArguments
 from pyengine.inputs.lists import first_rows

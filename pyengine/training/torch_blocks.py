@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyengine.backends.torch_float64 import lane_sum, root
+from pyengine.backends.torch.torch_float64 import lane_sum, root
 from pyengine.specification import reference
 
 LANE_PRODUCTS = 1 << 18  # products of tokens that are compared at a time: 2 MiB a tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyengine import checks
 from pyengine.backends import registry
-from pyengine.backends.triton_backend import TritonBackend
+from pyengine.backends.triton.triton_backend import TritonBackend
 from pyengine.indexes.index import DenseIndex
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact

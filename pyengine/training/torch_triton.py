@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyengine.backends import triton_backend
+from pyengine.backends.triton import triton_backend
 from pyengine.training import torch_blocks, torch_maxsim
 from pyengine.training.torch_blocks import Sets
 

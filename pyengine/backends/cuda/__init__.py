@@ -1,0 +1,1 @@
+"""The CUDA kernels of the extension on an NVIDIA GPU, without torch."""

@@ -1,0 +1,253 @@
+"""CUDA C++ kernels propose, refine and select on an NVIDIA GPU: no torch, no triton, only the driver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, score_all
+from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_maxsim, cuda_sliced, cuda_sparse, cuda_stream
+from pyengine.backends.cuda.cuda_kernels import PLANNED
+from pyengine.backends.shared import dense_parts
+from pyengine.backends.shared.token_terms import SCANNED
+from pyengine.backends.shared.window_queries import MOST_TERMS
+from pyengine.inputs.device_arrays import DeviceArray
+from pyengine.inputs.rows import Rows
+from pyengine.kernels import dense_sm90_plan
+from pyengine.kernels.dense_plan import MOST_DIMS, first_places
+from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_sliced import SlicedProblem
+from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.types import F32, Attempt, Candidates, TopK
+
+KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
+TERMS = 64  # bytes a document beside its vector
+POSTING = 6  # bytes of a posting with its share of what finds it
+SLICED = 5  # bytes of a weight and its index
+TOKENS_KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # of a token, with its codes
+MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
+MOST_TOKENS = 1 << 14  # of a query, where its maxima are kept in shared memory
+
+
+class CudaBackend(Backend):
+    """Products of int8 codes, or of documents of 16 bits as they are, with the bounds that `dense_terms` derives; what
+    they leave is refined and selected on the GPU. The plans are those of the backend ``triton``, and the kernels its
+    counterparts in CUDA C++ (`csrc/cuda`).
+
+    Documents are copied to the GPU, with int8 codes of float32, and stay there as long as their index does not change;
+    where it cannot hold them all, they pass through it in parts, and are refined on the host.
+    With ``precision="fast"`` scores are off by at most half the distance of these bounds.
+    """
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: DenseProblem) -> list[str]:
+        docs, dims = problem.docs, problem.dims
+        reasons = []
+        if dims > MOST_DIMS:
+            reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
+        reasons += _too_many(docs)
+        least = min(len(docs), dense_parts.LEAST_PART) if docs.device is None else len(docs)
+        return reasons or cuda_device.no_room(docs, least * _document_bytes(docs))
+
+    def checks_finite(self, problem: DenseProblem) -> bool:
+        some = problem.n_queries > 0 and len(problem.docs) > 0
+        return some and problem.dims == problem.docs.dim  # then the norms show it
+
+    def first_width(self, problem: DenseProblem) -> int:
+        return first_places(problem.k)
+
+    def propose(self, problem: DenseProblem, width: int) -> Candidates:
+        at_once = _at_once(problem.docs)
+        if at_once is not None:
+            return cuda_stream.propose(problem, width, at_once)
+        return cuda_dense.propose(problem, width)
+
+    def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+        return None if _at_once(problem.docs) is not None else cuda_dense.attempt(problem, asked, width)
+
+    def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
+        if _at_once(problem.docs) is not None:
+            return super().refine(problem, candidates)
+        return cuda_dense.refine(problem, candidates)
+
+    def scan(self, problem: DenseProblem) -> TopK:
+        if isinstance(problem.docs.rows, DeviceArray):
+            return score_all(problem, self)
+        return cuda_dense.score_everything(problem)
+
+    def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        gpu, kind = cuda_device.gpu_of(problem.docs), cuda_dense.kind_of(problem.docs)
+        plan = cuda_dense.plan(problem, gpu, self.first_width(problem), kind)
+        form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[kind], plan.tile, 0, 0)
+        facts |= {"tile": str(plan.tile), "form": f"{form}: {why}", "places": f"{plan.capacity:,} for each query"}
+        return facts, plan.rejected
+
+
+def _document_bytes(docs: Documents) -> int:
+    """What a document takes on the GPU."""
+    return KEPT.get(docs.rows.kind if isinstance(docs.rows, Rows) else "float32", 5) * docs.dim + TERMS
+
+
+def _at_once(docs: Documents) -> int | None:
+    """How many documents of the host are on the GPU at a time, where it cannot hold them all."""
+    if docs.device is not None:
+        return None
+    return dense_parts.at_once(len(docs), _document_bytes(docs), cuda_device.free_for(docs))
+
+
+class CudaMaxSim(MaxSimBackend):
+    """Late interaction by products of int8 codes of tokens, with the bounds that `kernels/maxsim_topk.py` derives;
+    refined in float64 by `csrc/cuda/maxsim_refine.cu`. Documents are copied to the GPU once: their codes, and the
+    vectors that define the scores.
+
+    With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
+    host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
+    """
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: MaxSimProblem) -> list[str]:
+        docs, reasons = problem.docs, super().refusals(problem)
+        if docs.dim > MOST_TOKEN_DIMS:
+            reasons.append(f"its kernels take at most {MOST_TOKEN_DIMS:,} dimensions, and {docs.dim:,} are scored")
+        reasons += _too_many(docs)
+        longest = int(np.diff(problem.queries.offsets).max(initial=0))
+        most = min(MOST_TOKENS, cuda_maxsim.most_tokens(cuda_device.gpu_of(docs)))
+        if longest > most and (docs.dim > 128 or problem.reduce == "symmetric"):
+            reasons.append(
+                f"its kernels take queries of at most {most:,} tokens where these have more than 128 "
+                f"dimensions, or both sides are summed, and one has {longest:,}"
+            )
+        kept = TOKENS_KEPT.get(docs.tokens.rows.kind, 5) if isinstance(docs.tokens.rows, Rows) else 5
+        return reasons or cuda_device.no_room(docs, len(docs.tokens) * (kept * docs.dim + TERMS))
+
+    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
+        """Documents that come with one search are copied to the GPU once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
+
+    def first_width(self, problem: MaxSimProblem) -> int:
+        return 2 * problem.k + 256
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        upper = problem.upper()
+        if upper.reduce not in SCANNED or not _some(problem):
+            return super().propose(problem, width)
+        return cuda_maxsim.propose(upper, width)
+
+    def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.reduce not in SCANNED or not _some(problem):
+            return None
+        return cuda_maxsim.attempt(problem, asked, width)
+
+    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
+        if problem.reduce not in SCANNED or not len(candidates.rows):
+            return super().refine(problem, candidates)
+        return cuda_maxsim.refine(problem, candidates)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        upper = problem.upper()
+        if upper.reduce not in SCANNED or not _some(problem):
+            return super().describe(problem)
+        plan, places = (
+            cuda_maxsim.plan(upper, cuda_device.gpu_of(problem.docs)),
+            cuda_maxsim.places(upper, self.first_width(problem)),
+        )
+        facts = {
+            "store": f"{problem.docs.store}, scanned as int8",
+            "tile": f"query tokens by document tokens: {plan.tile}",
+            "places": f"{places:,} for each query",
+            "reads": f"{plan.bytes_read:,} bytes or more",
+            "computes": f"{plan.operations:,} operations",
+        }
+        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
+
+
+class CudaSparse(SparseBackend):
+    """Sparse rows: integer sums over postings in shared memory, a window of documents and a query at a time, with the
+    bound that `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are
+    copied to the GPU, as they are and as postings, and stay there as long as their index does not change."""
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: SparseProblem) -> list[str]:
+        docs, longest = problem.docs, int(problem.queries.lengths.max(initial=0))
+        reasons = super().refusals(problem) + _too_many(docs)
+        if longest > MOST_TERMS:
+            reasons.append(f"its kernels take queries of at most {MOST_TERMS:,} terms, and one has {longest:,}")
+        return reasons or cuda_device.no_room(docs, docs.rows.nbytes + POSTING * docs.rows.nnz)
+
+    def first_width(self, problem: SparseProblem) -> int:
+        return 8 * problem.k
+
+    def listed(self, problem: SparseProblem, width: int) -> Candidates:
+        return cuda_sparse.propose(problem, width)
+
+    def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.n_queries == 0:
+            return None
+        return cuda_sparse.attempt(problem, width)
+
+    def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
+        return cuda_sparse.refine(problem, candidates)
+
+    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        return facts | cuda_sparse.describe(problem), {}
+
+
+class CudaSliced(SlicedBackend):
+    """Sliced vectors: the scan of sparse rows, over the terms that positions and indices are, with the bound that
+    `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to
+    the GPU, as they are and as postings."""
+
+    name = "cuda"
+
+    def missing(self) -> str | None:
+        return cuda_device.missing()
+
+    def refusals(self, problem: SlicedProblem) -> list[str]:
+        docs = problem.docs
+        reasons = super().refusals(problem) + _too_many(docs)
+        if docs.dim > MOST_TERMS:
+            reasons.append(f"its kernels take at most {MOST_TERMS:,} dimensions, and {docs.dim:,} are scored")
+        return reasons or cuda_device.no_room(docs, (SLICED + POSTING) * len(docs) * docs.dim)
+
+    def first_width(self, problem: SlicedProblem) -> int:
+        return 8 * problem.k
+
+    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
+        return cuda_sliced.propose(problem, width)
+
+    def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
+        if problem.filters is not None or problem.n_queries == 0:
+            return None
+        return cuda_sliced.attempt(problem, width)
+
+    def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
+        return cuda_sliced.refine(problem, candidates)
+
+    def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
+        facts, _ = super().describe(problem)
+        return facts | cuda_sliced.describe(problem), {}
+
+
+def _too_many(docs: Corpus) -> list[str]:
+    return ["its kernels number at most 2^31 - 1 documents"] if len(docs) >= 1 << 31 else []
+
+
+def _some(problem: MaxSimProblem) -> bool:
+    return problem.n_queries > 0 and len(problem.docs) > 0

@@ -1,0 +1,281 @@
+"""Dense search by the kernels of `csrc/cuda`: documents as they are kept on the GPU, and the steps of a search.
+`dense_terms` derives the bounds, and `pyengine.kernels.dense_plan` plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyengine import checks
+from pyengine.backends.cuda import cuda_device
+from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
+from pyengine.backends.cuda.cuda_kernels import (
+    ALIGN,
+    PAD,
+    PLANNED,
+    Coded,
+    Pools,
+    code_docs,
+    code_queries,
+    decode,
+    norms,
+    pools,
+    refine_pairs,
+    scan,
+)
+from pyengine.backends.cuda.cuda_kernels import select as select_keys
+from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.inputs.rows import Rows
+from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
+from pyengine.problems.problem import Codes, DenseProblem, Documents
+from pyengine.refining import exact
+from pyengine.specification import reference
+from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
+
+HALVES = "float16", "bfloat16"
+
+
+class Originals(NamedTuple):
+    """The vectors, as they are refined: ``values`` [N, D] of floats, or int8 codes to be multiplied by ``step``."""
+
+    values: Array
+    step: Array | None = None
+
+
+class Scanned(NamedTuple):
+    """What is scanned, ``values`` [N, W], int8 codes or documents of 16 bits, and what is known of it, on the host."""
+
+    values: Array
+    lengths: Lengths
+
+
+class Found(NamedTuple):
+    """The pools of the queries [first, first + Q), and the scale of their bounds."""
+
+    first: int
+    queries: Array
+    pools: Pools
+    scale: Scale
+
+
+def originals(docs: Documents, gpu: Gpu) -> Originals:
+    """The vectors on the GPU: where they are, or a copy that lasts as long as the corpus."""
+    if docs.device is not None:
+        return Originals(cuda_device.resident(docs.rows))
+    return cuda_device.mirrored(docs, gpu, "originals", lambda: copied(docs.rows, gpu))
+
+
+def copied(rows: Any, gpu: Gpu) -> Originals:
+    """A copy of vectors of the host."""
+    kind = rows.kind if isinstance(rows, Rows) else "float32"
+    if kind in HALVES:
+        return Originals(_aligned(rows.data, kind, gpu))
+    if kind == "codes":
+        return Originals(gpu.array(signed(rows.data)), gpu.array(rows.step))
+    return Originals(gpu.array(rows[:] if isinstance(rows, Rows) else rows))
+
+
+def _aligned(halves: Any, kind: str, gpu: Gpu) -> Array:
+    """A copy whose rows begin at multiples of 16 bytes, seen as [N, D]."""
+    count, dim = halves.shape
+    wide = np.zeros((count, -(-2 * dim // ALIGN) * ALIGN // 2), halves.dtype)
+    wide[:, :dim] = halves
+    made = gpu.array(wide, kind)
+    return Array(made.owner, made.pointer, (count, dim), kind, made.stride)
+
+
+def signed(codes: U8) -> Any:
+    """int8 codes of bytes biased by 128."""
+    return (codes ^ np.uint8(128)).view(np.int8)
+
+
+def scanned(problem: DenseProblem, gpu: Gpu) -> Scanned:
+    """What is scanned for a problem. Raises ArithmeticError for documents with NaN or inf that nobody has looked at."""
+    docs, dims = problem.docs, problem.dims
+    found = cuda_device.mirrored(docs, gpu, ("scanned", dims), lambda: _scanned(docs, dims, gpu))
+    if not docs.checked and not np.isfinite(found.lengths.norms).all():
+        raise ArithmeticError
+    return found
+
+
+def _scanned(docs: Documents, dims: int, gpu: Gpu) -> Scanned:
+    values = originals(docs, gpu).values
+    if isinstance(docs.codes, Codes) and not docs.codes.planes:
+        kept, own = docs.codes, norms_of(docs, values, dims, gpu)
+        whole = own if dims == docs.dim else norms_of(docs, values, docs.dim, gpu)
+        codes = values if values.kind == "int8" else gpu.array(signed(kept.codes))
+        return Scanned(codes, Lengths(own, kept.scale, kept.residual, whole))
+    if values.kind == "int8":
+        raise TypeError("codes that are the vectors come with a scale and a residual")
+    if scanned_kind(values) != "int8":
+        return Scanned(values, Lengths(norms_of(docs, values, dims, gpu)))
+    codes, scale, residual, own = code_docs(gpu, values, dims)
+    return Scanned(codes, Lengths(own, scale, residual, own))
+
+
+def kind_of(docs: Documents) -> str:
+    """How they are multiplied."""
+    if isinstance(docs.codes, Codes) and not docs.codes.planes:
+        return "int8"
+    if docs.device is not None:
+        return scanned_kind(cuda_device.resident(docs.rows))
+    return docs.rows.kind if isinstance(docs.rows, Rows) and docs.rows.kind in HALVES else "int8"
+
+
+def scanned_kind(values: Array) -> str:
+    """How vectors that are not codes are multiplied: as they are, if they have 16 bits and rows apart that begin at
+    multiples of 16 bytes, else by int8 codes."""
+    size, (count, dim) = KINDS[values.kind], values.shape
+    apart = count == 1 or values.stride >= dim
+    fits = apart and values.pointer % ALIGN == 0 and values.stride * size % ALIGN == 0
+    return values.kind if values.kind in HALVES and fits else "int8"
+
+
+def norms_of(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
+    """float64 [N]: of their first ``dims`` dimensions."""
+    if docs.norms is not None and dims == docs.dim:
+        return docs.norms
+    if docs.device is not None:
+        return norms(gpu, values, dims)
+    return exact.norms(docs.rows, dims, checks.thread_count(None))
+
+
+def _terms(problem: DenseProblem, known: Scanned, gpu: Gpu) -> tuple[Array, Array]:
+    """The columns and the units of `DocumentTerms` on the GPU, kept where they do not depend on a bias."""
+
+    def build() -> tuple[Array, Array]:
+        made: DocumentTerms = document_terms(known.lengths, False, problem.bias, problem.metric, problem.dims)
+        return gpu.array(made.columns), gpu.array(made.units)
+
+    key = ("terms", problem.metric, problem.dims)
+    return cuda_device.mirrored(problem.docs, gpu, key, build) if problem.bias is None else build()
+
+
+def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> DenseScan:
+    """The tile, the pools and the parts of a scan of documents of that kind."""
+    n_docs, dims = len(problem.docs), problem.dims
+    row_bytes = dims * KINDS[kind]
+    return plan_dense_scan(gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width)
+
+
+def _scans(problem: DenseProblem, width: int, gpu: Gpu) -> Iterator[Found]:
+    """The pools of one block of queries after another."""
+    known = scanned(problem, gpu)
+    columns, units = _terms(problem, known, gpu)
+    kind = known.values.kind
+    chosen = plan(problem, gpu, width, kind)
+    for first in range(0, problem.n_queries, chosen.query_block):
+        part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
+        queries = gpu.array(part.queries)
+        coded = code_queries(gpu, queries, units, part.metric, part.dims, chosen.tile, kind)
+        found = pools(gpu, part.n_queries, chosen.capacity, _floors(part, coded, gpu))
+        mask = None if part.mask is None else gpu.array(part.mask)
+        scan(gpu, known.values, columns, coded, mask, found, chosen)
+        yield Found(first, queries, found, _scale(part, coded, gpu))
+
+
+def _scale(part: DenseProblem, coded: Coded, gpu: Gpu) -> Scale:
+    return scale_of(gpu.host(coded.scaling)[: part.n_queries], part.dims)
+
+
+def _floors(part: DenseProblem, coded: Coded, gpu: Gpu) -> F32 | None:
+    if part.floor is None:
+        return None
+    floors: F32 = _scale(part, coded, gpu).floors(part.floor)
+    return floors
+
+
+def propose(problem: DenseProblem, width: int) -> Candidates:
+    """What may be among the k best, by the scan, on the host."""
+    if problem.n_queries == 0 or len(problem.docs) == 0:
+        return exact.everything(problem)
+    gpu = cuda_device.gpu_of(problem.docs)
+    parts = [_listed(problem, found, gpu) for found in _scans(problem, width, gpu)]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.offsets for part in parts]))]).astype(np.int64)
+    rows, estimates, dropped = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "estimates", "dropped")
+    )
+    return Candidates(rows, offsets, estimates, dropped)
+
+
+def _listed(problem: DenseProblem, found: Found, gpu: Gpu) -> Candidates:
+    """The pools of a block as candidates, with the number of each query's in place of offsets."""
+    pools = found.pools
+    counts = gpu.host(pools.counts).astype(np.int64)
+    held = np.arange(pools.capacity) < counts[:, None]
+    rank = found.scale.estimates(gpu.host(pools.lower), gpu.host(pools.upper))[held]
+    estimates = reference.round_score(-rank if problem.metric == "l2" else rank)
+    rows = gpu.host(pools.rows)[held].astype(np.int64)
+    return Candidates(rows, counts, estimates, found.scale.dropped(pools.dropped(gpu)))
+
+
+def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
+    """The whole search on the GPU. Filters other than the mask are the core's to apply."""
+    if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
+        return None
+    gpu = cuda_device.gpu_of(problem.docs)
+    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
+    places = None
+    if order is not None:
+        places = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
+    parts = [_selected(problem, found, places, gpu) for found in _scans(asked, width, gpu)]
+    keys, dropped = (np.concatenate(each) for each in zip(*parts))
+    rank, place = decode(keys)
+    filled = keys != PAD
+    rows = place if order is None else order[np.where(filled, place, 0)]
+    ids = np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1)
+    scores = np.where(filled, rank, np.float32(-np.inf))
+    return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
+
+
+def _selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:
+    """The keys int64 [Q, k] of the best, refined, best first; and what was dropped, float64 [Q]."""
+    pools = found.pools
+    starts = gpu.array(pools.capacity * np.arange(len(pools.rows)))
+    scores = gpu.empty(pools.rows.shape, "float32")
+    _refine(problem, found.queries, pools.rows, starts, pools.counts, scores, pools.capacity, gpu)
+    keys = select_keys(gpu, scores, pools, problem.k, places, problem.metric == "l2")
+    return keys, found.scale.dropped(pools.dropped(gpu))
+
+
+def refine(problem: DenseProblem, candidates: Candidates) -> F32:
+    """float32 [M]: the specification's scores of the candidates."""
+    gpu = cuda_device.gpu_of(problem.docs)
+    counts = np.diff(candidates.offsets)
+    queries, rows, starts, lengths = (
+        gpu.array(each)
+        for each in (
+            problem.queries, candidates.rows.astype(np.int32), candidates.offsets[:-1], counts.astype(np.int32)
+        )
+    )  # fmt: skip
+    scores = gpu.empty(candidates.rows.shape, "float32")
+    _refine(problem, queries, rows, starts, lengths, scores, int(counts.max(initial=0)), gpu)
+    return gpu.host(scores)
+
+
+def _refine(
+    problem: DenseProblem,
+    queries: Array,
+    rows: Array,
+    starts: Array,
+    counts: Array,
+    scores: Array,
+    longest: int,
+    gpu: Gpu,
+) -> None:
+    kept = originals(problem.docs, gpu)
+    bias = None if problem.bias is None else gpu.array(problem.bias)
+    refine_pairs(
+        gpu, queries, kept.values, kept.step, bias, rows, starts, counts, scores, longest, problem.metric, problem.dims
+    )
+
+
+def score_everything(problem: DenseProblem) -> TopK:
+    """Top-k with every document scored by the specification, where the documents are."""
+    if problem.docs.device is None:
+        return exact.scan(problem)
+    from pyengine.backends.torch import torch_float64
+
+    return torch_float64.scan(problem)

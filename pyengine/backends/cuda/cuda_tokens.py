@@ -1,0 +1,139 @@
+"""Token vectors as the MaxSim kernels of `csrc/cuda` take them: int8 codes on the GPU, with what coding leaves out, and
+the vectors that define the scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pyengine.backends.cuda import cuda_dense, cuda_device
+from pyengine.backends.cuda.cuda_device import Array, Gpu
+from pyengine.backends.cuda.cuda_kernels import DOC_ALIGN, code_docs
+from pyengine.backends.cuda.cuda_maxsim_kernels import TokenDocs, TokenQueries, TokenSets, token_norms
+from pyengine.backends.shared import token_terms
+from pyengine.backends.shared.token_terms import UNDERFLOW, Coded
+from pyengine.kernels.maxsim_plan import Tile, lay
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.specification import reference
+from pyengine.types import F32, F64, I64
+
+UNIT = 2.0**-24
+
+
+class Mirror(NamedTuple):
+    """The tokens of a corpus as they are scanned: ``codes`` on the GPU, the rest of `Coded` on the host. ``weights``
+    float32 [T] are the factors, in units of the largest; ``reach`` float64 [N, 2] is that of `token_terms`."""
+
+    coded: Coded
+    weights: Array
+    unit: float
+    reach: Array
+
+
+def rounding(tokens: int) -> float:
+    """How far a float32 sum of ``tokens`` maxima of coded products may be off, in units of sum_i |a_i| |q'_i| |d'|: one
+    rounding of each product, as many of each of n maxima as it is multiplied, and n of n sums; twice that covers terms
+    of second order, and the factors' own rounding to float32."""
+    return 2 * (tokens + 9) * UNIT
+
+
+def mirror(problem: MaxSimProblem, gpu: Gpu) -> Mirror:
+    """The documents of a problem, kept as long as their corpus keeps anything."""
+    docs, normalize = problem.docs, problem.normalize
+    return cuda_device.mirrored(docs, gpu, ("maxsim", normalize), lambda: _mirror(docs, normalize, gpu))
+
+
+def _mirror(docs: TokenDocuments, normalize: bool, gpu: Gpu) -> Mirror:
+    codes, scale, residual, lengths = cuda_device.mirrored(docs, gpu, "token codes", lambda: _coded(docs, gpu))
+    coded = token_terms.unit_coded(codes, scale, residual, lengths, normalize)
+    unit = float(coded.factor.max(initial=0)) or 1.0
+    reach = token_terms.reach(coded, np.diff(docs.offsets))
+    return Mirror(coded, gpu.array((coded.factor / unit).astype(np.float32)), unit, gpu.array(reach))
+
+
+def _coded(docs: TokenDocuments, gpu: Gpu) -> tuple[Array, F64, F64, F64]:
+    """int8 codes [T, W] of the tokens' unit vectors, with their scale, residual and length: as they come, or made."""
+    values, known = _values(docs, gpu).values, token_terms.codes_of(docs)
+    if known is None:
+        source = values if values.kind != "int8" else gpu.array(docs.tokens.rows[:])
+        codes, scale, residual, lengths = code_docs(gpu, source, docs.dim)
+    else:
+        codes = values if values.kind == "int8" else gpu.array(cuda_dense.signed(known.codes))
+        scale, residual, lengths = known.scale, known.residual, cuda_dense.norms_of(docs.tokens, values, docs.dim, gpu)
+    return codes, scale.astype(np.float64), residual.astype(np.float64), lengths
+
+
+def _values(docs: TokenDocuments, gpu: Gpu) -> cuda_dense.Originals:
+    return cuda_device.mirrored(docs, gpu, "tokens", lambda: cuda_dense.copied(docs.tokens.rows, gpu))
+
+
+def scanned_docs(problem: MaxSimProblem, gpu: Gpu) -> tuple[TokenDocs, tuple[float, float]]:
+    """The documents as the scan takes them, with the units of their weights and of their shares."""
+    docs, own = problem.docs, mirror(problem, gpu)
+    shares, terms, unit = own.weights, own.reach, 0.0
+    if problem.reduce == "symmetric":
+        lengths, share = np.diff(docs.offsets), token_terms.coefficients(problem)[1]
+        product = share * own.coded.factor
+        unit = float(abs(product).max(initial=0)) or 1.0
+        shares = gpu.array((product / unit).astype(np.float32))
+        both = token_terms.reach(own.coded, lengths), token_terms.shared_reach(own.coded, share, lengths)
+        terms = gpu.array(np.concatenate(both, axis=1))
+    bias = None if problem.bias is None else gpu.array(problem.bias)
+    return TokenDocs(own.coded.codes, own.weights, shares, _offsets(docs, gpu), terms, bias), (own.unit, unit)
+
+
+def _offsets(docs: TokenDocuments, gpu: Gpu) -> Array:
+    return cuda_device.mirrored(docs, gpu, "offsets", lambda: gpu.array(docs.offsets))
+
+
+def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], tile: Tile, gpu: Gpu) -> TokenQueries:
+    """The queries in panels, with ``units`` of the documents' weights and shares."""
+    queries, lengths = problem.queries, np.diff(problem.queries.offsets)
+    laid = lay(lengths, tile.block_m, alone=problem.reduce == "symmetric")
+    coded = token_terms.code(queries.values, "int8", problem.normalize)
+    share, most = token_terms.coefficients(problem)[0], token_terms.most_tokens(problem)
+    owner = np.repeat(np.arange(len(queries)), lengths)
+    underflow = most * problem.docs.dim * UNDERFLOW
+    terms = token_terms.query_terms(coded, share, owner, lengths, units, rounding(most), underflow)
+    places = laid.starts[owner] + np.arange(len(owner)) - queries.offsets[owner]
+    rows, width = laid.count * tile.block_m, -(-problem.docs.dim // DOC_ALIGN) * DOC_ALIGN
+    codes = np.zeros((rows, width), np.int8)
+    codes[places, : problem.docs.dim] = coded.codes
+    numbers = (each.astype(np.int32) for each in (laid.starts, lengths, laid.firsts, laid.queries))
+    kept = _spread(terms.coefficients, places, rows, 0), _spread(terms.factors, places, rows, np.nan)
+    longest = int(np.diff(laid.firsts).max(initial=1)) * tile.block_m
+    return TokenQueries(longest, *gpu.arrays(codes, *kept, *numbers, terms.sums))
+
+
+def _spread(values: F32, places: I64, count: int, fill: float) -> F32:
+    found = np.full(count, fill, np.float32)
+    found[places] = values
+    return found
+
+
+def exact_docs(problem: MaxSimProblem, gpu: Gpu) -> TokenSets:
+    """The documents' tokens as they define the scores, kept on the GPU as the codes are."""
+    docs = problem.docs
+    kept = _values(docs, gpu)
+    sets = TokenSets(kept.values, kept.step, _offsets(docs, gpu), None, docs.dim, _longest(docs.offsets))
+    if not problem.normalize:
+        return sets
+    known = docs.tokens.norms
+
+    def norms() -> Array:
+        return token_norms(gpu, sets) if known is None else gpu.array(known)
+
+    return sets._replace(norms=cuda_device.mirrored(docs, gpu, "token norms", norms))
+
+
+def exact_queries(problem: MaxSimProblem, gpu: Gpu) -> TokenSets:
+    """The queries' tokens on the GPU."""
+    queries = problem.queries
+    norms = [reference.norm(queries.values)] if problem.normalize else []
+    values, offsets, *found = gpu.arrays(queries.values, queries.offsets, *norms)
+    return TokenSets(values, None, offsets, found[0] if found else None, problem.docs.dim, _longest(queries.offsets))
+
+
+def _longest(offsets: I64) -> int:
+    return int(np.diff(offsets).max(initial=0))

@@ -1,0 +1,1 @@
+"""What more than one backend needs: bounds, terms of a scan, layouts of postings."""

@@ -1,0 +1,1 @@
+"""The Triton kernels on an NVIDIA GPU, on tensors of torch."""

@@ -1,4 +1,5 @@
-"""Triton kernels propose, refine and select on an NVIDIA GPU; without one, Triton's interpreter checks them."""
+"""Triton kernels propose, refine and select on an NVIDIA GPU; without one, Triton's interpreter checks them. Here
+dense search, and what the families share: why the kernels cannot run."""
 
 from __future__ import annotations
 
@@ -9,16 +10,11 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, foreign
+from pyengine.backends.base import Backend, foreign
 from pyengine.backends.shared import dense_parts
-from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.inputs.rows import Rows
-from pyengine.kernels import maxsim_plan, sliced_plan, sparse_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problems.problem import Corpus, DenseProblem, Documents
-from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.problems.problem_sliced import SlicedProblem
-from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 if TYPE_CHECKING:
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
 TERMS = 32  # bytes a document beside its vector
-MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 
@@ -47,7 +42,7 @@ class TritonBackend(Backend):
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs = problem.docs
         least = min(len(docs), dense_parts.LEAST_PART) * _document_bytes(docs)
-        return foreign(docs) + beyond(problem.dims, MOST_DIMS, len(docs)) + _too_large(docs, least)
+        return foreign(docs) + beyond(problem.dims, MOST_DIMS, len(docs)) + too_large(docs, least)
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -128,7 +123,7 @@ class TritonBackend(Backend):
 
 def _document_bytes(docs: Documents) -> int:
     """What a document takes on the GPU."""
-    return KEPT.get(_kind(docs), 5) * docs.dim + TERMS
+    return KEPT.get(store_kind(docs), 5) * docs.dim + TERMS
 
 
 def _at_once(docs: Documents) -> int | None:
@@ -146,177 +141,17 @@ def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
 
 
-def _kind(docs: Documents) -> str:
+def store_kind(docs: Documents) -> str:
     return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
 
 
-def _token_bytes(docs: TokenDocuments) -> int:
-    """What a token takes on the GPU: as it is, and as float16 or int8 codes; or its few bits once, and a norm."""
-    rows = docs.tokens.rows
-    if isinstance(rows, Rows) and rows.planes:
-        return maxsim_plan.token_bytes(docs.dim, maxsim_plan.packed_form(rows.planes)) + 8
-    return (KEPT.get(_kind(docs.tokens), 4) + 2) * docs.dim + TERMS
-
-
-def _too_large(docs: Corpus, n_bytes: int) -> list[str]:
+def too_large(docs: Corpus, n_bytes: int) -> list[str]:
     """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
     if docs.device is not None:
         return []
     from pyengine.backends.triton.triton_device import no_room
 
     return no_room(docs, n_bytes)
-
-
-class TritonMaxSim(MaxSimBackend):
-    """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
-    `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
-    once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode.
-
-    With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
-    host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
-    """
-
-    name = "triton"
-
-    def missing(self) -> str | None:
-        return missing()
-
-    def refusals(self, problem: MaxSimProblem) -> list[str]:
-        docs = problem.docs
-        n_bytes = len(docs.tokens) * _token_bytes(docs)
-        return super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs)) + _too_large(docs, n_bytes)
-
-    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
-        """Documents that come with one search are copied to the device once for it."""
-        docs = problem.docs
-        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
-
-    def first_width(self, problem: MaxSimProblem) -> int:
-        return 2 * problem.k + 256
-
-    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
-        from pyengine.backends.triton import triton_maxsim
-
-        upper = problem.upper()
-        if upper.reduce not in SCANNED:
-            return super().propose(problem, width)
-        return triton_maxsim.propose(upper, width)
-
-    def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
-        from pyengine.backends.triton import triton_maxsim
-
-        if problem.reduce not in SCANNED:
-            return None
-        return triton_maxsim.attempt(problem, asked, width)
-
-    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
-        from pyengine.backends.triton import triton_maxsim
-
-        if problem.reduce not in SCANNED:
-            return super().refine(problem, candidates)
-        return triton_maxsim.refine(problem, candidates)
-
-    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
-        from pyengine.backends.triton import triton_maxsim
-
-        upper = problem.upper()
-        if upper.reduce not in SCANNED:
-            return super().describe(problem)
-        plan = triton_maxsim.plan(upper)
-        facts = {
-            "store": f"{problem.docs.store}, scanned as {plan.form}",
-            "tile": f"query tokens by document tokens: {plan.tile}",
-            "launch": f"{plan.tile.num_warps} warps, {plan.tile.num_stages} stages",
-            "candidates": f"pools of {2 * self.first_width(problem)} per query before widening",
-            "reads": f"{plan.bytes_read:,} bytes or more",
-            "computes": f"{plan.operations:,} operations",
-        }
-        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
-
-
-class TritonSparse(SparseBackend):
-    """Sparse rows: sums of half-precision products on the device, with the bound that `pyengine.kernels.sparse_topk`
-    derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to the GPU, twice (as
-    they are, and as the scan reads them), and stay there for as long as the index keeps what is derived from it."""
-
-    name = "triton"
-
-    def missing(self) -> str | None:
-        return missing()
-
-    def refusals(self, problem: SparseProblem) -> list[str]:
-        longest, most = int(problem.queries.lengths.max(initial=0)), sparse_plan.MOST_TERMS
-        long = (
-            [f"its kernels take queries of at most {most:,} terms, and one has {longest:,}"] if longest > most else []
-        )
-        docs = problem.docs
-        return super().refusals(problem) + beyond(1, 1, len(docs)) + long + _too_large(docs, 2 * docs.rows.nbytes)
-
-    def first_width(self, problem: SparseProblem) -> int:
-        return 8 * problem.k
-
-    def listed(self, problem: SparseProblem, width: int) -> Candidates:
-        from pyengine.backends.triton import triton_sparse
-
-        return triton_sparse.propose(problem, width)
-
-    def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
-        from pyengine.backends.triton import triton_sparse
-
-        return triton_sparse.attempt(problem, asked, width)
-
-    def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
-        from pyengine.backends.triton import triton_sparse
-
-        return triton_sparse.refine(problem, candidates)
-
-    def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        from pyengine.backends.triton import triton_sparse
-
-        facts, _ = super().describe(problem)
-        more, rejected = triton_sparse.describe(problem)
-        return facts | more, rejected
-
-
-class TritonSliced(SlicedBackend):
-    """Sliced vectors: sums of half-precision products on the device where the indices agree, with the bound that
-    `pyengine.kernels.sliced_topk` derives, which is how far the estimates of ``precision="fast"`` are off. Documents
-    are copied to the GPU, as they are and in half precision."""
-
-    name = "triton"
-
-    def missing(self) -> str | None:
-        return missing()
-
-    def refusals(self, problem: SlicedProblem) -> list[str]:
-        docs = problem.docs
-        reasons = beyond(docs.dim, sliced_plan.MOST_DIMS, len(docs)) + _too_large(docs, 8 * len(docs) * docs.dim)
-        return super().refusals(problem) + reasons
-
-    def first_width(self, problem: SlicedProblem) -> int:
-        return 8 * problem.k
-
-    def propose(self, problem: SlicedProblem, width: int) -> Candidates:
-        from pyengine.backends.triton import triton_sliced
-
-        return triton_sliced.propose(problem, width)
-
-    def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
-        from pyengine.backends.triton import triton_sliced
-
-        return triton_sliced.attempt(problem, asked, width)
-
-    def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
-        from pyengine.backends.triton import triton_sliced
-
-        return triton_sliced.refine(problem, candidates)
-
-    def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
-        from pyengine.backends.triton import triton_sliced
-
-        facts, _ = super().describe(problem)
-        more, rejected = triton_sliced.describe(problem)
-        return facts | more, rejected
 
 
 def missing() -> str | None:

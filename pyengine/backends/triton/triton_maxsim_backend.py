@@ -1,0 +1,91 @@
+"""Late interaction by the Triton kernels: what they can do, and how."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pyengine.backends.base import MaxSimBackend
+from pyengine.backends.shared.token_terms import SCANNED
+from pyengine.backends.triton import triton_backend
+from pyengine.backends.triton.triton_backend import KEPT, TERMS, beyond, store_kind, too_large
+from pyengine.inputs.rows import Rows
+from pyengine.kernels import maxsim_plan
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.types import F32, Attempt, Candidates
+
+MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
+
+
+class TritonMaxSim(MaxSimBackend):
+    """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
+    `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
+    once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode.
+
+    With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
+    host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
+    """
+
+    name = "triton"
+
+    def missing(self) -> str | None:
+        return triton_backend.missing()
+
+    def refusals(self, problem: MaxSimProblem) -> list[str]:
+        docs = problem.docs
+        n_bytes = len(docs.tokens) * _token_bytes(docs)
+        return super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs)) + too_large(docs, n_bytes)
+
+    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
+        """Documents that come with one search are copied to the device once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
+
+    def first_width(self, problem: MaxSimProblem) -> int:
+        return 2 * problem.k + 256
+
+    def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
+        from pyengine.backends.triton import triton_maxsim
+
+        upper = problem.upper()
+        if upper.reduce not in SCANNED:
+            return super().propose(problem, width)
+        return triton_maxsim.propose(upper, width)
+
+    def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
+        from pyengine.backends.triton import triton_maxsim
+
+        if problem.reduce not in SCANNED:
+            return None
+        return triton_maxsim.attempt(problem, asked, width)
+
+    def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
+        from pyengine.backends.triton import triton_maxsim
+
+        if problem.reduce not in SCANNED:
+            return super().refine(problem, candidates)
+        return triton_maxsim.refine(problem, candidates)
+
+    def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
+        from pyengine.backends.triton import triton_maxsim
+
+        upper = problem.upper()
+        if upper.reduce not in SCANNED:
+            return super().describe(problem)
+        plan = triton_maxsim.plan(upper)
+        facts = {
+            "store": f"{problem.docs.store}, scanned as {plan.form}",
+            "tile": f"query tokens by document tokens: {plan.tile}",
+            "launch": f"{plan.tile.num_warps} warps, {plan.tile.num_stages} stages",
+            "candidates": f"pools of {2 * self.first_width(problem)} per query before widening",
+            "reads": f"{plan.bytes_read:,} bytes or more",
+            "computes": f"{plan.operations:,} operations",
+        }
+        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
+
+
+def _token_bytes(docs: TokenDocuments) -> int:
+    """What a token takes on the GPU: as it is, and as float16 or int8 codes; or its few bits once, and a norm."""
+    rows = docs.tokens.rows
+    if isinstance(rows, Rows) and rows.planes:
+        return maxsim_plan.token_bytes(docs.dim, maxsim_plan.packed_form(rows.planes)) + 8
+    return (KEPT.get(store_kind(docs.tokens), 4) + 2) * docs.dim + TERMS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends.triton import triton_backend
+from pyengine.backends.triton import triton_backend, triton_refusals
 from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
@@ -194,7 +194,7 @@ def test_what_cannot_be_captured_is_refused_in_a_sentence(monkeypatch: pytest.Mo
 
 
 def test_without_the_kernels_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "missing", lambda: "there is no GPU")
+    monkeypatch.setattr(triton_refusals, "missing", lambda: "there is no GPU")
     with pytest.raises(RuntimeError, match=r"backend 'triton' cannot run .*\n  triton: there is no GPU"):
         pe.torch.captured(rows(1, 5, 4), 1)
 

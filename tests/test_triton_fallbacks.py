@@ -11,7 +11,7 @@ import pytest
 import pyengine as pe
 from pyengine.backends import registry
 from pyengine.backends.shared import dense_parts
-from pyengine.backends.triton import triton_backend
+from pyengine.backends.triton import triton_backend, triton_refusals
 from pyengine.kernels.chips import CHIPS, chip_of
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
@@ -39,17 +39,17 @@ def test_an_old_gpu_is_refused() -> None:
 
 @pytest.mark.parametrize("package", ["torch", "triton"])
 def test_a_package_that_is_not_installed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "find_spec", lambda name: None if name == package else object())
-    assert triton_backend.missing() == f"{package} is not installed: run 'pip install {package}'"
+    monkeypatch.setattr(triton_refusals, "find_spec", lambda name: None if name == package else object())
+    assert triton_refusals.missing() == f"{package} is not installed: run 'pip install {package}'"
     falls_back()
 
 
 def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(triton_backend, "find_spec", lambda name: object())
-    monkeypatch.setattr(triton_backend, "_driver", lambda: False)
-    assert triton_backend.missing() == triton_backend.NO_DRIVER
-    assert "NVIDIA GPU" in triton_backend.NO_DRIVER
+    monkeypatch.setattr(triton_refusals, "find_spec", lambda name: object())
+    monkeypatch.setattr(triton_refusals, "_driver", lambda: False)
+    assert triton_refusals.missing() == triton_refusals.NO_DRIVER
+    assert "NVIDIA GPU" in triton_refusals.NO_DRIVER
     falls_back()
 
 
@@ -60,24 +60,24 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("triton")
     from pyengine.backends.triton import triton_device
 
-    monkeypatch.setattr(triton_backend, "_driver", lambda: True)
+    monkeypatch.setattr(triton_refusals, "_driver", lambda: True)
     monkeypatch.setattr(triton_device, "interpreted", lambda: False)
     return torch
 
 
 def test_a_machine_without_a_gpu(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driven.cuda, "is_available", lambda: False)
-    assert str(triton_backend.missing()).startswith("it needs an NVIDIA GPU, and torch finds none")
+    assert str(triton_refusals.missing()).startswith("it needs an NVIDIA GPU, and torch finds none")
     falls_back()
 
 
 def test_a_gpu_that_is_too_old(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driven.cuda, "is_available", lambda: True)
     monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (7, 5))
-    assert triton_backend.missing() == "the kernels need compute capability 8.0; this GPU has 7.5"
+    assert triton_refusals.missing() == "the kernels need compute capability 8.0; this GPU has 7.5"
     falls_back()
     monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
-    assert triton_backend.missing() is None
+    assert triton_refusals.missing() is None
 
 
 def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,5 +132,5 @@ def falls_back() -> None:
     assert pe.topk(rows[:2], rows, 3).ids[:, 0].tolist() == [0, 1]
     with pytest.raises(RuntimeError) as refused:
         pe.topk(rows[:2], rows, 3, backend="triton")
-    assert f"  triton: {triton_backend.missing()}" in str(refused.value)
+    assert f"  triton: {triton_refusals.missing()}" in str(refused.value)
     assert "backends that can: " in str(refused.value)

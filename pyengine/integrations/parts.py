@@ -138,7 +138,7 @@ def missing(device: str) -> str | None:
     if device == "cpu":
         return None if exact.native() is not None else "the extension of pyengine is not built"
     if device == "cuda":
-        from pyengine.backends.triton import triton_backend
+        from pyengine.backends.triton import triton_refusals
 
-        return triton_backend.missing()
+        return triton_refusals.missing()
     return f"pyengine has no kernels for tensors on {device}"

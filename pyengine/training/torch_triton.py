@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyengine.backends.triton import triton_backend
+from pyengine.backends.triton import triton_refusals
 from pyengine.training import torch_blocks, torch_maxsim
 from pyengine.training.torch_blocks import Sets
 
@@ -62,7 +62,7 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def _takes(tokens: Tensor, reduce: str) -> bool:
-    return reduce != "softmax" and tokens.dtype != torch.float64 and triton_backend.missing() is None
+    return reduce != "softmax" and tokens.dtype != torch.float64 and triton_refusals.missing() is None
 
 
 def _padded(tokens: Tensor, mask: Tensor) -> Any:

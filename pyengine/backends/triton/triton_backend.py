@@ -1,28 +1,22 @@
-"""Triton kernels propose, refine and select on an NVIDIA GPU; without one, Triton's interpreter checks them. Here
-dense search, and what the families share: why the kernels cannot run."""
+"""Triton kernels propose, refine and select on an NVIDIA GPU; without one, Triton's interpreter checks them: dense
+search. `triton_maxsim_backend`, `triton_sparse_backend` and `triton_sliced_backend` are the other families."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pyengine.backends.base import Backend, foreign
 from pyengine.backends.shared import dense_parts
-from pyengine.inputs.rows import Rows
+from pyengine.backends.triton import triton_refusals
+from pyengine.backends.triton.triton_refusals import KEPT, TERMS, beyond, store_kind, too_large
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 if TYPE_CHECKING:
     from pyengine.backends.triton.triton_standing import Standing
-
-KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
-TERMS = 32  # bytes a document beside its vector
-NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 
 class TritonBackend(Backend):
@@ -37,7 +31,7 @@ class TritonBackend(Backend):
     name = "triton"
 
     def missing(self) -> str | None:
-        return missing()
+        return triton_refusals.missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs = problem.docs
@@ -133,42 +127,3 @@ def _at_once(docs: Documents) -> int | None:
     from pyengine.backends.triton.triton_device import free_for
 
     return dense_parts.at_once(len(docs), _document_bytes(docs), free_for(docs))
-
-
-def beyond(dims: int, most: int, n_docs: int) -> list[str]:
-    """The reasons for which vectors are too long, or too many, for the kernels."""
-    reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
-    return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
-
-
-def store_kind(docs: Documents) -> str:
-    return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"
-
-
-def too_large(docs: Corpus, n_bytes: int) -> list[str]:
-    """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
-    if docs.device is not None:
-        return []
-    from pyengine.backends.triton.triton_device import no_room
-
-    return no_room(docs, n_bytes)
-
-
-def missing() -> str | None:
-    """Why the kernels cannot run here, None where they can. Imports torch and triton only where that is likely."""
-    for package in ("torch", "triton"):
-        if not find_spec(package):
-            return f"{package} is not installed: run 'pip install {package}'"
-    if os.environ.get("TRITON_INTERPRET") != "1" and not _driver():
-        return NO_DRIVER
-    from pyengine.backends.triton import triton_device
-
-    return triton_device.missing()
-
-
-def _driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True

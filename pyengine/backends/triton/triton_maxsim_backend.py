@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from pyengine.backends.base import MaxSimBackend
 from pyengine.backends.shared.token_terms import SCANNED
-from pyengine.backends.triton import triton_backend
-from pyengine.backends.triton.triton_backend import KEPT, TERMS, beyond, store_kind, too_large
+from pyengine.backends.triton import triton_refusals
+from pyengine.backends.triton.triton_refusals import KEPT, TERMS, beyond, store_kind, too_large
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import maxsim_plan
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
@@ -28,7 +28,7 @@ class TritonMaxSim(MaxSimBackend):
     name = "triton"
 
     def missing(self) -> str | None:
-        return triton_backend.missing()
+        return triton_refusals.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
         docs = problem.docs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyengine.backends.base import SparseBackend
-from pyengine.backends.triton import triton_backend
-from pyengine.backends.triton.triton_backend import beyond, too_large
+from pyengine.backends.triton import triton_refusals
+from pyengine.backends.triton.triton_refusals import beyond, too_large
 from pyengine.kernels import sparse_plan
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, Attempt, Candidates
@@ -18,7 +18,7 @@ class TritonSparse(SparseBackend):
     name = "triton"
 
     def missing(self) -> str | None:
-        return triton_backend.missing()
+        return triton_refusals.missing()
 
     def refusals(self, problem: SparseProblem) -> list[str]:
         longest, most = int(problem.queries.lengths.max(initial=0)), sparse_plan.MOST_TERMS

@@ -1,0 +1,54 @@
+"""Why the Triton kernels cannot run here, or not with these documents. Nothing optional is imported to say it, but
+where they are likely to run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from importlib.util import find_spec
+
+from pyengine.inputs.rows import Rows
+from pyengine.problems.problem import Corpus, Documents
+
+KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
+TERMS = 32  # bytes a document beside its vector
+NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
+
+
+def missing() -> str | None:
+    """Why the kernels cannot run here, None where they can."""
+    for package in ("torch", "triton"):
+        if not find_spec(package):
+            return f"{package} is not installed: run 'pip install {package}'"
+    if os.environ.get("TRITON_INTERPRET") != "1" and not _driver():
+        return NO_DRIVER
+    from pyengine.backends.triton import triton_device
+
+    return triton_device.missing()
+
+
+def _driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def beyond(dims: int, most: int, n_docs: int) -> list[str]:
+    """The reasons for which vectors are too long, or too many, for the kernels."""
+    reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
+    return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
+
+
+def too_large(docs: Corpus, n_bytes: int) -> list[str]:
+    """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
+    if docs.device is not None:
+        return []
+    from pyengine.backends.triton.triton_device import no_room
+
+    return no_room(docs, n_bytes)
+
+
+def store_kind(docs: Documents) -> str:
+    return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"

@@ -63,13 +63,14 @@ def test_levels_and_full_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("values", ["lexical", "all_magnitudes"])
 def test_bounds_hold(values: str) -> None:
     """Of every document, one by one, and they are not much too wide where weights are ordinary."""
-    from pyengine.backends.triton import triton_sliced
+    from pyengine.backends.triton import triton_device, triton_sliced
+    from pyengine.backends.triton.triton_workspace import Workspace
 
     asked = problem(values=VALUES[values], dim=40, k=150)
-    found = triton_sliced.scanned(asked, 150)
+    found = triton_sliced.scanned(asked, 150, Workspace(triton_device.device_of(asked.docs)))
     scores = reference_sliced.unrounded_scores(asked.queries, asked.docs.rows)
     rows, upper, lower = (each.cpu().numpy() for each in found.pools[:3])
-    assert (found.counts().cpu().numpy() == 150).all()
+    assert (found.pools.counts.cpu().numpy() == 150).all()
     for q, own in enumerate(scores):
         score = own[rows[q]] / found.units[q]
         assert (lower[q] <= score).all()

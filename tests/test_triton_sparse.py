@@ -138,13 +138,15 @@ def test_overlaps_are_counted_exactly() -> None:
 @pytest.mark.parametrize("weights", ["signed", "far_apart", "all_magnitudes", "plain"])
 def test_bounds_hold(weights: str) -> None:
     """Of every document, one by one, and they are not much too wide where weights are ordinary."""
-    from pyengine.backends.triton import triton_sparse
+    from pyengine.backends.triton import triton_device, triton_sparse
+    from pyengine.backends.triton.triton_workspace import Workspace
 
     asked = problem(values=WEIGHTS.get(weights), k=150, longest=30, n_terms=70)
-    found = triton_sparse.scanned(replace(asked, bias=np.zeros(150)), 150)
+    room = Workspace(triton_device.device_of(asked.docs))
+    found = triton_sparse.scanned(replace(asked, bias=np.zeros(150)), 150, room)
     scores = reference_sparse.unrounded_scores(asked.queries, asked.docs.sparse_rows())
     numbers, upper, lower = (each.cpu().numpy() for each in found.pools[:3])
-    assert (found.counts().cpu().numpy() == 150).all()
+    assert (found.pools.counts.cpu().numpy() == 150).all()
     for q, own in enumerate(scores):
         score = own[numbers[q]] / found.units[q]
         assert (lower[q] <= score).all()

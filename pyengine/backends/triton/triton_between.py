@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyengine.backends.torch.torch_float32 import tensor
 from pyengine.backends.triton import triton_dense, triton_device
+from pyengine.backends.triton.triton_answers import id_places, on_host
 from pyengine.backends.triton.triton_filters import ceiling, limits
 from pyengine.backends.triton.triton_steps import Found
 from pyengine.backends.triton.triton_workspace import Workspace
@@ -73,13 +74,12 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     with triton_device.launching_on(device):
         room = Workspace(device)
         queries, made = room.copied("queries", asked.queries), triton_dense.steps(asked, width, room)
-        made = replace(made, k=problem.k, order=triton_dense.id_places(problem), limits=limits(problem, device))
+        made = replace(made, k=problem.k, order=id_places(problem), limits=limits(problem, device))
         if asked.ceiling is not None:
             docs, _ = documents(asked)
             plan, high = _planned(made.plan, docs, made.chip), tensor(asked.ceiling).to(device)
             made = replace(made, docs=docs, plan=plan, mask=allowing(asked, device), ceiling=high)
-        packed = made.answer(queries, room).packed.to("cpu", copy=True)
-    return triton_dense.unpacked(problem, packed)
+        return on_host(problem, made.answer(queries, room).packed)
 
 
 def _planned(plan: DenseScan, docs: ScanDocuments, chip: Chip) -> DenseScan:
@@ -151,7 +151,7 @@ def before(problem: DenseProblem, targets: I64, rank: F32) -> I64:
     """int64 [Q]: how many allowed documents rank before the row ``targets`` int64 [Q] of each query, which has this
     rank score, and between the problem's limits."""
     device = triton_device.device_of(problem.docs)
-    order, parts = triton_dense.id_places(problem), []
+    order, parts = id_places(problem), []
     rows = torch.from_numpy(targets.astype(np.int32)).to(device)
     places, ranks = rows if order is None else order[rows.long()], torch.from_numpy(rank).to(device)
     with triton_device.launching_on(device):

@@ -3,8 +3,7 @@ host but the last (`triton_steps`). `dense_terms` derives the bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,18 +14,19 @@ from pyengine import checks
 from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, document_terms, scale_of
 from pyengine.backends.torch import torch_float64
 from pyengine.backends.torch.torch_float32 import tensor
-from pyengine.backends.triton import triton_device
+from pyengine.backends.triton import triton_device, triton_workspace
+from pyengine.backends.triton.triton_answers import id_places, on_host
 from pyengine.backends.triton.triton_steps import Found, Originals, Steps
-from pyengine.backends.triton.triton_workspace import Workspace, workspaces
+from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.rows import Rows
-from pyengine.kernels import answers, selection
 from pyengine.kernels import refine as refining
+from pyengine.kernels import selection
 from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs
 from pyengine.problems.problem import Codes, DenseProblem, Documents
 from pyengine.refining import exact
 from pyengine.specification import reference
-from pyengine.types import F32, I64, Attempt, Candidates, TopK
+from pyengine.types import F32, Attempt, Candidates, TopK
 
 NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 CODED_QUERIES = 64  # so many make it worth coding documents that do not outlive the search
@@ -130,16 +130,12 @@ def plan(problem: DenseProblem, width: int, kind: torch.dtype, row_bytes: int) -
     return plan_dense_scan(chip, NAMES[kind], problem.n_queries, len(docs), problem.dims, problem.k, row_bytes, width)
 
 
-@contextmanager
-def room_for(problem: DenseProblem, width: int) -> Iterator[Workspace]:
-    """Room for one search, on the device of the documents, where kernels are launched within the block."""
+def room_for(problem: DenseProblem, width: int) -> AbstractContextManager[Workspace]:
+    """Room for one search."""
     mask = None if problem.mask is None else problem.mask.shape
-    shapes = problem.n_queries, problem.k, problem.dims, width, problem.floor is None, mask
-    with (
-        triton_device.launching_on(triton_device.device_of(problem.docs)),
-        workspaces(problem.docs).borrowed(shapes) as room,
-    ):
-        yield room
+    return triton_workspace.room_for(
+        problem.docs, problem.n_queries, problem.k, problem.dims, width, problem.floor is None, mask
+    )
 
 
 def steps(problem: DenseProblem, width: int, room: Workspace, order: Tensor | None = None) -> Steps:
@@ -200,35 +196,7 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
         return None
     with room_for(asked, width) as room:
         queries, made = room.copied("queries", asked.queries), steps(asked, width, room, id_places(asked))
-        packed = made.answer(queries, room).packed.to("cpu", copy=True)
-    return unpacked(problem, packed)
-
-
-def unpacked(problem: DenseProblem, packed: Tensor) -> Attempt:
-    """The answer that was packed, with ids for places in their order."""
-    found = answers.unpacked(packed, problem.n_queries, problem.k)
-    place, scores, dropped = (each.numpy() for each in (found.ids, found.scores, found.dropped))
-    filled, order = place >= 0, _id_order(problem)
-    rows = place if order is None else order[np.where(filled, place, 0)]
-    return Attempt(scores, np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1), dropped)
-
-
-def _id_order(problem: DenseProblem) -> I64 | None:
-    return None if problem.ids is None else problem.docs.id_order(problem.ids)
-
-
-def id_places(problem: DenseProblem) -> Tensor | None:
-    """int32 [N] on the device: the place of each row by its id; None where ids rise."""
-    order = _id_order(problem)
-    if order is None:
-        return None
-
-    def build(device: torch.device) -> Tensor:
-        places = np.empty(len(order), np.int32)
-        places[order] = np.arange(len(order), dtype=np.int32)
-        return torch.from_numpy(places).to(device)
-
-    return triton_device.mirrored(problem.docs, "id places", build)
+        return on_host(problem, made.answer(queries, room).packed)
 
 
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:

@@ -5,6 +5,8 @@ The scans bound scores in units of each query; what is read here is multiplied b
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,40 +16,78 @@ from torch import Tensor
 
 from pyengine.backends.shared import row_pools
 from pyengine.backends.shared.row_pools import Held
-from pyengine.backends.triton import triton_device
+from pyengine.backends.triton import triton_workspace
+from pyengine.backends.triton.triton_answers import answer_room, id_places, on_host
 from pyengine.backends.triton.triton_filters import limits
-from pyengine.kernels import filtering, selection
+from pyengine.backends.triton.triton_workspace import Workspace
+from pyengine.kernels import answers, filtering, selection
 from pyengine.kernels.selection import Pools
+from pyengine.kernels.triton_parts import LEAST
 from pyengine.problems.problem import Problem
-from pyengine.types import F64, I64, Attempt, Candidates
+from pyengine.types import F32, F64, Attempt, Candidates
 
 
-class Found(NamedTuple):
-    """What a scan leaves, and the ``units`` of its bounds, float64 [Q]."""
+class Beginning(NamedTuple):
+    """What pools of Q queries are at first: ``counts`` and ``lost`` int32 and ``threshold`` float32 [Q] of `Pools`."""
+
+    counts: NDArray[np.int32]
+    threshold: F32
+    lost: NDArray[np.int32]
+
+
+def beginning(problem: Problem, units: F64, least: np.float32) -> Beginning:
+    """Of empty pools, with thresholds at `row_pools.floors`."""
+    count = len(units)
+    lost = np.full(count, LEAST.value, np.int32)
+    return Beginning(np.zeros(count, np.int32), row_pools.floors(problem, units, least), lost)
+
+
+def pools(room: Workspace, capacity: int, counts: Tensor, threshold: Tensor, lost: Tensor) -> Pools:
+    """Pools that begin so, of ``capacity`` places each."""
+    shape = len(counts), capacity
+    upper, lower = (room.room(name, shape, torch.float32) for name in ("upper", "lower"))
+    return Pools(room.room("rows", shape, torch.int32), upper, lower, counts, threshold, lost)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scan leaves in a workspace, the ``units`` of its bounds, float64 [Q], and the ``bias`` float64 [N]."""
 
     pools: Pools
     units: F64
+    bias: Tensor | None
 
-    def counts(self) -> Tensor:
-        return self.pools.counts.clamp(max=self.pools.capacity)
+    def starts(self, room: Workspace) -> Tensor:
+        """int64 [Q]: where the places of each query begin."""
+        pools = self.pools
+        return room.kept("starts", lambda: pools.capacity * torch.arange(len(pools.rows), device=room.device))
 
-    def starts(self) -> Tensor:
-        return self.pools.capacity * torch.arange(len(self.units), device=self.pools.rows.device)
-
-    def scores(self) -> Tensor:
+    def scores(self, room: Workspace) -> Tensor:
         """Room for a score of each place."""
-        return torch.empty(self.pools.rows.shape, dtype=torch.float32, device=self.pools.rows.device)
+        return room.room("scores", tuple(self.pools.rows.shape), torch.float32)
 
-    def dropped(self) -> F64:
-        """float64 [Q]: a bound on what the pools do not hold."""
-        bound: F64 = selection.dropped(self.pools).cpu().numpy().astype(np.float64) * self.units
-        return bound
+    def dropped(self, bounds: F64) -> F64:
+        """float64 [Q]: `selection.dropped`, these bounds, as rank scores."""
+        return bounds * self.units
+
+
+def room_for(problem: Problem, k: int, width: int) -> AbstractContextManager[Workspace]:
+    """Room for a search of these queries for their k best."""
+    shapes = problem.n_queries, k, row_pools.capacity(problem, width)
+    return triton_workspace.room_for(problem.docs, *shapes)
+
+
+def bias_and_mask(problem: Problem, room: Workspace) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The bias as `row_pools.single` rounds it, as it is, and the mask."""
+    single, bias = room.sent("biases", row_pools.single(problem.bias), problem.bias)
+    return single, bias, None if problem.mask is None else room.copied("mask", problem.mask)
 
 
 def candidates(found: Found) -> Candidates:
     """What the pools hold; the estimates lie in the middle of the bounds."""
-    held = Held(*(each.cpu().numpy() for each in (*found.pools[:3], found.counts())))
-    return row_pools.candidates(held, found.units, found.dropped())
+    held = Held(*(each.cpu().numpy() for each in found.pools[:4]))
+    bounds = selection.dropped(found.pools).cpu().numpy().astype(np.float64)
+    return row_pools.candidates(held, found.units, found.dropped(bounds))
 
 
 class Listed(NamedTuple):
@@ -69,17 +109,16 @@ def listed(candidates: Candidates, device: torch.device) -> Listed:
     return Listed(rows, starts, counts, int(lengths.max(initial=0)), scores)
 
 
-def selected(problem: Problem, found: Found, scores: Tensor) -> Attempt:
-    """The k best of what the pools hold and the filters leave, by these scores of it."""
-    rising = None if problem.ids is None else problem.docs.id_order(problem.ids)
-    order = None if rising is None else _order(problem, rising)
-    rows, counts = found.pools.rows, left(problem, scores, found.pools.rows, found.counts(), order)
-    best = selection.select(scores, rows, counts, problem.k, order, False).cpu().numpy()
-    rank, places = selection.decode(best)
-    held = best != selection.PAD
-    at = np.where(held, places, 0)
-    ids = problem.ids_of(at if rising is None else rising[at]) if len(problem.docs) else at
-    return Attempt(np.where(held, rank, np.float32(-np.inf)), np.where(held, ids, -1), found.dropped())
+def selected(problem: Problem, found: Found, scores: Tensor, room: Workspace) -> Attempt:
+    """The k best of what the pools hold and the filters leave, by these scores of it; and the host waits for them."""
+    order = id_places(problem)
+    rows, counts = found.pools.rows, left(problem, scores, found.pools.rows, found.pools.counts, order)
+    keys = room.room("keys", (problem.n_queries, problem.k), torch.int64)
+    selection.choose(scores, rows, counts, order, False, keys)
+    into = answer_room(room, *keys.shape)
+    answers.finish(keys, found.pools, None, False, into)
+    best = on_host(problem, into.packed)
+    return best._replace(dropped=found.dropped(best.dropped))
 
 
 def left(problem: Problem, scores: Tensor, rows: Tensor, counts: Tensor, order: Tensor | None) -> Tensor:
@@ -88,39 +127,8 @@ def left(problem: Problem, scores: Tensor, rows: Tensor, counts: Tensor, order: 
     return counts if given is None else filtering.leave(scores, rows, counts, given, order, False)
 
 
-def _order(problem: Problem, rising: I64) -> Tensor:
-    """int32 [N]: the place of each row by ``rising`` ids."""
-
-    def build(device: torch.device) -> Tensor:
-        places = np.empty(len(rising), np.int32)
-        places[rising] = np.arange(len(rising))
-        return torch.from_numpy(places).to(device)
-
-    return triton_device.mirrored(problem.docs, "order of ids", build)
-
-
 def on_device(array: NDArray[Any] | None, device: torch.device) -> Tensor | None:
     """A copy there."""
     if array is None:
         return None
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
-
-
-def bias_of(problem: Problem, device: torch.device) -> Tensor | None:
-    """The bias there, as `row_pools.single` rounds it."""
-    return on_device(row_pools.single(problem.bias), device)
-
-
-def mask_of(problem: Problem, device: torch.device) -> Tensor | None:
-    return on_device(None if problem.mask is None else np.ascontiguousarray(problem.mask), device)
-
-
-def floor_of(problem: Problem, units: F64, least: np.float32, device: torch.device) -> Tensor:
-    """`row_pools.floors` there."""
-    return torch.from_numpy(row_pools.floors(problem, units, least)).to(device)
-
-
-def errors(widen: F64, slack: F64, units: F64, biased: bool, device: torch.device) -> list[Tensor]:
-    """`row_pools.errors` on the device, and a bias of nothing."""
-    each = *row_pools.errors(widen, slack, units, biased), np.zeros(1, np.float32)
-    return [torch.from_numpy(array).to(device) for array in each]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyengine.backends.shared import row_pools
-from pyengine.backends.triton import triton_pools
+from pyengine.backends.shared.row_pools import Errors
 from pyengine.backends.triton.triton_tiles import EXACT, Tiles
+from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.sparse_rows import SparseRows
 from pyengine.kernels.sparse_plan import SHORT
 from pyengine.kernels.sparse_topk import QueryTables
@@ -34,15 +35,33 @@ class Terms(NamedTuple):
     weights: F64
 
 
-class Scaled(NamedTuple):
-    """Queries for a scan: ``tables``, and float64 [Q] ``units``, U D."""
+class Written(NamedTuple):
+    """Zeros, so many, but for ``values`` at ``places`` int64."""
 
-    tables: QueryTables
+    size: int
+    places: I64
+    values: NDArray[Any]
+
+
+class Scaled(NamedTuple):
+    """Queries for a scan, on the host: the parts of `QueryTables`, and float64 [Q] ``units``, U D."""
+
+    slots: Written
+    table: Written
+    starts: I64
+    columns: Written | None
+    errors: Errors
+    signed: bool
     units: F64
 
+    def arrays(self) -> tuple[Any, ...]:
+        """What a scan reads of them, as `tables` takes it."""
+        written = self.slots[1:] + self.table[1:] + ((None, None) if self.columns is None else self.columns[1:])
+        return *written, self.starts, *self.errors, np.zeros(1, np.float32)
 
-def scaled(queries: SparseRows, held: Tiles, block: int, biased: bool, device: torch.device) -> Scaled:
-    """The queries in blocks of so many, on the device."""
+
+def scaled(queries: SparseRows, held: Tiles, block: int, biased: bool) -> Scaled:
+    """The queries in blocks of so many."""
     found, count = _known(queries, held), len(queries)
     largest = np.zeros(count)
     np.maximum.at(largest, found.owner, np.abs(found.weights))
@@ -50,13 +69,32 @@ def scaled(queries: SparseRows, held: Tiles, block: int, biased: bool, device: t
     weights = found.weights / factors[found.owner]
     halves = weights.astype(np.float16)
     units = factors * held.unit
-    widen, slack, inverse, nothing = triton_pools.errors(
-        *_errors(found, weights, halves, count, held), units, biased, device
-    )
-    slots, table, starts = _table(found, halves, count, block, held, device)
-    columns = _columns(found, halves, count, block, held, device)
+    errors = row_pools.errors(*_errors(found, weights, halves, count, held), units, biased)
+    slots, table, starts = _table(found, halves, count, block, held)
     signed = held.signed or bool((found.weights < 0).any())
-    return Scaled(QueryTables(slots, table, starts, columns, widen, slack, inverse, nothing, signed), units)
+    return Scaled(slots, table, starts, _columns(found, halves, count, block, held), errors, signed, units)
+
+
+def tables(own: Scaled, held: Tiles, block: int, room: Workspace, sent: tuple[Any, ...]) -> QueryTables:
+    """The queries as the scan reads them, of what was ``sent``: `Scaled.arrays`."""
+    slot_places, slots, table_places, halves, column_places, columns, starts, *errors = sent
+    n_blocks, heads = len(starts), None
+    numbers = _zeros_but(room, "slots", own.slots.size, slot_places, slots)
+    numbers = numbers.view(torch.uint16) if held.n_tail <= SHORT else numbers
+    table = _zeros_but(room, "table", own.table.size, table_places, halves)
+    if own.columns is not None:
+        heads = _zeros_but(room, "columns", own.columns.size, column_places, columns)
+        heads = heads.view(n_blocks, held.n_columns, block)
+    widen, slack, inverse, nothing = errors
+    return QueryTables(
+        numbers.view(n_blocks, held.n_tail + 1), table.view(-1, block), starts, heads, widen, slack, inverse, nothing,
+        own.signed,
+    )  # fmt: skip
+
+
+def _zeros_but(room: Workspace, name: str, size: int, places: Tensor, values: Tensor) -> Tensor:
+    """`Written`, on the device."""
+    return room.roomy(name, (size,), values.dtype).zero_().scatter_(0, places, values)
 
 
 def _known(queries: SparseRows, held: Tiles) -> Terms:
@@ -83,9 +121,7 @@ def _errors(found: Terms, weights: F64, halves: NDArray[Any], count: int, held: 
     return np.where(exact, 0.0, error / (1 - error) + FLOAT32_LOSS), np.where(exact, 0.0, slack)
 
 
-def _table(
-    found: Terms, halves: NDArray[Any], count: int, block: int, held: Tiles, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def _table(found: Terms, halves: NDArray[Any], count: int, block: int, held: Tiles) -> tuple[Written, Written, I64]:
     """``slots``, ``table`` and ``starts`` of `QueryTables`."""
     n_blocks, n_slots, short = -(-count // block), held.n_tail + 1, held.n_tail <= SHORT
     tail = found.numbers >= held.n_columns
@@ -95,26 +131,16 @@ def _table(
     sizes = np.bincount(of_block, minlength=n_blocks) + 1  # with place 0, of the terms that no query has
     starts = np.cumsum(sizes) - sizes
     slot = np.arange(len(keys)) + of_block + 1 - starts[of_block]
-    slots = torch.zeros(n_blocks * n_slots, dtype=torch.int16 if short else torch.int32, device=device)
-    _put(slots, keys, slot.astype(np.uint16).view(np.int16) if short else slot.astype(np.int32))
-    table = torch.zeros(int(sizes.sum()) * block, dtype=torch.float16, device=device)
-    _put(table, (starts[owner // block] + slot[place]) * block + owner % block, halves[tail])
-    slots = slots.view(torch.uint16) if short else slots
-    return slots.view(n_blocks, n_slots), table.view(-1, block), torch.from_numpy(starts).to(device)
+    slots = slot.astype(np.uint16).view(np.int16) if short else slot.astype(np.int32)
+    at = (starts[owner // block] + slot[place]) * block + owner % block
+    return Written(n_blocks * n_slots, keys, slots), Written(int(sizes.sum()) * block, at, halves[tail]), starts
 
 
-def _columns(
-    found: Terms, halves: NDArray[Any], count: int, block: int, held: Tiles, device: torch.device
-) -> Tensor | None:
+def _columns(found: Terms, halves: NDArray[Any], count: int, block: int, held: Tiles) -> Written | None:
     """``columns`` of `QueryTables`."""
     if not held.n_columns:
         return None
     n_blocks, heads = -(-count // block), found.numbers < held.n_columns
     owner, numbers = found.owner[heads], found.numbers[heads]
-    columns = torch.zeros(n_blocks * held.n_columns * block, dtype=torch.float16, device=device)
-    _put(columns, (owner // block * held.n_columns + numbers) * block + owner % block, halves[heads])
-    return columns.view(n_blocks, held.n_columns, block)
-
-
-def _put(into: Tensor, places: I64, values: NDArray[Any]) -> None:
-    into[torch.from_numpy(places).to(into.device)] = torch.from_numpy(np.ascontiguousarray(values)).to(into.device)
+    at = (owner // block * held.n_columns + numbers) * block + owner % block
+    return Written(n_blocks * held.n_columns * block, at, halves[heads])

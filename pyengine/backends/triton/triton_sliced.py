@@ -12,8 +12,9 @@ from torch import Tensor
 from pyengine.backends.shared import float32, row_pools
 from pyengine.backends.triton import triton_device, triton_pools
 from pyengine.backends.triton.triton_pools import Found
+from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.sliced_rows import SlicedRows
-from pyengine.kernels import selection, sliced_topk
+from pyengine.kernels import sliced_topk
 from pyengine.kernels.sliced_plan import TILE, UNROLL, SlicedPlan, plan_sliced
 from pyengine.kernels.sliced_topk import SlicedErrors, SlicedTiles, sliced_refine
 from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
@@ -44,6 +45,13 @@ def vectors(rows: SlicedRows, device: torch.device) -> DeviceVectors:
     assert weights is not None
     assert slices is not None
     return DeviceVectors(weights, slices)
+
+
+@dataclass(frozen=True)
+class SlicedFound(Found):
+    """The same, with the ``queries`` as they are refined."""
+
+    queries: DeviceVectors
 
 
 def vectors_of(docs: SlicedDocuments) -> DeviceVectors:
@@ -103,22 +111,40 @@ def describe(problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
     return facts, chosen.rejected
 
 
-def scanned(problem: SlicedProblem, width: int) -> Found:
-    """Pools of what may be among the k best, on the device."""
+def scanned(problem: SlicedProblem, width: int, room: Workspace) -> SlicedFound:
+    """Pools of what may be among the k best, on the device: what the queries take goes there in one copy."""
     held, chosen, queries = tiles_of(problem.docs), plan(problem), problem.queries
-    device, biased = triton_device.device_of(problem.docs), problem.bias is not None
+    biased = problem.bias is not None
     largest = np.abs(queries.values).max(axis=1, initial=0).astype(np.float64)
     factors = row_pools.factors(largest, held.unit, biased)
     units = factors * held.unit
-    each = torch.from_numpy(factors[:, None]).to(device)
-    asked = SlicedTiles(*in_tiles(vectors(queries, device), each, chosen.block), None)
-    floor = triton_pools.floor_of(problem, units, np.float32(-np.inf), device)
-    pools = selection.pools(problem.n_queries, row_pools.capacity(problem, width), device, floor)
-    bounds = _errors(problem, float32.norms(queries.values) / factors)
-    errors = SlicedErrors(*triton_pools.errors(*bounds, units, biased, device))
-    bias, mask = triton_pools.bias_of(problem, device), triton_pools.mask_of(problem, device)
-    sliced_topk.scan(pools, held.tiles, asked, errors, problem.k, chosen, bias, mask)
-    return Found(pools, units)
+    begun = triton_pools.beginning(problem, units, np.float32(-np.inf))
+    bounds = row_pools.errors(*_errors(problem, float32.norms(queries.values) / factors), units, biased)
+    sent = room.sent(
+        "queries", queries.values, queries.padded, factors[:, None], *begun, *bounds, np.zeros(1, np.float32)
+    )
+    own, powers, errors = DeviceVectors(*sent[:2]), sent[2], SlicedErrors(*sent[6:])
+    pools = triton_pools.pools(room, row_pools.capacity(problem, width), *sent[3:6])
+    single, bias, mask = triton_pools.bias_and_mask(problem, room)
+    sliced_topk.scan(pools, held.tiles, asked(own, powers, chosen.block, room), errors, problem.k, chosen, single, mask)
+    return SlicedFound(pools, units, bias, own)
+
+
+def asked(queries: DeviceVectors, powers: Tensor, block: int, room: Workspace) -> SlicedTiles:
+    """Queries divided by their ``powers`` of two float64 [Q, 1], as the scan reads them: `in_tiles`, into room that is
+    kept."""
+    count, dim = queries.weights.shape
+    shape = -(-count // block), -(-dim // UNROLL) * UNROLL, block
+    weights, slices = room.room("asked weights", shape, torch.float16), room.room("asked slices", shape, torch.uint8)
+    scaled = torch.div(queries.weights, powers, out=room.room("scaled", (count, dim), torch.float64))
+    weights[:, dim:].zero_()
+    slices[:, dim:].zero_()
+    whole = count // block
+    for into, rows in ((weights, scaled), (slices, queries.slices[:, :dim])):
+        into[:whole, :dim].copy_(rows[: whole * block].view(whole, block, dim).transpose(1, 2))
+        if whole < len(into):
+            into[whole, :dim, : count - whole * block].copy_(rows[whole * block :].T)
+    return SlicedTiles(weights, slices, None)
 
 
 def _errors(problem: SlicedProblem, sizes: F64) -> tuple[F64, F64]:
@@ -132,8 +158,12 @@ def _errors(problem: SlicedProblem, sizes: F64) -> tuple[F64, F64]:
 
 def propose(problem: SlicedProblem, width: int) -> Candidates:
     """What the pools hold."""
-    each = [triton_pools.candidates(scanned(part, width)) for part in row_pools.parts(problem, width)]
-    return row_pools.together(each)
+    return row_pools.together([_proposed(part, width) for part in row_pools.parts(problem, width)])
+
+
+def _proposed(problem: SlicedProblem, width: int) -> Candidates:
+    with triton_pools.room_for(problem, problem.k, width) as room:
+        return triton_pools.candidates(scanned(problem, width, room))
 
 
 def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt:
@@ -143,13 +173,14 @@ def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt
 
 
 def _attempt(problem: SlicedProblem, k: int, width: int) -> Attempt:
-    found = scanned(problem, width)
-    scores, device = found.scores(), found.pools.rows.device
-    sliced_refine(
-        found.pools.rows, found.starts(), found.counts(), found.pools.capacity, scores,
-        *vectors(problem.queries, device), *vectors_of(problem.docs), triton_pools.on_device(problem.bias, device),
-    )  # fmt: skip
-    return triton_pools.selected(replace(problem, k=k), found, scores)
+    with triton_pools.room_for(problem, k, width) as room:
+        found = scanned(problem, width, room)
+        pools, scores = found.pools, found.scores(room)
+        sliced_refine(
+            pools.rows, found.starts(room), pools.counts, pools.capacity, scores, *found.queries,
+            *vectors_of(problem.docs), found.bias,
+        )  # fmt: skip
+        return triton_pools.selected(replace(problem, k=k), found, scores, room)
 
 
 def refine(problem: SlicedProblem, candidates: Candidates) -> F32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,21 +10,25 @@ from pyengine.backends.shared import row_pools
 from pyengine.backends.shared.row_pools import LEAST
 from pyengine.backends.triton import triton_device, triton_pools
 from pyengine.backends.triton.triton_pools import Found
-from pyengine.backends.triton.triton_queries import scaled
+from pyengine.backends.triton.triton_queries import scaled, tables
 from pyengine.backends.triton.triton_tiles import Tiles, device_rows, tiles
-from pyengine.kernels import selection, sparse_topk
+from pyengine.backends.triton.triton_workspace import Workspace
+from pyengine.kernels import sparse_topk
 from pyengine.kernels.sparse_plan import TILE, SparsePlan, plan_sparse
 from pyengine.kernels.sparse_refine import DeviceRows, sparse_refine
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
 from pyengine.types import F32, F64, Attempt, Candidates
 
 
+@dataclass(frozen=True)
 class SparseFound(Found):
-    """The same, of documents of which those that share no term score 0."""
+    """The same, of documents of which those that share no term score 0; and the ``queries`` as they are refined."""
 
-    def dropped(self) -> F64:
+    queries: DeviceRows
+
+    def dropped(self, bounds: F64) -> F64:
         """float64 [Q]: 0 where only what scores 0 at most was left out."""
-        return row_pools.zeroed(super().dropped(), self.units)
+        return row_pools.zeroed(super().dropped(bounds), self.units)
 
 
 def rows_of(docs: SparseDocuments) -> DeviceRows:
@@ -59,22 +63,29 @@ def describe(problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
     return facts, chosen.rejected
 
 
-def scanned(problem: SparseProblem, width: int) -> Found:
-    """Pools of what may be among the k best, on the device."""
-    held, chosen = tiles_of(problem.docs), plan(problem)
-    device, biased = triton_device.device_of(problem.docs), problem.bias is not None
-    tables, units = scaled(problem.queries, held, chosen.block, biased, device)
-    floor = triton_pools.floor_of(problem, units, np.float32(-np.inf) if biased else LEAST, device)
-    pools = selection.pools(problem.n_queries, row_pools.capacity(problem, width), device, floor)
-    bias, mask = triton_pools.bias_of(problem, device), triton_pools.mask_of(problem, device)
-    sparse_topk.scan(pools, held.arrays(), tables, problem.k, chosen, bias, mask)
-    return SparseFound(pools, units)
+def scanned(problem: SparseProblem, width: int, room: Workspace) -> SparseFound:
+    """Pools of what may be among the k best, on the device: what the queries take goes there in one copy."""
+    held, chosen, biased = tiles_of(problem.docs), plan(problem), problem.bias is not None
+    own = scaled(problem.queries, held, chosen.block, biased)
+    begun = triton_pools.beginning(problem, own.units, np.float32(-np.inf) if biased else LEAST)
+    rows = TermRows.of(problem.queries)
+    offsets, terms, values, *sent = room.sent("queries", rows.offsets, rows.terms, rows.values, *begun, *own.arrays())
+    pools = triton_pools.pools(room, row_pools.capacity(problem, width), *sent[:3])
+    single, bias, mask = triton_pools.bias_and_mask(problem, room)
+    asked = tables(own, held, chosen.block, room, tuple(sent[3:]))
+    sparse_topk.scan(pools, held.arrays(), asked, problem.k, chosen, single, mask)
+    queries = DeviceRows(offsets, terms, values, None, None, int(problem.queries.lengths.max(initial=0)))
+    return SparseFound(pools, own.units, bias, queries)
 
 
 def propose(problem: SparseProblem, width: int) -> Candidates:
     """What the pools hold."""
-    each = [triton_pools.candidates(scanned(part, width)) for part in row_pools.parts(problem, width)]
-    return row_pools.together(each)
+    return row_pools.together([_proposed(part, width) for part in row_pools.parts(problem, width)])
+
+
+def _proposed(problem: SparseProblem, width: int) -> Candidates:
+    with triton_pools.room_for(problem, problem.k, width) as room:
+        return triton_pools.candidates(scanned(problem, width, room))
 
 
 def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt:
@@ -87,14 +98,14 @@ def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt
 
 
 def _attempt(problem: SparseProblem, k: int, width: int) -> Attempt:
-    found = scanned(problem, width)
-    scores, device = found.scores(), found.pools.rows.device
-    sparse_refine(
-        found.pools.rows, found.starts(), found.counts(), found.pools.capacity, scores,
-        device_rows(TermRows.of(problem.queries), device), rows_of(problem.docs),
-        triton_pools.on_device(problem.bias, device),
-    )  # fmt: skip
-    return triton_pools.selected(replace(problem, k=k), found, scores)
+    with triton_pools.room_for(problem, k, width) as room:
+        found = scanned(problem, width, room)
+        pools, scores = found.pools, found.scores(room)
+        sparse_refine(
+            pools.rows, found.starts(room), pools.counts, pools.capacity, scores, found.queries, rows_of(problem.docs),
+            found.bias,
+        )  # fmt: skip
+        return triton_pools.selected(replace(problem, k=k), found, scores, room)
 
 
 def refine(problem: SparseProblem, candidates: Candidates) -> F32:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyengine.backends.triton.triton_answers import answer_room
 from pyengine.backends.triton.triton_filters import ceiling
 from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.kernels import answers, dense_between, filtering, selection
@@ -90,16 +91,10 @@ class Steps:
 
     def answer(self, queries: Tensor, room: Workspace) -> Answer:
         """The whole search, but for what its certificate does not cover."""
-        found = self.answer_room(room)
+        found = answer_room(room, self.n_queries, self.k)
         for block in self.scans(queries, room):
             self._answer_block(block, room, found)
         return found
-
-    def answer_room(self, room: Workspace) -> Answer:
-        """Where the answer is written."""
-        size = answers.answer_bytes(self.n_queries, self.k)
-        packed = room.room("packed", (size,), torch.uint8)
-        return room.kept("answer", lambda: answers.unpacked(packed, self.n_queries, self.k))
 
     def _answer_block(self, found: Found, room: Workspace, into: Answer) -> None:
         pools, dims, count = found.pools, self.plan.dims, len(found.queries)

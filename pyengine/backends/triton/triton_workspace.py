@@ -3,10 +3,12 @@ search allocates nothing there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,20 @@ from pyengine.problems.problem import Corpus
 T = TypeVar("T")
 MOST_BYTES = 5 << 28  # of what no search is using, for each corpus: more than the largest pools
 MOST_KEPT = 16  # workspaces
+ALIGN = 256  # bytes: where arrays begin that are sent together, so that kernels load them as they load tensors
+LEAST_BYTES = 1 << 12  # of a room that may grow
+MOST_STAGED = 1 << 24  # bytes: for more, pinned memory takes longer to get than it saves
+
+
+class Parcel(NamedTuple):
+    """Arrays of a ``layout`` that are sent together: where they are put, ``staged`` in the bytes that are ``begun``
+    with, and where they have ``arrived`` in the ``whole``."""
+
+    layout: tuple[Any, ...]
+    begun: Tensor
+    whole: Tensor
+    staged: tuple[Any, ...]
+    arrived: tuple[Any, ...]
 
 
 class Workspace:
@@ -26,11 +42,12 @@ class Workspace:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._kept: dict[str, Any] = {}
+        self._nbytes: int | None = 0
 
     def kept(self, name: str, build: Callable[[], T]) -> T:
         """What ``build()`` made the first time."""
         if name not in self._kept:
-            self._kept[name] = build()
+            self._kept[name], self._nbytes = build(), None
         found: T = self._kept[name]
         return found
 
@@ -40,14 +57,74 @@ class Workspace:
         assert found.shape == shape, f"{name} {tuple(found.shape)} is not of this search, which wants {shape}"
         return found
 
+    def roomy(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The same where shapes depend on what is searched for: the first bytes of somewhat more, which is made anew
+        only where it does not hold them."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        return self._bytes(name, n_bytes, self.device)[:n_bytes].view(dtype).view(shape)
+
     def copied(self, name: str, array: Any) -> Tensor:
         """A copy of an array or a tensor, on the stream of the search. What it is a copy of may change afterwards."""
-        source = tensor(array)
-        return self.room(name, tuple(source.shape), source.dtype).copy_(source, non_blocking=True)
+        found: Tensor = self.sent(name, array)[0]
+        return found
+
+    def sent(self, name: str, *arrays: Any) -> tuple[Any, ...]:
+        """Copies of arrays, None for None, on the stream of the search: all in one copy, from pinned memory. They may
+        change afterwards. Once in a search for each ``name``."""
+        sources = [None if each is None else tensor(each) for each in arrays]
+        layout = tuple(None if each is None else (each.dtype, each.shape) for each in sources)
+        parcel: Parcel | None = self._kept.get(f"{name}, sent")
+        if parcel is None or parcel.layout != layout:
+            parcel = self._kept[f"{name}, sent"] = self._parcel(name, sources, layout)
+        for place, source in zip(parcel.staged, sources):
+            if source is not None:
+                place.copy_(source, non_blocking=True)
+        if parcel.begun is not parcel.whole:
+            parcel.whole.copy_(parcel.begun, non_blocking=True)
+        return parcel.arrived
+
+    def _parcel(self, name: str, sources: list[Tensor | None], layout: tuple[Any, ...]) -> Parcel:
+        sizes = (0 if each is None else each.nbytes for each in sources)
+        ends = list(accumulate((-(-size // ALIGN) * ALIGN for size in sizes), initial=0))
+
+        def views(held: Tensor) -> tuple[Any, ...]:
+            return tuple(
+                None if like is None else held[at : at + like.nbytes].view(like.dtype).view(like.shape)
+                for at, like in zip(ends, sources)
+            )
+
+        whole = self._bytes(name, ends[-1], self.device)[: ends[-1]]
+        begun = whole
+        if ends[-1] <= MOST_STAGED:
+            begun = self._bytes(f"{name}, staged", ends[-1], torch.device("cpu"))[: ends[-1]]
+        return Parcel(layout, begun, whole, views(begun), views(whole))
+
+    def _bytes(self, name: str, least: int, device: torch.device) -> Tensor:
+        """uint8, so many or more. Those of the host are pinned, unless it is the host that searches."""
+        found = self._kept.get(name)
+        if found is None or len(found) < least:
+            pinned = device != self.device
+            found = torch.empty(rounded_up(least), dtype=torch.uint8, device=device, pin_memory=pinned)
+            self._kept[name], self._nbytes = found, None
+        whole: Tensor = found
+        return whole
 
     @property
     def nbytes(self) -> int:
-        return sum(each.nbytes for each in _tensors(self._kept.values()))
+        """Of all tensors, each counted once, however many are views of it."""
+        if self._nbytes is None:
+            held = {
+                each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+                for each in _tensors(self._kept.values())
+            }
+            self._nbytes = sum(held.values())
+        return self._nbytes
+
+
+def rounded_up(n_bytes: int) -> int:
+    """At most an eighth more, so that what is of about the same size finds room, too."""
+    step = max(LEAST_BYTES, 1 << max(0, n_bytes.bit_length() - 3))
+    return -(-n_bytes // step) * step
 
 
 def _tensors(kept: Any) -> Iterator[Tensor]:
@@ -98,6 +175,16 @@ class Workspaces:
 def workspaces(corpus: Corpus) -> Workspaces:
     """Those of a corpus, which last as long as what else is kept of it on its device."""
     return triton_device.mirrored(corpus, "workspaces", Workspaces)
+
+
+@contextmanager
+def room_for(corpus: Corpus, *shapes: Hashable) -> Iterator[Workspace]:
+    """Room for one search of these shapes, on the device of the corpus, where kernels are launched within the block."""
+    with (
+        triton_device.launching_on(triton_device.device_of(corpus)),
+        workspaces(corpus).borrowed(shapes) as room,
+    ):
+        yield room
 
 
 def stream_of(device: torch.device) -> int:

@@ -16,12 +16,24 @@ from pyengine.types import F32, F64, I64, U8
 PRECISIONS = ("exact", "fast")
 MAX_THREADS = 1024  # more are taken for this many
 RESIDENT = ("cuda",)  # kinds of torch device where documents stay: those that have float64
+BYTES = ("float8_e4m3fn", "float8_e5m2")  # floats of a byte, as torch and ml_dtypes name them: all are float16 values
+SHORT = ("bfloat16", *BYTES)  # floats without arithmetic of NumPy's own: all are float32 values
 
 
 def is_torch(value: Any) -> bool:
     """Whether the value is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def dtype_name(tensor: Any) -> str:
+    """The name of a torch dtype, as ml_dtypes and NumPy have it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def widened(tensor: Any) -> Any:
+    """A tensor of floats of a byte as float16, with which torch can calculate; any other as it is."""
+    return tensor.half() if dtype_name(tensor) in BYTES else tensor
 
 
 def device_of(value: Any) -> Any:
@@ -96,9 +108,10 @@ def folder(value: Any, name: str) -> str | None:
 
 
 def host_array(value: Any, name: str) -> np.ndarray:
-    """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists."""
+    """Any array-like on the host as NumPy: torch on the CPU, DLPack, buffers, ``__array__``, nested lists. Floats of
+    the kinds of `SHORT` become float32."""
     if type(value) is np.ndarray:
-        return value
+        return _known(value)
     if is_torch(value):
         return _from_torch(value, name)
     if np.ma.is_masked(value):
@@ -106,20 +119,26 @@ def host_array(value: Any, name: str) -> np.ndarray:
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
-        return np.asarray(value)
+        return _known(np.asarray(value))
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         got = f"a {type(value).__name__} that is not one ({_reason(error)})"
         raise TypeError(f"{name} must be an array of numbers; got {got}") from None
 
 
+def _known(array: np.ndarray) -> np.ndarray:
+    """An array of ml_dtypes as float32, where that holds its values; any other as it is."""
+    of_others = array.dtype.isbuiltin == 2
+    return array.astype(np.float32) if of_others and array.dtype.name in SHORT else array
+
+
 def _from_torch(tensor: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(tensor.numpy())
-    except (TypeError, RuntimeError):  # a GPU's, or one with a gradient, or bfloat16
+    except (TypeError, RuntimeError):  # a GPU's, or one with a gradient, or of a kind of `SHORT`
         pass
     try:
         tensor = tensor.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":
+        if dtype_name(tensor) in SHORT:
             tensor = tensor.float()
         return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
     except (TypeError, RuntimeError) as error:
@@ -168,15 +187,15 @@ def _resident(value: Any) -> bool:
 
 
 def _device_vectors(tensor: Any, name: str) -> Any:
-    """`vectors` of a tensor, which stays where it is; values of 16 bits stay as they are, and so does all of an array
-    that is not torch's."""
+    """`vectors` of a tensor, which stays where it is. Values of 16 bits stay as they are, floats of a byte become
+    float16, and an array that is not torch's stays as it is."""
     if isinstance(tensor, DeviceArray):
         return tensor
     if not (tensor.dtype.is_floating_point or "int" in str(tensor.dtype)) or str(tensor.layout) != "torch.strided":
         raise TypeError(f"{name} must be a dense tensor of real numbers; got {tensor.dtype}, {tensor.layout}")
     matrix(tensor.shape, name)
-    kept = str(tensor.dtype) in ("torch.float16", "torch.bfloat16")
-    return (tensor.detach() if kept else tensor.detach().float()).contiguous()
+    tensor = widened(tensor.detach())
+    return (tensor if dtype_name(tensor) in ("float16", "bfloat16") else tensor.float()).contiguous()
 
 
 def finite(rows: Any, name: str, first: int = 0) -> None:

@@ -71,7 +71,7 @@ def maxsim(
     ----------
     queries : float [Q, Lq, D]
         float16, bfloat16 or float32, in any mixture with docs; or float64, where docs are too, which takes about ten
-        times as long as einsum and a maximum, and is meant for checks.
+        times as long as einsum and a maximum, and is meant for checks. float8_e4m3fn and float8_e5m2 become float16.
     docs : float [N, Ld, D], or [Q, K, Ld, D]
         The first scores all pairs; the second each query with its own K documents, as in distillation.
     queries_mask, docs_mask : bool, the shape of the tokens without D
@@ -96,8 +96,8 @@ def maxsim(
     checks.choice(reduce, "reduce", REDUCTIONS)
     normalize = checks.flag(normalize, "normalize")
     _check_temperature(temperature, reduce)
-    _check_tokens(queries, "queries", (3,))
-    _check_tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
+    queries = _tokens(queries, "queries", (3,))
+    docs = _tokens(docs, "docs", (3,) if pairs is not None else (3, 4))
     if docs.shape[-1] != queries.shape[-1] or docs.device != queries.device:
         got = f"{docs.shape[-1]} on {docs.device}"
         raise ValueError(f"docs must have {queries.shape[-1]} dimensions on {queries.device}, as queries do; got {got}")
@@ -123,13 +123,16 @@ def _check_temperature(temperature: Any, reduce: str) -> None:
         raise ValueError(f"temperature must be above 0 with reduce='softmax', and None otherwise; got {temperature!r}")
 
 
-def _check_tokens(tokens: Any, name: str, dims: tuple[int, ...]) -> None:
+def _tokens(given: Any, name: str, dims: tuple[int, ...]) -> Tensor:
+    """The tokens as one of `FLOATS`."""
+    tokens = checks.widened(given) if isinstance(given, Tensor) else given
     if not isinstance(tokens, Tensor) or tokens.dtype not in FLOATS or tokens.layout != torch.strided:
         got = f"{tokens.dtype}, {tokens.layout}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise TypeError(f"{name} must be a dense tensor of float16, bfloat16, float32 or float64; got {got}")
     if tokens.dim() not in dims or tokens.shape[-1] == 0:
         forms = "[n, L, D]" if dims == (3,) else "[N, Ld, D] or [Q, K, Ld, D]"
         raise ValueError(f"{name} must have shape {forms} with D >= 1; got {tuple(tokens.shape)}")
+    return tokens
 
 
 def _mask(mask: Any, tokens: Tensor, name: str) -> Tensor:

@@ -128,6 +128,13 @@ def test_the_stream_is_the_producers(emulated: FakeDriver) -> None:
 VALUES = rows(9, 6, 8)
 
 
+def lent_as(code: int, bits: int) -> Lent:
+    """Of that type, as DLPack numbers them."""
+    lent = Lent(VALUES)
+    lent.managed[0].code, lent.managed[0].bits = code, bits
+    return lent
+
+
 @pytest.mark.parametrize(
     ("made", "error", "said"),
     [
@@ -135,6 +142,10 @@ VALUES = rows(9, 6, 8)
          "docs on a GPU must be float32, float16, bfloat16; got float64"),
         (lambda: Interface(VALUES, typestr=">f4"), TypeError, "docs on a GPU must be .*; got >f4"),
         (lambda: Lent(VALUES.view(np.int32)), TypeError, "docs on a GPU must be .*; got DLPack type 0 of 1 x 32 bits"),
+        (lambda: Interface(VALUES, typestr="<f1"), TypeError, "docs on a GPU must be .*; got <f1"),
+        (lambda: Interface(VALUES, typestr="<V1"), TypeError, "docs on a GPU must be .*; got void8"),
+        (lambda: lent_as(10, 8), TypeError, "docs on a GPU must be float32, float16, bfloat16; got float8_e4m3fn"),
+        (lambda: lent_as(12, 8), TypeError, "docs on a GPU must be float32, float16, bfloat16; got float8_e5m2"),
         (lambda: Interface(VALUES[0]), ValueError, r"docs must have shape \[n, D\] with D >= 1; got shape \(8,\)"),
         (lambda: Interface(VALUES, strides=(4, 24)), ValueError,
          "docs on a GPU must have rows of adjacent values; got strides of 4 and 24 bytes of float32"),

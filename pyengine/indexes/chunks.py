@@ -82,7 +82,8 @@ def _pieces(given: Any, name: str, split: Callable[..., Iterator[T]], **along: A
 
 def _vectors(given: Any, *, dim: int, ids: Any = None) -> Iterator[Piece]:
     """The pieces of one array, of which only one at a time is converted."""
-    array = given if checks.is_torch(given) else checks.host_array(given, "vectors")
+    as_is = checks.is_torch(given) or isinstance(given, np.ndarray)
+    array = given if as_is else checks.host_array(given, "vectors")
     if array.ndim != 2 or array.shape[1] != dim or not len(array):
         checks.vectors(array, "vectors", dim)  # a wrong shape, or nothing: the message is about the whole
     kept = _ids(ids, len(array), "vector")

@@ -130,7 +130,7 @@ def _given(value: Any, name: str, n_axes: int) -> Any:
         return array if n_axes == 3 else array.astype(np.float32)
     if not array.dtype.is_floating_point or str(array.layout) != "torch.strided":
         raise TypeError(f"{name} must be a dense tensor of floats; got {array.dtype}, {array.layout}")
-    return array
+    return checks.widened(array)
 
 
 def _check_alike(head: Any, values: Any) -> None:

@@ -44,10 +44,11 @@ def topk(
     ----------
     queries, docs : array-like [Q, D] and [N, D] of real numbers
         NumPy, torch, DLPack, buffers or nested lists, of any strides. What is not float32 is converted to it once,
-        and the converted values are the vectors. Nothing is normalised beforehand. CUDA tensors stay on their
-        device, which must be one; the results are tensors wherever the queries are. So do other arrays on a GPU (cupy,
-        jax, numba: ``__cuda_array_interface__`` or DLPack), of float32, float16 or bfloat16, with adjacent values in a
-        row: ``cuda`` searches them, after what is under way on their stream; the results are NumPy's.
+        and the converted values are the vectors: bfloat16, float8_e4m3fn and float8_e5m2, of torch or ml_dtypes, lose
+        nothing. Nothing is normalised beforehand. CUDA tensors stay on their device, which must be one (those of
+        float8 are copied there, as float16); the results are tensors wherever the queries are. So do other arrays on a
+        GPU (cupy, jax, numba: ``__cuda_array_interface__`` or DLPack), of float32, float16 or bfloat16, with adjacent
+        values in a row: ``cuda`` searches them, after what is under way on their stream; the results are NumPy's.
     k : int >= 1
         Beyond the number of documents that may be returned, rows are padded with id -1.
     metric : "cosine", "dot" or "l2"

@@ -14,7 +14,9 @@ from pyengine.backends.cuda import cuda_device
 from pyengine.inputs.device_arrays import VALUES, DeviceArray
 
 DLPACK_GPU = 2  # the kind of device; pinned and managed memory are others, which NumPy reads
-DLPACK_KINDS = {(2, 32): "float32", (2, 16): "float16", (4, 16): "bfloat16"}  # by type code and bits
+DLPACK_KINDS = {  # by type code and bits; what is not of `VALUES` is refused by its name
+    (2, 32): "float32", (2, 16): "float16", (4, 16): "bfloat16", (10, 8): "float8_e4m3fn", (12, 8): "float8_e5m2",
+}  # fmt: skip
 DEFAULT = 1  # the default stream, as both protocols name it
 
 
@@ -46,11 +48,20 @@ def _of_interface(value: Any, interface: Any, name: str) -> DeviceArray:
     stream = interface.get("stream")
     if stream == 0:
         raise ValueError(f"{name} must name its stream by a number above 0 (1: the default one), or None; got 0")
-    dtype, shape, pointer = np.dtype(interface["typestr"]), tuple(interface["shape"]), interface["data"][0]
+    shape, pointer = tuple(interface["shape"]), interface["data"][0]
     gpu = cuda_device.gpu(0 if 0 in shape else _owner(pointer, name))
     gpu = gpu._replace(stream=0 if stream in (None, DEFAULT) else stream)
-    kind = dtype.name if dtype.isnative else dtype.str
-    return _made(value, pointer, shape, kind, interface.get("strides"), gpu, name)
+    return _made(value, pointer, shape, _kind(interface["typestr"]), interface.get("strides"), gpu, name)
+
+
+def _kind(typestr: str) -> str:
+    """The name of a type; what NumPy does not know, or reads the other way round, is left as it is."""
+    try:
+        dtype = np.dtype(typestr)
+    except TypeError:
+        return typestr
+    name: str = dtype.name if dtype.isnative else dtype.str
+    return name
 
 
 def _owner(pointer: int, name: str) -> int:

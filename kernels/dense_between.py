@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyengine.kernels.chips import Chip, Shipped
 from pyengine.kernels.dense_parts import any_of, tile_products
-from pyengine.kernels.dense_plan import DenseScan, Tile, tiles
+from pyengine.kernels.dense_plan import DenseScan, limited_tile
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, ScanQueries, halves
 from pyengine.kernels.selection import Pools, tighten
 from pyengine.kernels.triton_parts import allowed, append
@@ -31,11 +31,6 @@ class Ceiling(NamedTuple):
 
     limit: Tensor
     above: Tensor
-
-
-def tile_for(chip: Chip, kind: str) -> Tile:
-    """The one form that is compiled for a chip: with two parts of a query, whose bounds leave less undecided."""
-    return next(tile for tile in tiles(chip, kind) if tile.queries == 64)
 
 
 def ceiling(limit: Tensor) -> Ceiling:
@@ -147,7 +142,7 @@ def shipped(chip: Chip) -> list[Shipped]:
     types |= dict.fromkeys((*RUNTIME, "dims", "doc_stride", "query_stride", "terms_stride"), "i32")
     found = []
     for kind in KINDS:
-        tile = tile_for(chip, kind)
+        tile = limited_tile(chip, kind)
         values = {
             "PARTS": tile.parts, "BN": tile.docs, "BQ": tile.queries, "BK": tile.depth, "SPLITS": tile.splits
         }  # fmt: skip

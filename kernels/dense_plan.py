@@ -70,6 +70,11 @@ def tiles(chip: Chip, kind: str) -> Iterator[Tile]:
     yield Tile(128, 128, depth, 8, stages, 1, 4)
 
 
+def limited_tile(chip: Chip, kind: str) -> Tile:
+    """The one form of the scan between two limits: with two parts of a query, whose bounds leave less undecided."""
+    return next(tile for tile in tiles(chip, kind) if tile.queries == 64)
+
+
 def first_places(k: int) -> int:
     """How many places a pool has at first."""
     return max(LEAST_PLACES, PLACES_PER_K * k)

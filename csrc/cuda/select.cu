@@ -85,6 +85,18 @@ KERNEL(tighten_ties, SELECT_THREADS)(int32_t* rows, float* upper, float* lower, 
   if (threadIdx.x == 0) counts[query] = kept;
 }
 
+// What pools hold, one after another: of each the first counts[q] places, from starts[q] on.
+KERNEL(pack_pools, SELECT_THREADS)(const int32_t* rows, const float* upper, const float* lower, const int32_t* counts,
+                        const int64_t* starts, int32_t* packed_rows, float* packed_upper, float* packed_lower,
+                        int64_t capacity) {
+  const int64_t query = blockIdx.x, from = query * capacity, to = starts[query];
+  for (int place = threadIdx.x; place < counts[query]; place += SELECT_THREADS) {
+    packed_rows[to + place] = rows[from + place];
+    packed_upper[to + place] = upper[from + place];
+    packed_lower[to + place] = lower[from + place];
+  }
+}
+
 // The keys of the k best of each query, in any order, then `PAD`: by score (falling; rising where `negate`), then by the
 // place of the row in `order` (null: the row itself).
 KERNEL(select_best, SELECT_THREADS)(const float* scores, const int32_t* rows, const int32_t* counts, int64_t* best,

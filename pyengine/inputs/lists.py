@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,12 @@ def from_pairs(owner: I64, rows: I64, n_queries: int) -> RowLists:
 def first_rows(offsets: I64) -> I64:
     """The query number [M] of each candidate."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def runs(flags: Bool) -> list[slice]:
+    """Where neighbours of ``flags`` bool [N] are alike."""
+    ends = [0, *(np.flatnonzero(np.diff(flags)) + 1), len(flags)]
+    return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
 
 
 def take(candidates: Candidates, keep: Bool) -> Candidates:

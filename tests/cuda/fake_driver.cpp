@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "code.cu"
+#include "dense_between.cu"
+#include "dense_rank.cu"
 #include "dense_topk.cu"
 #include "dense_topk_sm90.cu"
 #include "maxsim.cu"
@@ -61,10 +63,11 @@ std::vector<size_t> parameters(void (*)(A...)) {
 
 #define ENTRY(name) {#name, {parameters(pyengine::cuda::name), call<pyengine::cuda::name>}}
 std::map<std::string, Entry> kernels{
-    ENTRY(tighten_ties),  ENTRY(tighten),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
+    ENTRY(tighten_ties),  ENTRY(tighten),       ENTRY(pack_pools),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
     ENTRY(dense_16_float16), ENTRY(dense_64_float16), ENTRY(dense_128_float16),
     ENTRY(dense_16_bfloat16), ENTRY(dense_64_bfloat16), ENTRY(dense_128_bfloat16),
+    ENTRY(dense_between), ENTRY(dense_between_float16), ENTRY(dense_between_bfloat16), ENTRY(count_before),
     ENTRY(dense_16_sm90), ENTRY(dense_64_sm90), ENTRY(dense_128_sm90),
     ENTRY(dense_16_float16_sm90), ENTRY(dense_64_float16_sm90), ENTRY(dense_128_float16_sm90),
     ENTRY(dense_16_bfloat16_sm90), ENTRY(dense_64_bfloat16_sm90), ENTRY(dense_128_bfloat16_sm90),

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, score_all
-from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_maxsim, cuda_sliced, cuda_sparse, cuda_stream
+from pyengine.backends.cuda import (
+    cuda_between,
+    cuda_dense,
+    cuda_device,
+    cuda_maxsim,
+    cuda_sliced,
+    cuda_sparse,
+    cuda_stream,
+)
 from pyengine.backends.cuda.cuda_kernels import PLANNED
 from pyengine.backends.shared import dense_parts
 from pyengine.backends.shared.token_terms import SCANNED
@@ -20,7 +29,7 @@ from pyengine.problems.problem import Corpus, DenseProblem, Documents
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
-from pyengine.types import F32, Attempt, Candidates, TopK
+from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
 TERMS = 64  # bytes a document beside its vector
@@ -75,6 +84,17 @@ class CudaBackend(Backend):
         if _at_once(problem.docs) is not None:
             return super().refine(problem, candidates)
         return cuda_dense.refine(problem, candidates)
+
+    def lasting(self, problem: DenseProblem) -> DenseProblem:
+        """Documents that come with one call are copied to the GPU once for it."""
+        docs = problem.docs
+        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
+
+    def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
+        return super().within(problem) if _at_once(problem.docs) is not None else cuda_between.within(problem)
+
+    def before(self, problem: DenseProblem, targets: I64, rank: F32) -> I64 | None:
+        return None if _at_once(problem.docs) is not None else cuda_between.before(problem, targets, rank)
 
     def scan(self, problem: DenseProblem) -> TopK:
         if isinstance(problem.docs.rows, DeviceArray):

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyengine import checks
 from pyengine.backends.cuda import cuda_device
+from pyengine.backends.cuda.cuda_between_kernels import ceiling
+from pyengine.backends.cuda.cuda_between_kernels import scan as scan_between
 from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import (
     ALIGN,
@@ -28,7 +31,7 @@ from pyengine.backends.cuda.cuda_kernels import (
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
 from pyengine.inputs.rows import Rows
-from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
+from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan
 from pyengine.problems.problem import Codes, DenseProblem, Documents
 from pyengine.refining import exact
 from pyengine.specification import reference
@@ -52,12 +55,14 @@ class Scanned(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The pools of the queries [first, first + Q), and the scale of their bounds."""
+    """The pools of the queries [first, first + Q), and the scale of their bounds; between two limits also ``above``
+    int32 [Q], how many documents more are certainly above the ceiling."""
 
     first: int
     queries: Array
     pools: Pools
     scale: Scale
+    above: Array | None = None
 
 
 def originals(docs: Documents, gpu: Gpu) -> Originals:
@@ -160,20 +165,28 @@ def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> Den
     return plan_dense_scan(gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width)
 
 
-def _scans(problem: DenseProblem, width: int, gpu: Gpu) -> Iterator[Found]:
-    """The pools of one block of queries after another."""
+def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> Iterator[Found]:
+    """The pools of one block of queries after another: of what may be among their k best of those not above the
+    ceiling; or, where thresholds are not ``rising``, of all between floor and ceiling."""
     known = scanned(problem, gpu)
     columns, units = _terms(problem, known, gpu)
-    kind = known.values.kind
+    kind, limited = known.values.kind, problem.ceiling is not None or not rising
     chosen = plan(problem, gpu, width, kind)
+    if limited:
+        chosen = replace(chosen, tile=limited_tile(gpu.chip, PLANNED[kind]))
     for first in range(0, problem.n_queries, chosen.query_block):
         part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
         queries = gpu.array(part.queries)
         coded = code_queries(gpu, queries, units, part.metric, part.dims, chosen.tile, kind)
         found = pools(gpu, part.n_queries, chosen.capacity, _floors(part, coded, gpu))
         mask = None if part.mask is None else gpu.array(part.mask)
-        scan(gpu, known.values, columns, coded, mask, found, chosen)
-        yield Found(first, queries, found, _scale(part, coded, gpu))
+        if not limited:
+            scan(gpu, known.values, columns, coded, mask, found, chosen)
+            yield Found(first, queries, found, _scale(part, coded, gpu))
+            continue
+        over = ceiling(gpu, _ceilings(part, coded, gpu))
+        scan_between(gpu, known.values, columns, coded, mask, found, over, chosen, rising)
+        yield Found(first, queries, found, _scale(part, coded, gpu), over.above)
 
 
 def _scale(part: DenseProblem, coded: Coded, gpu: Gpu) -> Scale:
@@ -187,12 +200,19 @@ def _floors(part: DenseProblem, coded: Coded, gpu: Gpu) -> F32 | None:
     return floors
 
 
+def _ceilings(part: DenseProblem, coded: Coded, gpu: Gpu) -> F32:
+    if part.ceiling is None:
+        return np.full(part.n_queries, np.inf, np.float32)
+    ceilings: F32 = _scale(part, coded, gpu).ceilings(part.ceiling)
+    return ceilings
+
+
 def propose(problem: DenseProblem, width: int) -> Candidates:
     """What may be among the k best, by the scan, on the host."""
     if problem.n_queries == 0 or len(problem.docs) == 0:
         return exact.everything(problem)
     gpu = cuda_device.gpu_of(problem.docs)
-    parts = [_listed(problem, found, gpu) for found in _scans(problem, width, gpu)]
+    parts = [listed(problem, found, gpu) for found in scans(problem, width, gpu)]
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.offsets for part in parts]))]).astype(np.int64)
     rows, estimates, dropped = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "estimates", "dropped")
@@ -200,15 +220,13 @@ def propose(problem: DenseProblem, width: int) -> Candidates:
     return Candidates(rows, offsets, estimates, dropped)
 
 
-def _listed(problem: DenseProblem, found: Found, gpu: Gpu) -> Candidates:
+def listed(problem: DenseProblem, found: Found, gpu: Gpu) -> Candidates:
     """The pools of a block as candidates, with the number of each query's in place of offsets."""
-    pools = found.pools
-    counts = gpu.host(pools.counts).astype(np.int64)
-    held = np.arange(pools.capacity) < counts[:, None]
-    rank = found.scale.estimates(gpu.host(pools.lower), gpu.host(pools.upper))[held]
+    counts, rows, upper, lower = found.pools.listed(gpu)
+    own = Scale(*(np.repeat(each, counts) for each in found.scale))
+    rank = own.estimates(lower[:, None], upper[:, None])[:, 0]
     estimates = reference.round_score(-rank if problem.metric == "l2" else rank)
-    rows = gpu.host(pools.rows)[held].astype(np.int64)
-    return Candidates(rows, counts, estimates, found.scale.dropped(pools.dropped(gpu)))
+    return Candidates(rows, counts, estimates, found.scale.dropped(found.pools.dropped(gpu)))
 
 
 def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
@@ -216,11 +234,8 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     gpu = cuda_device.gpu_of(problem.docs)
-    order = None if problem.ids is None else problem.docs.id_order(problem.ids)
-    places = None
-    if order is not None:
-        places = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
-    parts = [_selected(problem, found, places, gpu) for found in _scans(asked, width, gpu)]
+    order, places = _id_order(problem), id_places(problem, gpu)
+    parts = [_selected(problem, found, places, gpu) for found in scans(asked, width, gpu)]
     keys, dropped = (np.concatenate(each) for each in zip(*parts))
     rank, place = decode(keys)
     filled = keys != PAD
@@ -230,14 +245,32 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     return Attempt(reference.rank_score(scores, problem.metric) + np.float32(0.0), ids, dropped)
 
 
+def _id_order(problem: DenseProblem) -> I64 | None:
+    return None if problem.ids is None else problem.docs.id_order(problem.ids)
+
+
+def id_places(problem: DenseProblem, gpu: Gpu) -> Array | None:
+    """int32 [N]: the place of each row by its id; None where ids rise."""
+    order = _id_order(problem)
+    if order is None:
+        return None
+    return cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
+
+
 def _selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:
     """The keys int64 [Q, k] of the best, refined, best first; and what was dropped, float64 [Q]."""
+    pools, scores = found.pools, refined(problem, found, found.pools.capacity, gpu)
+    keys = select_keys(gpu, scores, pools, problem.k, places, problem.metric == "l2")
+    return keys, found.scale.dropped(pools.dropped(gpu))
+
+
+def refined(problem: DenseProblem, found: Found, longest: int, gpu: Gpu) -> Array:
+    """float32 [Q, C]: the specification's scores of what the pools hold, at most ``longest`` for a query."""
     pools = found.pools
     starts = gpu.array(pools.capacity * np.arange(len(pools.rows)))
     scores = gpu.empty(pools.rows.shape, "float32")
-    _refine(problem, found.queries, pools.rows, starts, pools.counts, scores, pools.capacity, gpu)
-    keys = select_keys(gpu, scores, pools, problem.k, places, problem.metric == "l2")
-    return keys, found.scale.dropped(pools.dropped(gpu))
+    _refine(problem, found.queries, pools.rows, starts, pools.counts, scores, longest, gpu)
+    return scores
 
 
 def refine(problem: DenseProblem, candidates: Candidates) -> F32:

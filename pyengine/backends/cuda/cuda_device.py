@@ -49,6 +49,11 @@ class Array(NamedTuple):
     def __len__(self) -> int:
         return self.shape[0]
 
+    def part(self, which: slice) -> Array:
+        """Some of its rows."""
+        begin = self.pointer + which.start * self.stride * KINDS[self.kind]
+        return Array(self.owner, begin, (which.stop - which.start, *self.shape[1:]), self.kind, self.stride)
+
 
 class TensorMap(NamedTuple):
     """How `Gpu.tensor_map` describes rows to the hardware that copies them: sixteen words."""

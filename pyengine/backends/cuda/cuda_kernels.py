@@ -54,6 +54,23 @@ class Pools(NamedTuple):
     def capacity(self) -> int:
         return self.rows.shape[1]
 
+    def arguments(self) -> tuple[Argument, ...]:
+        """What kernels take that append."""
+        return self.threshold, self.rows, self.upper, self.lower, self.counts, self.lost, self.capacity
+
+    def listed(self, gpu: Gpu) -> tuple[I64, I64, F32, F32]:
+        """On the host: of each query how many it holds, int64 [Q], and one query's after another's their rows int64
+        [M], upper and lower bounds float32 [M]."""
+        counts = gpu.host(self.counts).astype(np.int64)
+        ends = np.cumsum(counts)
+        packed = [gpu.empty((int(ends[-1]),), each.kind) for each in (self.rows, self.upper, self.lower)]
+        gpu.launch(
+            "pack_pools", (len(counts), 1), SELECT_THREADS, self.rows, self.upper, self.lower, self.counts,
+            gpu.array(ends - counts), *packed, self.capacity,
+        )  # fmt: skip
+        rows, upper, lower = (gpu.host(each) for each in packed)
+        return counts, rows.astype(np.int64), upper, lower
+
     def bounds(self, gpu: Gpu) -> tuple[F32, F32]:
         """float32 [Q]: the thresholds, and the largest bound of what found no room; -inf where all did."""
         lost = gpu.host(self.lost)
@@ -100,7 +117,8 @@ def norms(gpu: Gpu, rows: Array, dims: int) -> F64:
     return host
 
 
-def _suffix(kind: str) -> str:
+def suffix(kind: str) -> str:
+    """What ends the names of kernels for documents of that kind."""
     return "" if kind == "int8" else f"_{kind}"
 
 
@@ -111,7 +129,7 @@ def code_queries(gpu: Gpu, queries: Array, units: Array, metric: str, dims: int,
     terms, scaling = gpu.empty((5, padded), "float32"), gpu.empty((padded, 2), "float64")
     made = Coded(gpu.empty((tile.parts * padded, width), kind), terms, scaling, gpu.empty((padded,), "float32"))
     gpu.launch(
-        f"code_queries{_suffix(kind)}", (padded, 1), CODE_THREADS, queries, made.parts, made.second, terms, scaling,
+        f"code_queries{suffix(kind)}", (padded, 1), CODE_THREADS, queries, made.parts, made.second, terms, scaling,
         made.centre, units, len(queries), dims, queries.stride, width, METRICS.index(metric), tile.parts,
     )  # fmt: skip
     return made
@@ -126,14 +144,35 @@ def scan(
     form, _ = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride)
     part = _scan_sm90 if form == "sm_90" else _scan_sm80
     for first, last in pairwise(plan.parts):
-        scanned = (
-            columns, queries.terms, mask, found.threshold,
-            found.rows, found.upper, found.lower, found.counts, found.lost, found.capacity,
-            len(docs), len(found.rows), queries.terms.stride, 0 if mask is None or len(mask) == 1 else mask.stride,
-            first, plan.step, plan.n_tiles, len(columns) > 3,
-        )  # fmt: skip
+        scanned = scan_arguments(docs, columns, queries, mask, found, plan, first)
         part(gpu, docs, queries, plan, len(found.rows), last - first, scanned)
         tighten(gpu, found, queries.centre, plan.k)
+
+
+def scan_arguments(
+    docs: Array, columns: Array, queries: Coded, mask: Array | None, found: Pools, plan: DenseScan, first: int
+) -> tuple[Argument, ...]:
+    """The last arguments of a scan that begins with the tile ``first``: `SCAN_PARAMETERS`."""
+    return (
+        columns, queries.terms, mask, *found.arguments(),
+        len(docs), len(found.rows), queries.terms.stride, 0 if mask is None or len(mask) == 1 else mask.stride,
+        first, plan.step, plan.n_tiles, len(columns) > 3,
+    )  # fmt: skip
+
+
+def operand_arguments(docs: Array, queries: Coded, dims: int, stages: int) -> tuple[Argument, ...]:
+    """The first arguments of a kernel that multiplies tiles: `OPERAND_PARAMETERS`."""
+    size = KINDS[docs.kind]
+    return (
+        docs, queries.parts, queries.second,
+        _length(docs, dims), docs.stride * size, queries.parts.stride * size, stages,
+    )  # fmt: skip
+
+
+def _length(docs: Array, dims: int) -> int:
+    """The bytes of a row that are read: what is beyond meets zeros of the queries."""
+    size = KINDS[docs.kind]
+    return min(-(-dims * size // ALIGN) * ALIGN, docs.stride * size)
 
 
 def tighten(gpu: Gpu, found: Pools, centre: Array, k: int) -> None:
@@ -149,16 +188,12 @@ def _scan_sm80(
     gpu: Gpu, docs: Array, queries: Coded, plan: DenseScan, n_queries: int, n_tiles: int, scanned: tuple[Argument, ...]
 ) -> None:
     """A part of ``n_tiles`` tiles: ``scanned`` are the last arguments of the kernel."""
-    tile, size = plan.tile, KINDS[docs.kind]
-    kernel, blocks = f"dense_{tile.queries}{_suffix(docs.kind)}", -(-n_queries // tile.queries)
+    tile, operands = plan.tile, operand_arguments(docs, queries, plan.dims, plan.tile.stages)
+    kernel, blocks = f"dense_{tile.queries}{suffix(docs.kind)}", -(-n_queries // tile.queries)
     threads, shared = 32 * tile.warps, tile.shared_bytes(PLANNED[docs.kind])
-    length = min(-(-plan.dims * size // ALIGN) * ALIGN, docs.stride * size)  # what is beyond meets zeros of the queries
     if n_queries <= FEW and docs.kind == "int8" and tile.parts == 2:
-        kernel, threads, shared = "dense_few", FEW_THREADS, 2 * n_queries * length
-    gpu.launch(
-        kernel, (n_tiles * blocks, 1), threads, docs, queries.parts, queries.second,
-        length, docs.stride * size, queries.parts.stride * size, tile.stages, *scanned, shared=shared,
-    )  # fmt: skip
+        kernel, threads, shared = "dense_few", FEW_THREADS, 2 * n_queries * _length(docs, plan.dims)
+    gpu.launch(kernel, (n_tiles * blocks, 1), threads, *operands, *scanned, shared=shared)
 
 
 def _scan_sm90(
@@ -168,7 +203,7 @@ def _scan_sm90(
     tile, size = plan.tile, KINDS[docs.kind]
     chosen = dense_sm90_plan.plan_hopper(gpu.chip, tile, plan.dims * size, n_queries, n_tiles)
     gpu.launch(
-        f"dense_{tile.queries}{_suffix(docs.kind)}_sm90", (chosen.blocks, 1), SM90_THREADS,
+        f"dense_{tile.queries}{suffix(docs.kind)}_sm90", (chosen.blocks, 1), SM90_THREADS,
         gpu.tensor_map(docs, plan.dims, tile.docs),
         gpu.tensor_map(queries.parts, queries.parts.stride, tile.queries),
         chosen.steps, chosen.stages, chosen.resident, n_tiles, *scanned, shared=chosen.shared,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +19,14 @@ from pyengine.backends.triton.triton_answers import id_places, on_host
 from pyengine.backends.triton.triton_filters import ceiling, limits
 from pyengine.backends.triton.triton_steps import Found
 from pyengine.backends.triton.triton_workspace import Workspace
+from pyengine.inputs.lists import runs
 from pyengine.kernels import dense_between, dense_rank, selection
 from pyengine.kernels import refine as refining
 from pyengine.kernels.chips import Chip
-from pyengine.kernels.dense_plan import PLACE_BYTES, POOL_BYTES, DenseScan
+from pyengine.kernels.dense_plan import PLACE_BYTES, POOL_BYTES, DenseScan, limited_tile
 from pyengine.kernels.dense_topk import ScanDocuments, code_queries, query_room
 from pyengine.problems.problem import DenseProblem
-from pyengine.types import F32, I64, Attempt, Bool, Candidates
+from pyengine.types import F32, I64, Attempt, Candidates
 
 PLACES = 1 << 14  # of a pool at first
 
@@ -84,7 +84,7 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
 
 def _planned(plan: DenseScan, docs: ScanDocuments, chip: Chip) -> DenseScan:
     """The plan with the tile that this scan has."""
-    return replace(plan, tile=dense_between.tile_for(chip, triton_dense.NAMES[docs.values.dtype]))
+    return replace(plan, tile=limited_tile(chip, triton_dense.NAMES[docs.values.dtype]))
 
 
 def between(problem: DenseProblem) -> Iterator[Between]:
@@ -101,7 +101,7 @@ def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I
         some = which[first : first + plan.query_block]
         found, above = _scan(problem.only(some), docs, units, plan)
         counts = found.pools.counts.cpu().numpy()
-        for part in _runs(counts > plan.capacity):
+        for part in runs(counts > plan.capacity):
             longest = int(counts[part].max())
             if longest <= plan.capacity:
                 yield Between(some[part], _only(found, part), above[part], longest)
@@ -109,12 +109,6 @@ def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I
             step = max(1, POOL_BYTES // (PLACE_BYTES * longest))
             for start in range(part.start, part.stop, step):
                 yield from _between(problem, docs, units, some[start : min(start + step, part.stop)], longest)
-
-
-def _runs(full: Bool) -> list[slice]:
-    """Where neighbours are alike."""
-    ends = [0, *(np.flatnonzero(np.diff(full)) + 1), len(full)]
-    return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
 
 
 def _only(found: Found, part: slice) -> Found:

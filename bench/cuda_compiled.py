@@ -19,7 +19,7 @@ from pyengine.backends.cuda.cuda_kernels import FEW
 from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of, shared_bytes
 from pyengine.backends.cuda.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels.chips import CHIPS, Chip
-from pyengine.kernels.dense_plan import MOST_DIMS, tiles
+from pyengine.kernels.dense_plan import MOST_DIMS, limited_tile, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
 from pyengine.kernels.maxsim_plan import CUDA_TILES
 
@@ -75,6 +75,8 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
     """The most that a launch asks for."""
     if kernel == "dense_few":
         return 2 * FEW * MOST_DIMS
+    if kernel.startswith("dense_between"):
+        return limited_tile(chip, "i8").shared_bytes("i8")
     if kernel.startswith("sparse_topk"):
         return SUMS + TOUCHED * kernel.endswith("signed")
     if kernel.startswith("maxsim"):

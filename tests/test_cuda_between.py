@@ -8,7 +8,7 @@ import pytest
 import pyengine as pe
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_between
+from pyengine.backends.cuda import cuda_between, cuda_dense
 from pyengine.conformance import Case
 from pyengine.indexes import stores
 from pyengine.problems.problem import ALL
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("emulated", "poison")
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is scored without bounds."""
-    monkeypatch.setattr(cuda_between.cuda_dense, "score_everything", lambda *given: pytest.fail("not certified"))
+    monkeypatch.setattr(cuda_dense, "score_everything", lambda *given: pytest.fail("not certified"))
 
 
 @pytest.mark.parametrize("names", CASES, ids="-".join)

@@ -61,6 +61,7 @@ CODE_DOCS(code_bfloat16, BFloat16)
     if (threadIdx.x == 0) norms[blockIdx.x] = norm;                                                               \
   }
 
+NORMS(norms_float32, float)
 NORMS(norms_float16, Float16)
 NORMS(norms_bfloat16, BFloat16)
 

@@ -10,6 +10,7 @@ import numpy as np
 from pyengine.backends.base import Backend, MaxSimBackend, SlicedBackend, SparseBackend, score_all
 from pyengine.backends.cuda import (
     cuda_between,
+    cuda_both,
     cuda_dense,
     cuda_device,
     cuda_maxsim,
@@ -95,6 +96,11 @@ class CudaBackend(Backend):
 
     def before(self, problem: DenseProblem, targets: I64, rank: F32) -> I64 | None:
         return None if _at_once(problem.docs) is not None else cuda_between.before(problem, targets, rank)
+
+    def both(self, forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] | None:
+        if any(_at_once(each.docs) is not None for each in (forth, back)):
+            return None
+        return cuda_both.attempt(forth, back)
 
     def scan(self, problem: DenseProblem) -> TopK:
         if isinstance(problem.docs.rows, DeviceArray):

@@ -139,7 +139,7 @@ def scanned_kind(values: Array) -> str:
 
 
 def norms_of(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
-    """float64 [N]: of their first ``dims`` dimensions."""
+    """float64 [N], on the host: of their first ``dims`` dimensions."""
     if docs.norms is not None and dims == docs.dim:
         return docs.norms
     if docs.device is not None:
@@ -234,10 +234,16 @@ def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt |
     if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     gpu = cuda_device.gpu_of(problem.docs)
-    order, places = _id_order(problem), id_places(problem, gpu)
-    parts = [_selected(problem, found, places, gpu) for found in scans(asked, width, gpu)]
+    places = id_places(problem, gpu)
+    parts = [selected(problem, found, places, gpu) for found in scans(asked, width, gpu)]
     keys, dropped = (np.concatenate(each) for each in zip(*parts))
+    return answered(problem, keys, dropped)
+
+
+def answered(problem: DenseProblem, keys: I64, dropped: F64) -> Attempt:
+    """The answer that keys int64 [Q, k] are, with ids for places in their order."""
     rank, place = decode(keys)
+    order = _id_order(problem)
     filled = keys != PAD
     rows = place if order is None else order[np.where(filled, place, 0)]
     ids = np.where(filled, problem.ids_of(np.where(filled, rows, 0)), -1)
@@ -257,7 +263,7 @@ def id_places(problem: DenseProblem, gpu: Gpu) -> Array | None:
     return cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
 
 
-def _selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:
+def selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:
     """The keys int64 [Q, k] of the best, refined, best first; and what was dropped, float64 [Q]."""
     pools, scores = found.pools, refined(problem, found, found.pools.capacity, gpu)
     keys = select_keys(gpu, scores, pools, problem.k, places, problem.metric == "l2")

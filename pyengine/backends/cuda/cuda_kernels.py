@@ -109,7 +109,7 @@ def code_docs(gpu: Gpu, rows: Array, dims: int) -> tuple[Array, F32, F32, F64]:
 
 
 def norms(gpu: Gpu, rows: Array, dims: int) -> F64:
-    """float64 [N], on the host: the norms of the first ``dims`` of rows [N, D] of 16 bits, not finite where a row is
+    """float64 [N], on the host: the norms of the first ``dims`` of rows [N, D] of floats, not finite where a row is
     not."""
     found = gpu.empty((len(rows),), "float64")
     gpu.launch(f"norms_{rows.kind}", (len(rows), 1), CODE_THREADS, rows, found, dims, rows.stride)

@@ -71,7 +71,7 @@ class DocumentTerms(NamedTuple):
 def document_terms(known: Lengths, tf32: bool, bias: Any, metric: str, dims: int) -> DocumentTerms:
     """The terms of documents, scanned as codes if those are known, else as they are (in ``tf32`` or in 16 bits), of
     which ``dims`` dimensions are scored; ``bias`` float64 [N] or None."""
-    xp, norms = _namespace(known.norms), known.norms
+    xp, norms = array_namespace(known.norms), known.norms
     some = norms > 0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if known.scale is None:
@@ -105,7 +105,7 @@ def document_terms(known: Lengths, tf32: bool, bias: Any, metric: str, dims: int
     return DocumentTerms(xp.stack(single), xp.stack([weight_unit, offset_unit]))
 
 
-def _namespace(array: Any) -> Any:
+def array_namespace(array: Any) -> Any:
     """numpy, or torch, which has the functions that are used here by the same names."""
     return np if isinstance(array, np.ndarray) else import_module("torch")
 
@@ -128,7 +128,7 @@ class Scale(NamedTuple):
 
     def floors(self, rank: Any) -> Any:
         """float32 [Q]: thresholds at which all that is dropped has a rank score of at most ``rank``."""
-        s = _namespace(rank).clip((rank - self.base - 2 * self.slack) / self.unit, None, 1e38)
+        s = array_namespace(rank).clip((rank - self.base - 2 * self.slack) / self.unit, None, 1e38)
         return _single(s - 2.0**-20 * abs(s) - 8 * STEP)
 
     def ceilings(self, rank: Any) -> Any:
@@ -137,7 +137,7 @@ class Scale(NamedTuple):
 
     def dropped(self, s: Any) -> Any:
         """float64 [Q]: the bound on rank scores that a bound on s is."""
-        xp = _namespace(s)
+        xp = array_namespace(s)
         rank = self.unit * (xp.asarray(s, dtype=xp.float64) + STEP)
         with np.errstate(invalid="ignore"):  # -inf + inf
             bound = rank + FLOAT64 * abs(rank) + self.base + self.slack
@@ -145,14 +145,14 @@ class Scale(NamedTuple):
 
     def estimates(self, lower: Any, upper: Any) -> Any:
         """float64 [Q, C]: rank scores in the middle between bounds on s; of what has none, of s = 0."""
-        xp = _namespace(lower)
+        xp = array_namespace(lower)
         middle = (xp.asarray(lower, dtype=xp.float64) + upper) / 2
         known = xp.where(xp.isfinite(middle), middle, 0.0)
         return self.unit[:, None] * known + self.base[:, None]
 
 
 def _single(array: Any) -> Any:
-    xp = _namespace(array)
+    xp = array_namespace(array)
     return xp.asarray(array, dtype=xp.float32)
 
 

@@ -1,13 +1,5 @@
-"""Both directions of a dense search by one pass on a GPU (`pyengine.kernels.dense_both`).
-
-A pair (x, y) has one score in every metric, whoever asks; only the units differ. With c its cosine, w = 1 (cosine) or
-|y| (dot, l2), h = -|y|^2 in l2, in units of the largest of all y,
-
-    s = alpha w c + beta h,    alpha unit = |x| (2 |x| in l2, 1 in cosine) times the unit of w,    beta unit that of h
-
-as in `dense_terms`, for an owner x and what it may get, y. The coded rows and columns bound c for both directions at
-once, by |c - c'| <= e + (1 + e) R as there; what rounding does to the terms, less than 2^-20 of each, R has room for.
-"""
+"""Both directions of a dense search by one pass on a GPU (`pyengine.kernels.dense_both`). `dense_sides` derives the
+bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.backends.shared.dense_sides import cosines, side_terms
+from pyengine.backends.shared.dense_terms import Scale
 from pyengine.backends.triton import triton_dense, triton_device
 from pyengine.kernels import dense_both, selection
 from pyengine.kernels import refine as refining
@@ -68,9 +61,8 @@ def scanned(problem: DenseProblem, others: Tensor) -> tuple[Owners, Owners]:
     alone = torch.tensor([1.0, 0.0], dtype=torch.float64, device=device)
     no_floor = torch.full((len(others),), -torch.inf, dtype=torch.float64, device=device)
     code_queries(others, alone, no_floor, "cosine", dims, coded, columns.sides.pools)
-    lengths = Lengths(own_norms, scale, residual, own_norms)
-    cosines = document_terms(lengths, False, None, "cosine", dims).columns
-    dense_both.scan(ScanDocuments(codes, cosines), coded, rows.sides, columns.sides, plan)
+    known = ScanDocuments(codes, cosines(own_norms, scale, residual, dims))
+    dense_both.scan(known, coded, rows.sides, columns.sides, plan)
     return rows, columns
 
 
@@ -82,27 +74,10 @@ def vectors(problem: DenseProblem) -> Tensor:
 
 
 def _owners(own: Tensor, others: Tensor, places: int, problem: DenseProblem) -> Owners:
-    """Rows or columns of these norms float64 [N], which look for others of those norms; and the scale of their
-    bounds."""
-    metric, dims = problem.metric, problem.dims
-    items = _as_items(own, metric, dims)
-    weight_unit, offset_unit = _as_items(others, metric, dims).units
-    gain = weight_unit * {"cosine": torch.ones_like(own), "dot": own, "l2": 2 * own}[metric]
-    gain = torch.where(own > 0, gain, 0.0)
-    unit = torch.maximum(gain, offset_unit)
-    unit = torch.where(unit > 0, unit, 1.0)
-    base = -own * own if metric == "l2" else torch.zeros_like(own)
-    weight, none = items.columns[2], torch.zeros_like(items.columns[2])
-    high, low = items.columns[3:] if metric == "l2" else (none, none)
-    terms = torch.stack([weight, (gain / unit).float(), high, low, (offset_unit / unit).float()])
-    scale = scale_of(torch.stack([unit, base], dim=1), dims)
-    return Owners(Sides(terms, selection.pools(len(own), places, own.device), scale.centre), scale)
-
-
-def _as_items(norms: Tensor, metric: str, dims: int) -> DocumentTerms:
-    """The terms of vectors that are what is coded, so that nothing is added for that."""
-    exactly = torch.zeros(len(norms), dtype=torch.float32, device=norms.device)
-    return document_terms(Lengths(norms, exactly, exactly, norms), False, None, metric, dims)
+    """Rows or columns of these norms float64 [N], which look for others of those norms."""
+    terms = side_terms(own, others, problem.metric, problem.dims)
+    pools = selection.pools(len(own), places, own.device)
+    return Owners(Sides(terms.columns, pools, terms.scale.centre), terms.scale)
 
 
 def _best(problem: DenseProblem, queries: Tensor, pools: Pools) -> Tensor:

@@ -18,6 +18,7 @@ from pyengine.backends.cuda.cuda_backend import MOST_TOKENS
 from pyengine.backends.cuda.cuda_kernels import FEW
 from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of, shared_bytes
 from pyengine.backends.cuda.cuda_windows import SUMS, TOUCHED
+from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, limited_tile, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
@@ -77,6 +78,8 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
         return 2 * FEW * MOST_DIMS
     if kernel.startswith("dense_between"):
         return limited_tile(chip, "i8").shared_bytes("i8")
+    if kernel == "dense_both":
+        return dense_both_plan.tile_for(chip).shared_bytes("i8")
     if kernel.startswith("sparse_topk"):
         return SUMS + TOUCHED * kernel.endswith("signed")
     if kernel.startswith("maxsim"):

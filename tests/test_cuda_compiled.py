@@ -47,7 +47,13 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
         assert {"dense_few", "tighten", "select_best", "code_queries", "refine_int8"} <= there
         forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
         assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
-        assert {"dense_between", "dense_between_float16", "dense_between_bfloat16", "count_before"} <= there
+        assert {
+            "dense_between",
+            "dense_between_float16",
+            "dense_between_bfloat16",
+            "count_before",
+            "dense_both",
+        } <= there
         assert {"sparse_topk", "sparse_topk_signed", "sparse_refine_uint16_float16", "sliced_refine"} <= there
         assert {kernel_of(tile, False) for tile in CUDA_TILES} <= there
         assert {kernel_of(tile, True) for tile in CUDA_SYMMETRIC_TILES} <= there

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine import checks, conformance
+from pyengine import checks
 from pyengine.backends import registry
+from pyengine.backends.shared.dense_terms import Scale
 from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
 from pyengine.kernels.dense_plan import Tile
-from pyengine.problems.problem import DenseProblem, Documents
-from pyengine.searches import dense
+from pyengine.problems.problem import DenseProblem
 from pyengine.specification import reference
 from pyengine.types import F32
+from tests import both_cases
+from tests.both_cases import KINDS, Offered, check_offered, check_tensors, made, problems
 from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
@@ -37,32 +38,8 @@ pytestmark = [
 BACKEND = registry.get("triton")
 
 
-def made(kind: str, seed: int, count: int, dim: int) -> F32:
-    values, rng = rows(seed, count, dim), np.random.default_rng(seed)
-    if kind == "magnitudes":
-        values *= np.float32(10.0) ** rng.uniform(-18, 18, (count, 1)).astype(np.float32)
-    if kind == "ties":
-        values = rows(0, 4, dim)[rng.integers(0, 4, count)]
-    if kind == "zeros":
-        values[rng.random(count) < 0.4] = 0
-    if kind == "equal":
-        values[:] = 1
-    if kind == "tiny":
-        values *= np.float32(1e-42)
-    if kind == "sorted":
-        values = np.linspace(1, 3, count, dtype=np.float32)[:, None] * np.ones((1, dim), np.float32)
-    return values
-
-
-def problems(a: Any, b: Any, k: int, metric: str, dims: int | None = None) -> tuple[DenseProblem, DenseProblem]:
-    forth = dense.prepare(a, Documents(b, cache={}, checked=True), k, metric=metric, dims=dims)
-    return forth, dense.prepare(b, Documents(a, cache={}, checked=True), k, metric=metric, dims=dims)
-
-
 def check(a: F32, b: F32, k: int, metric: str, dims: int | None = None) -> None:
-    got = pe.topk_both(a, b, k, metric=metric, dims=dims, backend="triton")
-    conformance.same(got[0], reference.topk(a, b, k, metric, dims=dims), "b for a")
-    conformance.same(got[1], reference.topk(b, a, k, metric, dims=dims), "a for b")
+    both_cases.check(a, b, k, metric, "triton", dims)
 
 
 @pytest.fixture
@@ -84,7 +61,7 @@ def test_as_it_is_shipped(metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", reference.METRICS)
-@pytest.mark.parametrize("kind", ["random", "magnitudes", "ties", "zeros", "equal", "tiny", "sorted"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_answers(kind: str, metric: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes of columns in one part or in two."""
     tile = Tile(32, 16, 32, 4, 2, 1 if metric == "dot" else 2, 0)
@@ -134,7 +111,6 @@ def test_thresholds_rise_on_both_sides(
 def test_each_pair_is_offered_once_to_both(
     sizes: tuple[int, int], metric: str, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without thresholds and with room for all, each row meets each column, and their bounds hold."""
     n_rows, n_columns = sizes
     monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: n_others)
     monkeypatch.setattr(dense_both_plan, "GROUP", 3)
@@ -143,16 +119,12 @@ def test_each_pair_is_offered_once_to_both(
     forth, back = problems(a, b, 2, metric)
     with_rows, with_columns = triton_both.scanned(forth, triton_both.vectors(back))
     for asked, own in ((forth, with_columns), (back, with_rows)):
-        pools, scale = own.sides.pools, own.scale
-        scores = conformance.rank_scores(asked)
-        assert (pools.counts == scores.shape[1]).all()
-        items, lower, upper = (each.cpu().numpy() for each in (pools.rows, pools.lower, pools.upper))
-        assert (np.sort(items, axis=1) == np.arange(scores.shape[1])).all()
-        exact = np.take_along_axis(scores, items.astype(np.int64), axis=1)
-        unit, base = (each.cpu().numpy()[:, None] for each in (scale.unit, scale.base))
-        assert (unit * lower + base <= exact + 1e-12 * abs(base)).all()
-        assert (exact <= unit * upper + base + 1e-12 * abs(base)).all()
-        assert (unit * (upper - lower)).mean() < 0.1 * np.abs(exact).max()
+        pools = own.sides.pools
+        counts, items, upper, lower = (
+            each.cpu().numpy() for each in (pools.counts, pools.rows, pools.upper, pools.lower)
+        )
+        scale = Scale(*(each.cpu().numpy() for each in own.scale))
+        check_offered(asked, Offered(counts, items, upper, lower, scale))
 
 
 def test_what_overflows_is_searched_for_again(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,18 +153,9 @@ def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
 def test_tensors_stay_where_they_are(kind: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of 16 bits are searched as they are rounded; both sides may be the same tensor."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    values = rows(15, 20, 37), rows(16, 30, 37)
-    a, b = (torch.from_numpy(each).to(getattr(torch, kind)).to(device) for each in values)
-    for x, y in ((a, b), (a, a)):
-        got = pe.topk_both(x, y, 4, metric="l2", backend="triton")
-        one, other = (each.float().cpu().numpy() for each in (x, y))
-        for found, want in zip(got, (reference.topk(one, other, 4, "l2"), reference.topk(other, one, 4, "l2"))):
-            assert [each.device.type for each in found] == [device] * 3
-            conformance.same(pe.TopK(*(each.cpu().numpy() for each in found)), want, kind)
+    check_tensors(kind, "cuda" if torch.cuda.is_available() else "cpu", "triton")
 
 
 def test_a_search_that_is_not_exact_is_two() -> None:

@@ -119,8 +119,9 @@ def topk_both(
     retrieval, or mutual neighbours.
 
     ``a`` [A, D] and ``b`` [B, D] are as ``queries`` and ``docs`` of `topk`, as are the other arguments and the errors.
-    ``triton`` makes each product once, for both. Elsewhere these are two searches, and cost as much: products are a
-    third of the time for 20,000 rows on AMX, and less for larger k (bench/NOTES.md). A x B scores are never held.
+    ``triton`` and ``cuda`` make each product once, for both. Elsewhere these are two searches, and cost as much:
+    products are a third of the time for 20,000 rows on AMX, and less for larger k (bench/NOTES.md). A x B scores are
+    never held.
 
     Returns
     -------

@@ -46,8 +46,8 @@ def range_search(
     threshold : real, or real [Q]
         -inf (inf for ``l2``) asks for every document.
 
-    The other arguments, and the errors, are those of `pyengine.topk`. ``cpu``, ``triton`` and ``cuda`` find
-    them in one pass over codes; other backends score every document by the specification.
+    The other arguments, and the errors, are those of `pyengine.topk`. ``cpu``, ``triton`` and ``cuda``
+    find them in one pass over codes; other backends score every document by the specification.
 
     Returns
     -------

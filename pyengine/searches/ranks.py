@@ -49,9 +49,9 @@ def rank_of(
     The rank is 1 + the number of *other* documents, of those that the filters allow, which have a better score, or the
     same score and a smaller id. So it is defined for a target that is itself masked out, denied or excluded, too: the
     "filtered" rank of link prediction excludes all known positives and ranks each of them. The other arguments, and
-    the errors, are those of `pyengine.topk`; a target that is unknown is a ValueError. ``cpu``,
-    ``triton`` and ``cuda`` count in one pass over codes; other backends score every document by the specification, once
-    for each target.
+    the errors, are those of `pyengine.topk`; a target that is unknown is a ValueError. ``cpu``, ``triton``
+    and ``cuda`` count in one pass over codes; other backends score every document by the specification, once for each
+    target.
 
     Returns
     -------

@@ -83,7 +83,7 @@ def test_documents_of_sixteen_bits(n_queries: int, tile: int, kind: str, emulate
         conformance.check_candidates(problem, found, scores)
         assert (found.dropped < np.sort(scores, axis=1)[:, -5]).all()
     launched = {line.split()[0] for line in emulated.log}
-    assert launched == {f"code_queries_{kind}", f"dense_{tile}_{kind}", "tighten"}
+    assert launched == {f"code_queries_{kind}", f"dense_{tile}_{kind}", "tighten", "pack_pools"}
 
 
 @pytest.mark.parametrize("form", dense_sm90_plan.FORMS)

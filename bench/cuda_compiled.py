@@ -22,7 +22,7 @@ from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, limited_tile, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
-from pyengine.kernels.maxsim_plan import CUDA_TILES
+from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
@@ -83,10 +83,9 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
     if kernel.startswith("sparse_topk"):
         return SUMS + TOUCHED * kernel.endswith("signed")
     if kernel.startswith("maxsim"):
-        forms = [(tile, both) for tile in CUDA_TILES for both in (False, True)]
-        return max(
-            [shared_bytes(tile, MOST_TOKENS) for tile, both in forms if kernel == kernel_of(tile, both)], default=0
-        )
+        asked = [(form, both, tile) for form in CUDA_FORMS for both in (False, True) for tile in cuda_tiles(form, both)]
+        own = {form: tile for form, both, tile in asked if kernel == kernel_of(tile, both, form)}
+        return max([shared_bytes(tile, MOST_TOKENS, form) for form, tile in own.items()], default=0)
     own = [tile for tile in tiles(chip, "i8") if f"{kernel}_".startswith(f"dense_{tile.queries}_")]
     if kernel.endswith("_sm90"):
         return max(plan_hopper(chip, own[0], n_bytes, 1, 1).shared for n_bytes in range(1, 2 * MOST_DIMS, 64))

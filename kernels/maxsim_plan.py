@@ -101,6 +101,16 @@ CUDA_TILES = tuple(
     )
 )
 CUDA_SYMMETRIC_TILES = tuple(tile for tile in CUDA_TILES if not tile.whole)
+# Tokens of few bits are multiplied as float16, which takes twice the registers: fewer forms.
+CUDA_PACKED_TILES = tuple(
+    Tile(block_m, 64 if whole and num_warps > 1 else 32, block_k, whole, num_warps, 3)
+    for block_m, block_k, whole, num_warps in (
+        *((block_m, block_k, True, max(1, block_m // 64)) for block_k in WHOLE for block_m in (32, 64, 256)),
+        (32, 64, False, 1),
+        (128, 64, False, 4),
+    )
+)
+CUDA_PACKED_SYMMETRIC_TILES = tuple(tile for tile in CUDA_PACKED_TILES if not tile.whole)
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,16 @@ def _table(form: str, symmetric: bool) -> tuple[Tile, ...]:
     if form in BITS:
         return PACKED_SYMMETRIC_TILES if symmetric else PACKED_TILES
     return SYMMETRIC_TILES if symmetric else TILES
+
+
+CUDA_FORMS = ("int8", *BITS)
+
+
+def cuda_tiles(form: str, symmetric: bool) -> tuple[Tile, ...]:
+    """Those of csrc/cuda."""
+    if form in BITS:
+        return CUDA_PACKED_SYMMETRIC_TILES if symmetric else CUDA_PACKED_TILES
+    return CUDA_SYMMETRIC_TILES if symmetric else CUDA_TILES
 
 
 def legal(tile: Tile, form: str, chip: Chip) -> str | None:

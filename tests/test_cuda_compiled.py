@@ -13,7 +13,7 @@ from bench import cuda_compiled
 from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
-from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES
+from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
 from pyengine.refining import exact
 
 native = exact.native()
@@ -55,9 +55,10 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
             "dense_both",
         } <= there
         assert {"sparse_topk", "sparse_topk_signed", "sparse_refine_uint16_float16", "sliced_refine"} <= there
-        assert {kernel_of(tile, False) for tile in CUDA_TILES} <= there
-        assert {kernel_of(tile, True) for tile in CUDA_SYMMETRIC_TILES} <= there
-        assert {"maxsim_sum", "maxsim_maxima_int8", "token_norms_int8"} <= there
+        for form in CUDA_FORMS:
+            for both in (False, True):
+                assert {kernel_of(tile, both, form) for tile in cuda_tiles(form, both)} <= there
+        assert {"maxsim_sum", "maxsim_maxima_int8", "token_norms_int8", "maxsim_maxima_packed", "maxsim_pack"} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
 
 

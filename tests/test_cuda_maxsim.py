@@ -18,7 +18,7 @@ from pyengine.backends.shared import token_terms
 from pyengine.conformance import rank_scores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.kernels.chips import CHIPS
-from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES
+from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
 from pyengine.problems.problem import Documents
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.searches import maxsim_request
@@ -218,14 +218,15 @@ def test_it_explains_itself() -> None:
 
 
 def test_every_tile_has_its_kernel() -> None:
-    names = {cuda_maxsim_kernels.kernel_of(tile, False) for tile in CUDA_TILES}
+    names = {cuda_maxsim_kernels.kernel_of(tile, False, "int8") for tile in cuda_tiles("int8", False)}
     assert {each[2] for each in TILED} == names
-    assert {cuda_maxsim_kernels.kernel_of(tile, True) for tile in CUDA_SYMMETRIC_TILES} == {
+    assert {cuda_maxsim_kernels.kernel_of(tile, True, "int8") for tile in cuda_tiles("int8", True)} == {
         "maxsim_32_both",
         "maxsim_128_both",
     }
     least = min(chip.shared for chip in CHIPS.values())
-    assert max(cuda_maxsim_kernels.shared_bytes(tile, 16_384) for tile in CUDA_TILES) <= least
+    for form in CUDA_FORMS:
+        assert max(cuda_maxsim_kernels.shared_bytes(tile, 16_384, form) for tile in cuda_tiles(form, False)) <= least
 
 
 @pytest.fixture(scope="module")

@@ -6,32 +6,39 @@
 // the lanes hold is folded by the specification's tree: each keeps half of the numbers at each of three exchanges, and
 // with them the maximum of one token. A block takes 8 choosing tokens; 8 groups of lanes for each 4 share the other
 // set.
-#include "device.cuh"
+#include "maxsim_packed.cuh"
 
 namespace pyengine::cuda {
 namespace maxsim {
 
 constexpr int SCORE_THREADS = 128, SPLITS = 8, CHOOSERS = 8;  // of a block
 
-// A value as it defines the scores: codes are multiplied by the `step` of their token.
-template <class T>
-DEVICE double exact_value(const T* row, int64_t i, const float* step, int64_t token) {
-  const float kept = value_of(row[i]);
-  return sizeof(T) == 1 ? kept * step[token] : kept;
-}
+struct Word { uint32_t bits; };  // of several numbers
 
-// One side's tokens: values [T, stride], with a `step` [T] of codes; sets begin at `offsets`; `norms` [T] are null
-// where products are not divided by them.
+// One side's tokens: `values` [T, stride] of floats; codes, with a step [T] as `heads`; or words of `bits` for each of the
+// dimensions, with heads and `centroids` (maxsim_packed.cuh). Sets begin at `offsets`; `norms` [T] are null where products
+// are not divided by them.
 template <class T>
 struct Tokens {
   const T* values;
-  const float* step;
+  const uint32_t* heads;
+  const float* centroids;
   const int64_t* offsets;
   const double* norms;
-  int64_t stride;
+  int64_t stride, dims, bits, step_bits;
 
+  // A value as it defines the scores.
   DEVICE double value(int64_t token, int64_t i) const {
-    return exact_value(values + token * stride, i, step, token);
+    const T* row = values + token * stride;
+    if constexpr (std::is_same_v<T, Word>) {
+      const int64_t centroid = centroid_of(heads[token], step_bits);
+      return packed_value(reinterpret_cast<const uint32_t*>(row), i, bits, step_of(heads[token], step_bits),
+                          centroids[centroid * dims + i]);
+    } else if constexpr (sizeof(T) == 1) {
+      return value_of(row[i]) * bits_of<float>(heads[token]);
+    } else {
+      return value_of(row[i]);
+    }
   }
 };
 
@@ -50,7 +57,7 @@ DEVICE void fold(double* sums, int bit) {
 // maxima [pairs, width]: of each token of a set, its largest product with those of another.
 template <class A, class B>
 DEVICE void find_maxima(double* maxima, const Tokens<A>& a, const Tokens<B>& b, int64_t own, int64_t other,
-                        int64_t width, int64_t dims) {
+                        int64_t width) {
   __shared__ double found[SPLITS][CHOOSERS];
   const int64_t blocks = (width + CHOOSERS - 1) / CHOOSERS, pair = blockIdx.x / blocks;
   const int64_t token = blockIdx.x % blocks * CHOOSERS, begin = a.offsets[own] + token, end = a.offsets[own + 1];
@@ -67,7 +74,7 @@ DEVICE void find_maxima(double* maxima, const Tokens<A>& a, const Tokens<B>& b, 
 #pragma unroll
     for (int n = 0; n < 4; ++n) j[n] = min(at + 4 * split + n, last - 1);
     double sums[16] = {};
-    for (int64_t d = lane; d < dims; d += 8) {
+    for (int64_t d = lane; d < a.dims; d += 8) {
       double x[4], y[4];
 #pragma unroll
       for (int n = 0; n < 4; ++n) x[n] = a.value(i[n], d), y[n] = b.value(j[n], d);
@@ -116,21 +123,24 @@ DEVICE double ordered_sum(const double* maxima, const float* weights, int64_t be
 #define MAXIMA(name, T)                                                                                              \
   KERNEL(name, maxsim::SCORE_THREADS)(                                                                               \
       double* maxima, const float* queries, const int64_t* query_offsets, const double* query_norms, const T* docs,  \
-      const float* step, const int64_t* doc_offsets, const double* doc_norms, const int32_t* owners,                 \
-      const int64_t* places, const int32_t* rows, int64_t first, int64_t width, int64_t query_stride,                \
-      int64_t doc_stride, int64_t dims, int64_t exchanged) {                                                         \
-    const maxsim::Tokens<float> asked{queries, nullptr, query_offsets, query_norms, query_stride};                   \
-    const maxsim::Tokens<T> offered{docs, step, doc_offsets, doc_norms, doc_stride};                                 \
+      const uint32_t* heads, const float* centroids, const int64_t* doc_offsets, const double* doc_norms,            \
+      const int32_t* owners, const int64_t* places, const int32_t* rows, int64_t first, int64_t width,               \
+      int64_t query_stride, int64_t doc_stride, int64_t dims, int64_t bits, int64_t step_bits, int64_t exchanged) {  \
+    const maxsim::Tokens<float> asked{queries, nullptr, nullptr, query_offsets, query_norms, query_stride, dims, 0,  \
+                                      0};                                                                            \
+    const maxsim::Tokens<T> offered{docs, heads, centroids, doc_offsets, doc_norms, doc_stride, dims, bits,          \
+                                    step_bits};                                                                      \
     const int64_t pair = first + blockIdx.x / ((width + maxsim::CHOOSERS - 1) / maxsim::CHOOSERS);                   \
     const int64_t query = owners[pair], doc = rows[places[pair]];                                                    \
-    if (exchanged) maxsim::find_maxima(maxima, offered, asked, doc, query, width, dims);                             \
-    else maxsim::find_maxima(maxima, asked, offered, query, doc, width, dims);                                       \
+    if (exchanged) maxsim::find_maxima(maxima, offered, asked, doc, query, width);                                   \
+    else maxsim::find_maxima(maxima, asked, offered, query, doc, width);                                             \
   }
 
 MAXIMA(maxsim_maxima_float32, float)
 MAXIMA(maxsim_maxima_float16, Float16)
 MAXIMA(maxsim_maxima_bfloat16, BFloat16)
 MAXIMA(maxsim_maxima_int8, int8_t)
+MAXIMA(maxsim_maxima_packed, maxsim::Word)
 
 // A score for each warp. `back` is null but for a sum over both sides; weights and biases may be.
 KERNEL(maxsim_sum, maxsim::SCORE_THREADS)(
@@ -159,12 +169,14 @@ KERNEL(maxsim_sum, maxsim::SCORE_THREADS)(
 
 // norms [T] of tokens, eight threads to each.
 #define TOKEN_NORMS(name, T)                                                                                         \
-  KERNEL(name, maxsim::SCORE_THREADS)(const T* rows, const float* step, double* norms, int64_t count, int64_t dims,  \
-                                      int64_t stride) {                                                              \
+  KERNEL(name, maxsim::SCORE_THREADS)(const T* rows, const uint32_t* heads, const float* centroids, double* norms,   \
+                                      int64_t count, int64_t stride, int64_t dims, int64_t bits,                     \
+                                      int64_t step_bits) {                                                           \
+    const maxsim::Tokens<T> tokens{rows, heads, centroids, nullptr, nullptr, stride, dims, bits, step_bits};         \
     const int64_t token = int64_t{blockIdx.x} * (maxsim::SCORE_THREADS / 8) + threadIdx.x / 8;                       \
     double lane = 0;                                                                                                 \
     for (int64_t i = threadIdx.x % 8; i < (token < count ? dims : 0); i += 8) {                                      \
-      const double value = maxsim::exact_value(rows + token * stride, i, step, token);                               \
+      const double value = tokens.value(token, i);                                                                   \
       lane += value * value;                                                                                         \
     }                                                                                                                \
     for (int by = 1; by < 8; by *= 2) lane += __shfl_xor_sync(WARP, lane, by);                                       \
@@ -175,5 +187,6 @@ TOKEN_NORMS(token_norms_float32, float)
 TOKEN_NORMS(token_norms_float16, Float16)
 TOKEN_NORMS(token_norms_bfloat16, BFloat16)
 TOKEN_NORMS(token_norms_int8, int8_t)
+TOKEN_NORMS(token_norms_packed, maxsim::Word)
 
 }  // namespace pyengine::cuda

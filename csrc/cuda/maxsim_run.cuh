@@ -1,5 +1,5 @@
-// What the blocks of both scans do (maxsim.cu, maxsim_steps.cu): the documents of a block, the order in which it reads
-// them, and what goes to the pools.
+// What the blocks of all scans do (maxsim_whole.cuh, maxsim_steps.cuh): the documents of a block, the order in which it
+// reads them, and what goes to the pools.
 #pragma once
 
 #include "device.cuh"
@@ -8,9 +8,10 @@
 #ifdef __CUDACC__
 namespace pyengine::cuda {
 
-// 4 bytes on their way to shared memory.
-DEVICE void copy_word(uint32_t to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+// 4, 8 or 16 bytes on their way to shared memory.
+template <int BYTES>
+DEVICE void copy_piece(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES) : "memory");
 }
 
 // sums [16 x 8] = start + a b^T.
@@ -35,16 +36,18 @@ struct Scan {
   float *upper, *lower;
   int32_t *counts, *lost;
   const float* threshold;
-  const int8_t* queries;                                      // [panels BM, width], and what is known of these tokens
+  const int8_t* queries;                                      // [panels BM, width or more], and what is known of these
   const float *coefficients, *factors;                        // a f, and f, which is NaN where a panel is filled up
   const int32_t *begins, *lengths, *panels, *group_queries;  // [Q], [Q], [groups + 1], [groups + 1]
   const double* query_terms;                                  // [Q, 7]
-  const int8_t* docs;                                         // [T, width]
+  const int8_t* docs;                                         // [T, width]: codes, or the words of few bits
   const float *weights, *shares;                              // [T]: w, and b w
   const int64_t* offsets;
   const double *doc_terms, *biases;  // [N, 2 or 4]; biases and mask may be null
   const uint8_t* mask;
-  int64_t capacity, mask_stride, n_docs, groups, first, count, stride, run, width;
+  const uint32_t* heads;      // [T], of tokens of few bits (maxsim_packed.cuh)
+  const uint8_t* centroids;
+  int64_t capacity, mask_stride, n_docs, groups, first, count, stride, run, width, step_bits, scale;
 };
 
 // The documents of a block, and the sums of its queries with them.
@@ -147,11 +150,13 @@ DEVICE int later(int stage) { return stage == STAGES - 1 ? 0 : stage + 1; }
                         const float* factors, const int32_t* begins, const int32_t* lengths, const int32_t* panels,  \
                         const int32_t* group_queries, const double* query_terms, const int8_t* docs,                 \
                         const float* weights, const float* shares, const int64_t* offsets, const double* doc_terms,  \
-                        const double* biases, const uint8_t* mask, int64_t capacity, int64_t mask_stride,            \
-                        int64_t n_docs, int64_t groups, int64_t first, int64_t count, int64_t stride, int64_t run,   \
-                        int64_t width) {                                                                             \
+                        const double* biases, const uint8_t* mask, const uint32_t* heads, const uint8_t* centroids,  \
+                        int64_t capacity, int64_t mask_stride, int64_t n_docs, int64_t groups, int64_t first,        \
+                        int64_t count, int64_t stride, int64_t run, int64_t width, int64_t step_bits,                \
+                        int64_t scale) {                                                                             \
     DYNAMIC_SHARED(shared);                                                                                          \
     body(maxsim::Scan{rows, upper, lower, counts, lost, threshold, queries, coefficients, factors, begins, lengths,  \
                       panels, group_queries, query_terms, docs, weights, shares, offsets, doc_terms, biases, mask,   \
-                      capacity, mask_stride, n_docs, groups, first, count, stride, run, width}, shared);             \
+                      heads, centroids, capacity, mask_stride, n_docs, groups, first, count, stride, run, width,     \
+                      step_bits, scale}, shared);                                                                    \
   }

@@ -25,6 +25,7 @@
 
 struct Dim3 { unsigned x = 1, y = 1, z = 1; };
 struct int4 { int32_t x, y, z, w; };
+struct uint4 { uint32_t x, y, z, w; };
 inline Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
@@ -277,9 +278,11 @@ inline void copy_async(uint32_t to, const void* from, bool there) {
   emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, there});
 }
 
-inline void copy_word(uint32_t to, const void* from) {
-  if (to + 4 > emulator::dynamic.size()) emulator::fail("a copy beyond shared memory");
-  emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, true, 4});
+template <int BYTES>
+void copy_piece(uint32_t to, const void* from) {
+  if (to % BYTES != 0 || reinterpret_cast<uintptr_t>(from) % BYTES != 0) emulator::fail("a copy that is misaligned");
+  if (to + BYTES > emulator::dynamic.size()) emulator::fail("a copy beyond shared memory");
+  emulator::self().copies.back().push_back({emulator::dynamic.data() + to, from, true, BYTES});
 }
 
 inline void commit_copies() { emulator::self().copies.push_back({}); }
@@ -336,6 +339,22 @@ void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint3
     }
     sums[i] = dot<KIND>(reinterpret_cast<uint8_t*>(x), reinterpret_cast<uint8_t*>(y), sums[i]);
   }
+}
+
+// The nearest float16 of finite values below 2^15, ties to even.
+inline uint32_t half_of(double x) {
+  const double place = x == 0 ? 1 : ldexp(1, std::max(ilogb(x), -14) - 10);
+  return nearest_float16(static_cast<float>(nearbyint(x / place) * place));
+}
+
+inline uint32_t two_halves(float x) { return half_of(x) * 0x10001; }
+
+inline uint32_t fma_halves(uint32_t a, uint32_t b, uint32_t c) {
+  const auto one = [=](int at) {
+    const auto value = [at](uint32_t pair) { return double{value_of(Float16{static_cast<uint16_t>(pair >> at)})}; };
+    return half_of(value(a) * value(b) + value(c)) << at;
+  };
+  return one(0) | one(16);
 }
 
 inline void sync_warpgroup() { emulator::wait("bar.sync", emulator::GROUP); }

@@ -19,6 +19,8 @@
 #include "dense_topk.cu"
 #include "dense_topk_sm90.cu"
 #include "maxsim.cu"
+#include "maxsim_packed.cu"
+#include "maxsim_packed_steps.cu"
 #include "maxsim_refine.cu"
 #include "maxsim_steps.cu"
 #include "refine.cu"
@@ -63,6 +65,11 @@ std::vector<size_t> parameters(void (*)(A...)) {
 }
 
 #define ENTRY(name) {#name, {parameters(pyengine::cuda::name), call<pyengine::cuda::name>}}
+#define PACKED_ENTRIES(bits)                                                                                          \
+  ENTRY(maxsim_packed##bits##_32_64), ENTRY(maxsim_packed##bits##_64_64), ENTRY(maxsim_packed##bits##_256_64),        \
+  ENTRY(maxsim_packed##bits##_32_128), ENTRY(maxsim_packed##bits##_64_128), ENTRY(maxsim_packed##bits##_256_128),     \
+  ENTRY(maxsim_packed##bits##_32_steps), ENTRY(maxsim_packed##bits##_128_steps), ENTRY(maxsim_packed##bits##_32_both), \
+  ENTRY(maxsim_packed##bits##_128_both), ENTRY(maxsim_measure_packed##bits)
 std::map<std::string, Entry> kernels{
     ENTRY(tighten_ties),  ENTRY(tighten),       ENTRY(pack_pools),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
@@ -82,7 +89,8 @@ std::map<std::string, Entry> kernels{
     ENTRY(maxsim_32_steps), ENTRY(maxsim_128_steps), ENTRY(maxsim_32_both), ENTRY(maxsim_128_both), ENTRY(maxsim_sum),
     ENTRY(maxsim_maxima_float32), ENTRY(maxsim_maxima_float16), ENTRY(maxsim_maxima_bfloat16),
     ENTRY(maxsim_maxima_int8), ENTRY(token_norms_float32), ENTRY(token_norms_float16), ENTRY(token_norms_bfloat16),
-    ENTRY(token_norms_int8),
+    ENTRY(token_norms_int8), ENTRY(token_norms_packed), ENTRY(maxsim_maxima_packed), ENTRY(maxsim_pack),
+    PACKED_ENTRIES(1), PACKED_ENTRIES(2), PACKED_ENTRIES(4),
 };
 
 std::map<std::string, int> told;  // "version", "devices", "major", "minor"; or an error, by the function that gives it

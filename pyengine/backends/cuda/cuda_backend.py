@@ -27,7 +27,7 @@ from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
 from pyengine.problems.problem import Corpus, DenseProblem, Documents
-from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
@@ -131,7 +131,7 @@ def _at_once(docs: Documents) -> int | None:
 class CudaMaxSim(MaxSimBackend):
     """Late interaction by products of int8 codes of tokens, with the bounds that `kernels/maxsim_topk.py` derives;
     refined in float64 by `csrc/cuda/maxsim_refine.cu`. Documents are copied to the GPU once: their codes, and the
-    vectors that define the scores.
+    vectors that define the scores. Tokens of few bits stay so, and are decoded as they are read.
 
     With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
     host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
@@ -154,8 +154,7 @@ class CudaMaxSim(MaxSimBackend):
                 f"its kernels take queries of at most {most:,} tokens where these have more than 128 "
                 f"dimensions, or both sides are summed, and one has {longest:,}"
             )
-        kept = TOKENS_KEPT.get(docs.tokens.rows.kind, 5) if isinstance(docs.tokens.rows, Rows) else 5
-        return reasons or cuda_device.no_room(docs, len(docs.tokens) * (kept * docs.dim + TERMS))
+        return reasons or cuda_device.no_room(docs, len(docs.tokens) * (_token_bytes(docs) + TERMS))
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
         """Documents that come with one search are copied to the GPU once for it."""
@@ -190,7 +189,7 @@ class CudaMaxSim(MaxSimBackend):
             cuda_maxsim.places(upper, self.first_width(problem)),
         )
         facts = {
-            "store": f"{problem.docs.store}, scanned as int8",
+            "store": f"{problem.docs.store}, scanned as {plan.form}",
             "tile": f"query tokens by document tokens: {plan.tile}",
             "places": f"{places:,} for each query",
             "reads": f"{plan.bytes_read:,} bytes or more",
@@ -269,6 +268,14 @@ class CudaSliced(SlicedBackend):
     def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
         facts, _ = super().describe(problem)
         return facts | cuda_sliced.describe(problem), {}
+
+
+def _token_bytes(docs: TokenDocuments) -> int:
+    """What the values of a token take on the GPU."""
+    rows = docs.tokens.rows
+    if isinstance(rows, Rows) and rows.planes:
+        return int(rows.data.shape[1]) * (4 if rows.planes == 3 else rows.planes) // rows.planes
+    return (TOKENS_KEPT.get(rows.kind, 5) if isinstance(rows, Rows) else 5) * docs.dim
 
 
 def _too_many(docs: Corpus) -> list[str]:

@@ -12,7 +12,7 @@ from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.cuda.cuda_maxsim_kernels import Pairs, Scoring, scan, score_pairs, shared_bytes
 from pyengine.backends.shared import token_terms
 from pyengine.inputs.lists import first_rows
-from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, CUDA_TILES, ScanPlan, plan_scan
+from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, ScanPlan, cuda_tiles, plan_scan
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.specification import reference
 from pyengine.types import F32, I64, Attempt, Bool, Candidates
@@ -24,15 +24,14 @@ POOL_BYTES, PLACE_BYTES = 1 << 28, 16  # of all pools; a row, two bounds, a scor
 def plan(problem: MaxSimProblem, gpu: Gpu) -> ScanPlan:
     """How a problem is scanned."""
     docs, symmetric = problem.docs, problem.reduce == "symmetric"
-    table = CUDA_SYMMETRIC_TILES if symmetric else CUDA_TILES
-    lengths = np.diff(problem.queries.offsets)
-    return plan_scan(lengths, len(docs.tokens), docs.dim, "int8", gpu.chip, symmetric, table)
+    form, lengths = cuda_tokens.form_of(docs), np.diff(problem.queries.offsets)
+    return plan_scan(lengths, len(docs.tokens), docs.dim, form, gpu.chip, symmetric, cuda_tiles(form, symmetric))
 
 
 def most_tokens(gpu: Gpu) -> int:
     """Of a query whose maxima are kept in shared memory, whichever tile it takes."""
     tile = max(CUDA_SYMMETRIC_TILES, key=lambda each: each.block_m)
-    return (gpu.chip.shared - shared_bytes(tile, 0)) // 4 // tile.block_m * tile.block_m
+    return (gpu.chip.shared - shared_bytes(tile, 0, "int8")) // 4 // tile.block_m * tile.block_m
 
 
 def places(problem: MaxSimProblem, width: int) -> int:
@@ -59,13 +58,13 @@ def listed(problem: MaxSimProblem, width: int, gpu: Gpu) -> Pools:
     """Pools of what can be among the k best. What is seen first is spread over the corpus, for a first threshold."""
     made, symmetric, n_docs = plan(problem, gpu), problem.reduce == "symmetric", len(problem.docs)
     docs, units = cuda_tokens.scanned_docs(problem, gpu)
-    queries = cuda_tokens.scanned_queries(problem, units, made.tile, gpu)
+    queries = cuda_tokens.scanned_queries(problem, units, made, gpu)
     found = pools(gpu, problem.n_queries, places(problem, width))
     centre = gpu.array(np.zeros(problem.n_queries, np.float32))
     mask = None if problem.mask is None else gpu.array(problem.mask)
     k, stride = min(problem.k, n_docs), -(-n_docs // found.capacity)
     for first, count in token_terms.parts(n_docs, found.capacity, k, len(queries.panels) - 1):
-        scan(gpu, found, queries, docs, mask, first, count, stride, made.tile, symmetric)
+        scan(gpu, found, queries, docs, mask, first, count, stride, made, symmetric)
         tighten(gpu, found, centre, k)
     return found
 

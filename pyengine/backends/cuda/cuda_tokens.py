@@ -1,5 +1,5 @@
-"""Token vectors as the MaxSim kernels of `csrc/cuda` take them: int8 codes on the GPU, with what coding leaves out, and
-the vectors that define the scores."""
+"""Token vectors as the MaxSim kernels of `csrc/cuda` take them: codes on the GPU, with what coding leaves out, and the
+vectors that define the scores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.backends.cuda import cuda_dense, cuda_device
+from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_packed
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import DOC_ALIGN, code_docs
 from pyengine.backends.cuda.cuda_maxsim_kernels import TokenDocs, TokenQueries, TokenSets, token_norms
 from pyengine.backends.shared import token_terms
 from pyengine.backends.shared.token_terms import UNDERFLOW, Coded
-from pyengine.kernels.maxsim_plan import Tile, lay
+from pyengine.inputs.rows import Rows
+from pyengine.kernels.maxsim_plan import BITS, ScanPlan, lay, packed_form, padded
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.specification import reference
 from pyengine.types import F32, F64, I64
@@ -31,11 +32,18 @@ class Mirror(NamedTuple):
     reach: Array
 
 
-def rounding(tokens: int) -> float:
+def form_of(docs: TokenDocuments) -> str:
+    """How documents are scanned: decoded from a few bits, where these are the tokens, else by int8 codes."""
+    rows = docs.tokens.rows
+    return packed_form(rows.planes) if isinstance(rows, Rows) and rows.planes else "int8"
+
+
+def rounding(dims: int, tokens: int, form: str) -> float:
     """How far a float32 sum of ``tokens`` maxima of coded products may be off, in units of sum_i |a_i| |q'_i| |d'|: one
-    rounding of each product, as many of each of n maxima as it is multiplied, and n of n sums; twice that covers terms
-    of second order, and the factors' own rounding to float32."""
-    return 2 * (tokens + 9) * UNIT
+    rounding of each product of int8, or 4 D of float16 (kernels/maxsim_topk.py), as many of each of n maxima as it is
+    multiplied, and n of n sums; twice that covers terms of second order, and the factors' own rounding to float32."""
+    dot = 4 * (dims + 12) if form in BITS else 1
+    return 2 * (dot + tokens + 8) * UNIT
 
 
 def mirror(problem: MaxSimProblem, gpu: Gpu) -> Mirror:
@@ -45,8 +53,11 @@ def mirror(problem: MaxSimProblem, gpu: Gpu) -> Mirror:
 
 
 def _mirror(docs: TokenDocuments, normalize: bool, gpu: Gpu) -> Mirror:
-    codes, scale, residual, lengths = cuda_device.mirrored(docs, gpu, "token codes", lambda: _coded(docs, gpu))
-    coded = token_terms.unit_coded(codes, scale, residual, lengths, normalize)
+    if form_of(docs) in BITS:
+        coded = cuda_packed.coded(docs, normalize, gpu)
+    else:
+        codes, scale, residual, lengths = cuda_device.mirrored(docs, gpu, "token codes", lambda: _coded(docs, gpu))
+        coded = token_terms.unit_coded(codes, scale, residual, lengths, normalize)
     unit = float(coded.factor.max(initial=0)) or 1.0
     reach = token_terms.reach(coded, np.diff(docs.offsets))
     return Mirror(coded, gpu.array((coded.factor / unit).astype(np.float32)), unit, gpu.array(reach))
@@ -87,19 +98,22 @@ def _offsets(docs: TokenDocuments, gpu: Gpu) -> Array:
     return cuda_device.mirrored(docs, gpu, "offsets", lambda: gpu.array(docs.offsets))
 
 
-def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], tile: Tile, gpu: Gpu) -> TokenQueries:
+def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], plan: ScanPlan, gpu: Gpu) -> TokenQueries:
     """The queries in panels, with ``units`` of the documents' weights and shares."""
-    queries, lengths = problem.queries, np.diff(problem.queries.offsets)
+    queries, lengths, tile = problem.queries, np.diff(problem.queries.offsets), plan.tile
+    packed, dim = plan.form in BITS, problem.docs.dim
     laid = lay(lengths, tile.block_m, alone=problem.reduce == "symmetric")
-    coded = token_terms.code(queries.values, "int8", problem.normalize)
+    coded = token_terms.code(queries.values, "float16" if packed else "int8", problem.normalize)
     share, most = token_terms.coefficients(problem)[0], token_terms.most_tokens(problem)
     owner = np.repeat(np.arange(len(queries)), lengths)
-    underflow = most * problem.docs.dim * UNDERFLOW
-    terms = token_terms.query_terms(coded, share, owner, lengths, units, rounding(most), underflow)
+    width = padded(dim, plan.form) if packed else -(-dim // DOC_ALIGN) * DOC_ALIGN
+    underflow, lost = most * dim * UNDERFLOW, rounding(width, most, plan.form)
+    terms = token_terms.query_terms(coded, share, owner, lengths, units, lost, underflow)
     places = laid.starts[owner] + np.arange(len(owner)) - queries.offsets[owner]
-    rows, width = laid.count * tile.block_m, -(-problem.docs.dim // DOC_ALIGN) * DOC_ALIGN
-    codes = np.zeros((rows, width), np.int8)
-    codes[places, : problem.docs.dim] = coded.codes
+    rows = laid.count * tile.block_m
+    codes = np.zeros((rows, width), coded.codes.dtype)
+    codes[places, :dim] = coded.codes
+    codes = cuda_packed.operand(codes) if packed else codes
     numbers = (each.astype(np.int32) for each in (laid.starts, lengths, laid.firsts, laid.queries))
     kept = _spread(terms.coefficients, places, rows, 0), _spread(terms.factors, places, rows, np.nan)
     longest = int(np.diff(laid.firsts).max(initial=1)) * tile.block_m
@@ -115,8 +129,9 @@ def _spread(values: F32, places: I64, count: int, fill: float) -> F32:
 def exact_docs(problem: MaxSimProblem, gpu: Gpu) -> TokenSets:
     """The documents' tokens as they define the scores, kept on the GPU as the codes are."""
     docs = problem.docs
-    kept = _values(docs, gpu)
-    sets = TokenSets(kept.values, kept.step, _offsets(docs, gpu), None, docs.dim, _longest(docs.offsets))
+    packed = form_of(docs) in BITS
+    values, step = (cuda_packed.held(docs, gpu), None) if packed else _values(docs, gpu)
+    sets = TokenSets(values, step, _offsets(docs, gpu), None, docs.dim, _longest(docs.offsets))
     if not problem.normalize:
         return sets
     known = docs.tokens.norms

@@ -68,7 +68,12 @@ def measured(exact: Any, codes: Any, factor: Any, normalize: bool) -> Coded:
     """Tokens float64 [t, D] by codes, of which these factors float64 [t] make them again, but for what is measured."""
     xp = _namespace(exact)
     error = norm(exact - factor[:, None] * xp.asarray(codes, dtype=xp.float64))
-    size = norm(exact)
+    return shrunk(codes, factor, error, norm(exact), normalize)
+
+
+def shrunk(codes: Any, factor: Any, error: Any, size: Any, normalize: bool) -> Coded:
+    """The same of tokens of which error and size are known."""
+    xp = _namespace(size)
     if normalize:  # what this rounds is far below what is left out, or covered by the scan's rounding
         shrink = xp.where(size > 0, 1 / xp.where(size > 0, size, 1.0), 0.0)
         factor, error, size = factor * shrink, error * shrink, xp.asarray(size > 0, dtype=xp.float64)

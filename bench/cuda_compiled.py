@@ -84,8 +84,8 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
         return SUMS + TOUCHED * kernel.endswith("signed")
     if kernel.startswith("maxsim"):
         asked = [(form, both, tile) for form in CUDA_FORMS for both in (False, True) for tile in cuda_tiles(form, both)]
-        own = {form: tile for form, both, tile in asked if kernel == kernel_of(tile, both, form)}
-        return max([shared_bytes(tile, MOST_TOKENS, form) for form, tile in own.items()], default=0)
+        of_kernel = [(tile, form) for form, both, tile in asked if kernel == kernel_of(tile, both, form)]
+        return max([shared_bytes(tile, MOST_TOKENS, form) for tile, form in of_kernel], default=0)
     own = [tile for tile in tiles(chip, "i8") if f"{kernel}_".startswith(f"dense_{tile.queries}_")]
     if kernel.endswith("_sm90"):
         return max(plan_hopper(chip, own[0], n_bytes, 1, 1).shared for n_bytes in range(1, 2 * MOST_DIMS, 64))

@@ -4,6 +4,7 @@ refining and by the scan, and searched to the bit."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,15 +87,17 @@ def centroids_of(rows: Rows) -> np.ndarray:
 def decoded(rows: Rows, packed: Packed) -> np.ndarray:
     """float64 [N, D]: what float16(step (2 number - most) + centroid) is in units, of a step and a centroid of
     float16."""
+    assert rows.step is not None
     steps = rows.step if rows.centroid is None else (rows.step.astype(np.uint32) << 16).view(np.float32)
     near = (centroids_of(rows).astype(np.float64) / packed.unit).astype(np.float16).astype(np.float64)
     number = np.zeros(len(rows), int) if rows.centroid is None else rows.centroid
     step = (steps * np.float32(1 / packed.unit)).astype(np.float16).astype(np.float64)
     codes = step[:, None] * rows._odd(rows.data) + near[number]
-    return codes.astype(np.float16).astype(np.float64)
+    rounded: np.ndarray = codes.astype(np.float16).astype(np.float64)
+    return rounded
 
 
-def problem_of(rows: Rows, queries: list[int], lengths: list[int], k: int = 3, **options: object) -> MaxSimProblem:
+def problem_of(rows: Rows, queries: list[int], lengths: list[int], k: int = 3, **options: Any) -> MaxSimProblem:
     rng = np.random.default_rng(9)
     docs = TokenDocuments(Documents(rows), np.cumsum([0, *lengths]), cache={})
     asked = [rng.standard_normal((n, rows.dim)) for n in queries]

@@ -55,8 +55,8 @@ def _held(rows: Rows, gpu: Gpu) -> Packed:
     unit = _unit(rows, centroids)
     near = np.zeros((len(centroids), padded), np.float16)
     near[:, : rows.dim] = centroids.astype(np.float64) / unit
-    kept = (gpu.array(each) for each in (heads.view(np.int32), centroids, _paired(near)))
-    return Packed(words, *kept, unit, bits, step_bits)
+    on_gpu = gpu.array(heads.view(np.int32)), gpu.array(centroids), gpu.array(_paired(near))
+    return Packed(words, *on_gpu, unit, bits, step_bits)
 
 
 def _heads(rows: Rows) -> tuple[NDArray[np.uint32], int, F32]:
@@ -64,7 +64,8 @@ def _heads(rows: Rows) -> tuple[NDArray[np.uint32], int, F32]:
     assert rows.step is not None
     if rows.centroid is None or rows.centroids is None:
         return rows.step.view(np.uint32), WORD, np.zeros((1, rows.dim), np.float32)
-    return rows.step.astype(np.uint32) << 16 | rows.centroid, 16, rows.centroids
+    heads: NDArray[np.uint32] = rows.step.astype(np.uint32) << np.uint32(16) | rows.centroid.astype(np.uint32)
+    return heads, 16, rows.centroids
 
 
 def _unit(rows: Rows, centroids: F32) -> float:
@@ -79,7 +80,8 @@ def _paired(near: NDArray[Any]) -> NDArray[Any]:
     count, padded = near.shape
     threads, halves, pairs = SLICES
     apart = near.reshape(count, padded // STEP_DIMS, threads, halves, pairs)
-    return apart.transpose(0, 1, 2, 4, 3).reshape(count, padded)
+    paired: NDArray[Any] = apart.transpose(0, 1, 2, 4, 3).reshape(count, padded)
+    return paired
 
 
 def operand(codes: NDArray[Any]) -> NDArray[Any]:
@@ -88,4 +90,5 @@ def operand(codes: NDArray[Any]) -> NDArray[Any]:
     count, padded = codes.shape
     threads, halves, pairs = SLICES
     apart = codes.reshape(count, padded // STEP_DIMS, threads, halves, pairs)
-    return apart.transpose(0, 1, 4, 2, 3).reshape(count, padded)
+    met: NDArray[Any] = apart.transpose(0, 1, 4, 2, 3).reshape(count, padded)
+    return met

@@ -139,6 +139,26 @@ def emulated(fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterat
     assert fake_driver.allocated == 0
 
 
+@pytest.fixture(params=["native", "torch"])
+def maxsim_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`pyengine.torch.maxsim` takes the extension, or what other devices and float64 take, in small blocks."""
+    from pyengine.training import torch_blocks, torch_maxsim
+
+    if request.param == "torch":
+        monkeypatch.setattr(torch_maxsim, "_native", lambda tokens: None)
+        monkeypatch.setattr(torch_blocks, "LANE_PRODUCTS", 300)
+        monkeypatch.setattr(torch_blocks, "CHOICES", 50)
+    monkeypatch.setattr(torch_blocks, "PRODUCTS", 300)
+    return str(request.param)
+
+
+@pytest.fixture
+def folder(kind: Any, tmp_path: Path) -> Path:
+    """A saved index of a kind of `tests.storage_cases`."""
+    kind.made().save(tmp_path / "index")
+    return tmp_path / "index"
+
+
 @pytest.fixture(params=[name for name in conformance_cases.stores() if name != "matrix"])
 def store(request: pytest.FixtureRequest) -> str:
     """Each store of `DenseIndex` that can be made here."""

@@ -1,5 +1,4 @@
-"""`bench.gpu` where there is no GPU: its workloads, floors, gate and pages, and its contestants on the CPU. Times here
-are made up, and say so."""
+"""`bench.gpu` where there is no GPU: its arguments, its gate, its races and who breaks them. Times here are made up."""
 
 from __future__ import annotations
 
@@ -17,69 +16,15 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("tqdm")
-import pyengine
 from bench import gpu, registry
-from bench.gpus import (
-    gpu_arena,
-    gpu_contestants,
-    gpu_machine,
-    gpu_report,
-    gpu_sanitizer,
-    gpu_shapes,
-    gpu_table,
-    gpu_work,
-)
+from bench.gpus import gpu_machine, gpu_sanitizer, gpu_shapes, gpu_work
 from bench.gpus.gpu_apart import Told
-from bench.gpus.gpu_machine import Gpu, GpuCeilings
 from bench.gpus.gpu_report import Gate, Run
-from bench.gpus.gpu_shapes import FAMILIES, TARGETS
-from bench.ours.contestants import Contestant, index
-from bench.racing import measure, race
+from bench.gpus.gpu_shapes import FAMILIES
 from bench.racing.gate import Verdict
-from bench.racing.race import Settings
 from bench.racing.row import Row
-from bench.racing.timing import Samples
-from bench.workloads.shapes import Heat
-from bench.workloads.token_shapes import Lengths
 from pyengine import conformance
-from pyengine.backends.triton import triton_backend
-from pyengine.kernels import measured
-
-ROOT = Path(__file__).parent.parent
-CEILINGS = GpuCeilings(1e12, {"float32": 1e13, "bf16": 1e14, "float16": 1e14, "int8": 2e14})
-MACHINE = Gpu(
-    "2026-01-01", "Made-up GPU", 1, 1, "sm_90", "made up", "abc", "", driver="1.2", host="no machine: a test"
-)  # fmt: skip
-SETTINGS = Settings(CEILINGS, rounds=3, seconds=5.0)
-SHORT = Lengths(3, 3, 3)
-
-
-def made_up(seconds: float) -> Samples:
-    return Samples([seconds] * 3, [0.0] * 3, [0, 1, 2])
-
-
-def test_the_issue_s_rows_are_there() -> None:
-    asked = [workload for family in FAMILIES.values() for heat in family.heats for workload in heat.workloads]
-    assert {each for each in asked if each in TARGETS} == set(TARGETS)
-    assert len(set(asked)) == len(asked)
-    for family in FAMILIES.values():
-        assert family.quick
-        assert all(heat.table in registry.TABLES for heat in family.heats)
-        assert set(gpu_work.CASES) == set(FAMILIES)
-
-
-def test_floors_are_the_larger_of_bytes_and_operations() -> None:
-    fp16, int8 = 2 * gpu_shapes.FEW.n_values, gpu_shapes.FEW.n_values
-    assert fp16 == 2 * 5_000_000 * 768
-    assert CEILINGS.floor(fp16, gpu_shapes.FEW.operations, "float16") == fp16 / 1e12
-    assert CEILINGS.floor(int8, gpu_shapes.FEW.operations, "int8") == int8 / 1e12
-    wide = gpu_shapes.WIDE.operations
-    assert wide == 2 * 4096 * 1_000_000 * 768
-    assert CEILINGS.floor(2 * gpu_shapes.WIDE.n_values, wide, "bf16") == wide / 1e14
-    assert CEILINGS.floor(1e12, 1e20, "none") == 1.0
-    assert CEILINGS.floor(1e12, 1e20, "fp8") is None
-    assert gpu_shapes.TEXTS.n_values == 10_000 * 300 * 128
-    assert gpu_shapes.PAGES.operations == 2 * 1024 * 1000 * 1024 * 128
+from tests.gpu_toy import CEILINGS, MACHINE, SETTINGS, made_up
 
 
 def test_without_a_gpu_it_says_so_and_exits_with_2(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -281,196 +226,8 @@ def test_what_the_sanitizer_watches(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu_sanitizer.search("dense", "numpy")
 
 
-def test_who_was_faster_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One line for each class of shapes, in the place of what was known; the registry goes by it."""
-    few, many = gpu_shapes.ONE, gpu_shapes.WIDE
-    times = {("triton", few): 4.0, ("cuda", few): 1.0, ("triton", many): 1.0, ("cuda", many): 2.0}
-    rows = [
-        Row("gpu-dense", work, f"{name}-{store}", 1, "ours", Verdict(True, 1.0, ""), made_up(seconds * scale))
-        for (name, work), seconds in times.items()
-        for store, scale in (("int8", 1.0), ("float16", 2.0))
-    ]
-    run = Run("dense", MACHINE, CEILINGS, {}, rows, 1.0)
-    assert "| int8 | 4,000 | 1,000 | 4 |" in gpu_report.page(run)
-    table = tmp_path / "measured.csv"
-    known = 'sm_90,dense,"few queries, short lists",triton,9,old,2020-01-01'
-    table.write_text(",".join(measured.COLUMNS) + f"\n{known}\n")
-    monkeypatch.setattr(measured, "TABLE", table)
-    monkeypatch.setattr(gpu_table, "TABLE", table)
-    gpu_table.save([run])
-    assert table.read_text().splitlines()[1:] == [
-        'sm_90,dense,"few queries, short lists",cuda,4.00,Made-up GPU,2026-01-01',
-        'sm_90,dense,"many queries, short lists",triton,2.00,Made-up GPU,2026-01-01',
-    ]
-    assert measured.faster("sm_90", "dense", 3, 10) == "cuda"
-    assert measured.faster("sm_90", "dense", 1000, 10) == "triton"
-    assert measured.faster("sm_90", "dense", 3, 1000) is None
-    assert measured.faster("sm_80", "dense", 3, 10) is None
-    measured.table.cache_clear()
-
-
-def test_nothing_is_measured_yet() -> None:
-    assert measured.lines() == []  # until somebody has run `bench.gpu --save-table` on a GPU: then delete this
-
-
 def test_what_does_not_fit_in_the_time_is_skipped_and_said_to_be() -> None:
     family = FAMILIES["dense"]
     rows = gpu_work.measure("dense", family.heats, SETTINGS, registry.Choice(), end=0.0)
     assert {row.workload for row in rows} == {each for heat in family.heats for each in heat.workloads}
     assert all(row.note.startswith("skipped: it would take about") and row.samples is None for row in rows)
-
-
-def test_the_page_and_the_json_tell_all(tmp_path: Path) -> None:
-    work, exact = gpu_shapes.FEW, Verdict(True, 1.0, "")
-    floor = CEILINGS.floor(work.n_values, work.operations, "int8")
-    rows = [
-        Row("gpu-dense", work, "triton-int8", 1, "ours", exact, made_up(0.005), 2.5, n_bytes=10**9,
-            operations=work.operations, floor=floor),
-        Row("gpu-dense", work, "torch-float16", 1, "peer", Verdict(False, 0.999, "an id"), made_up(0.0125), n_bytes=2),
-        Row("gpu-dense", work, "cuvs", 1, note="pip install cuvs-cu13 (No module named 'cuvs')"),
-        Row("gpu-dense", work, "triton-float16", 1, "ours", Verdict(False, 0.5, "query 1"), note="query 1 | place 2"),
-    ]  # fmt: skip
-    run = Run("dense", MACHINE, CEILINGS, {"triton": Gate(7, 1, 9), "cuda": Gate(absent="why")}, rows, 12.34)
-    assert run.wrong
-    sheet, text = gpu_report.save(run, tmp_path / "new", quick=True)
-    assert sheet.name == "2026-01-01-made-up-gpu-gpu-dense-quick.json"
-    page = text.read_text()
-    assert "To reach: 85 % of the copy rate" in page
-    assert "| triton-int8 | yes | 5 | 3.84 | 77% | 2.5 | 1 | 492 |  |  |" in page
-    assert "| torch-float16 | recall 0.9990 | 12.5 |" in page
-    assert "| cuvs |  |  |  |  |  |  |  |  | pip install cuvs-cu13 (No module named 'cuvs') |" in page
-    assert "WRONG: query 1 / place 2" in page
-    assert "- triton, conformance: 7 cases passed, 1 refused, 1 left out for want of time" in page
-    assert "- cuda, conformance: not here: why" in page
-    found = json.loads(sheet.read_text())
-    assert found["machine"]["driver"] == "1.2"
-    assert found["ceilings"]["copy"] == 1e12
-    assert found["rows"][0]["all_ms"] == [5.0, 5.0, 5.0]
-    assert found["rows"][0]["bytes"] == 10**9
-    assert found["rows"][3]["p50_ms"] is None
-
-
-@pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would be on a GPU is on the CPU, and nothing is captured."""
-    pytest.importorskip("torch")
-    monkeypatch.setattr(gpu_contestants, "DEVICE", "cpu")
-    monkeypatch.setattr(gpu_contestants, "_graphed", lambda score: score)
-    for arena in (gpu_arena.GpuArena, gpu_arena.GpuTokenArena, gpu_arena.GpuSparseArena):
-        monkeypatch.setattr(arena, "device", "cpu")
-
-
-def raced(heat: Heat, keep: Callable[[Any], bool], ours: tuple[Any, ...] = ()) -> dict[str, Row]:
-    """By contestant: those of the table that are to be kept, and others in the place of ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        op = registry.op_of(heat)
-        racing = (*ours, *(who for who in op.contestants if keep(who)))
-        patch.setitem(registry.OPS, registry.TABLES[heat.table].op, op._replace(contestants=racing))
-        return {row.contestant: row for row in measure.measure([heat], SETTINGS, registry.Choice(backends=None))}
-
-
-def plain(who: Any) -> bool:
-    return not who.ours and "compiled" not in who.name
-
-
-@pytest.mark.usefixtures("interpreter")
-@pytest.mark.parametrize("enough", [True, False])
-def test_a_graph_is_raced_where_its_certificate_holds(enough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("triton")
-    if not enough:
-        monkeypatch.setattr(triton_backend.TritonBackend, "first_width", lambda self, problem: 1)
-    docs = np.repeat(np.eye(4, dtype=np.float32), 70, axis=0)  # more ties than the fewest places
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    searched, search = [], pyengine.DenseIndex.search
-
-    def watched(self: pyengine.DenseIndex, queries: Any, k: int) -> pyengine.TopK:
-        searched.append(k)
-        return search(self, queries, k)
-
-    monkeypatch.setattr(pyengine.DenseIndex, "search", watched)
-    who = gpu_contestants.ours_as_graph("float16")
-    found = who.prepare(docs, "dot", 1)(torch.ones((1, 4), device=device), 3)
-    scores, ids = who.read(found)
-    assert ids.tolist() == [[0, 1, 2]]
-    assert scores.tolist() == [[1.0, 1.0, 1.0]]
-    assert len(searched) == (not enough)
-
-
-@pytest.mark.usefixtures("on_cpu")
-def test_dense_contestants() -> None:
-    tiny = replace(gpu_shapes.WIDE, n_docs=3_000, dim=32, n_queries=6, k=5)
-    ours = replace(index("float16"), name="ours", read=gpu_arena.on_host)
-    rows = raced(Heat("gpu-dense", (tiny,)), plain, (ours,))
-    assert rows["ours"].verdict == Verdict(True, 1.0, "")
-    for name in ("torch-float16", "torch-float32"):
-        found = rows[name].verdict
-        assert found is not None, rows[name].note
-        assert found.recall > 0.95
-        assert rows[name].samples
-    assert rows["faiss-gpu"].samples is None
-    assert rows["faiss-gpu"].note
-
-
-@pytest.mark.usefixtures("on_cpu")
-def test_an_answer_of_ours_that_is_not_that_of_the_cpu_is_not_timed() -> None:
-    tiny = replace(gpu_shapes.ONE, n_docs=500, dim=16, n_queries=3, k=4)
-
-    def prepare(docs: Any, metric: str, threads: int) -> Any:
-        right = index("float16").prepare(docs, metric, threads)
-
-        def search(queries: Any, k: int) -> Any:
-            scores, ids, _ = right(queries, k)
-            scores[1, 2] = np.nextafter(np.float32(scores[1, 2]), np.float32(9))
-            return scores, ids
-
-        return search
-
-    row = raced(
-        Heat("gpu-dense", (tiny,)), lambda who: False, (Contestant("bad", prepare, True, read=gpu_arena.on_host),)
-    )
-    assert row["bad"].wrong
-    assert row["bad"].samples is None
-
-
-@pytest.mark.usefixtures("on_cpu")
-def test_maxsim_contestants() -> None:
-    tiny = replace(gpu_shapes.TEXTS, n_docs=40, dim=32, lengths=SHORT, query_tokens=4, n_queries=2, k=3)
-    rows = raced(Heat("gpu-maxsim", (tiny,)), plain)
-    assert rows["torch-einsum"].verdict is not None, rows["torch-einsum"].note
-    assert rows["torch-einsum"].verdict.recall > 0.8
-    assert "late-interaction-kernels" in rows["late-interaction-kernels"].note
-
-
-@pytest.mark.usefixtures("on_cpu")
-def test_training_contestants() -> None:
-    tiny = replace(gpu_shapes.STEPS[0], n_docs=4, dim=16, n_queries=4, lengths=SHORT, query_tokens=4)
-    rows = raced(Heat("gpu-training", (tiny,)), lambda who: True)
-    assert rows["pyengine-torch"].verdict == Verdict(True, 1.0, "")
-    assert rows["torch-einsum"].samples
-
-
-@pytest.mark.usefixtures("on_cpu")
-def test_sparse_contestants() -> None:
-    pytest.importorskip("scipy")
-    tiny = replace(gpu_shapes.SPARSE, n_docs=2_000, n_queries=5)
-    rows = raced(Heat("gpu-sparse", (tiny,)), plain)
-    assert rows["torch-sparse"].verdict is not None, rows["torch-sparse"].note
-    assert rows["torch-sparse"].verdict.recall > 0.95
-    assert "cupy" in rows["cupy"].note
-
-
-def test_a_clock_of_its_own_times_the_calls() -> None:
-    class Fabricated(Samples):
-        def call(self, work: Callable[[], object], number: int = 0) -> object:
-            self.wall.append(7.0)
-            self.cpu.append(0.0)
-            self.rounds.append(number)
-            return work()
-
-    row, settings = Row("search", gpu_shapes.ONE, "anybody", 1), SETTINGS._replace(clock=Fabricated)
-    entry, found = race.enter(row, lambda: 5, lambda result: result, settings)
-    assert found == 5
-    (timed,) = race.race(Heat("search", (gpu_shapes.ONE,)), [entry], settings)
-    assert timed.samples is not None
-    assert timed.samples.wall == [7.0] * 3

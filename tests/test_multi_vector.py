@@ -1,4 +1,4 @@
-"""`MultiVectorIndex` against a dict of documents and the MaxSim specification: its codecs, its life, its files."""
+"""`MultiVectorIndex` against a dict of documents and the MaxSim specification: its codecs, its life."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import pickle
 import shutil
 import tempfile
 import threading
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,41 +19,23 @@ import pyengine as pe
 from pyengine import MultiVectorIndex, Ragged, conformance
 from pyengine.indexes import stores
 from pyengine.indexes.codecs import RESIDUALS
-from pyengine.problems import problem_maxsim
 from pyengine.refining import exact
 from pyengine.specification import reference_maxsim as spec
 from pyengine.types import F32, I64
 from tests.engines import SLOW
+from tests.multi_vector_cases import DOCS, LENGTHS, QUERIES, D, holds, made
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
     pytest.mark.usefixtures("poison"),
     pytest.mark.skipif(exact.native() is None, reason="the extension is not built"),
 ]
-D = 5
-RNG = np.random.default_rng(7)
-QUERIES = Ragged.of([RNG.integers(-2, 3, (length, D)) for length in (3, 0, 1)])
-LENGTHS = [0, 1, 2, 3, 7, 1, 30, 2, 0, 5] * 4
-DOCS: list[F32] = [RNG.integers(-2, 3, (length, D)).astype(np.float32) for length in LENGTHS]
+
+
 CODECS: list[tuple[str, str | None]] = [(name, "ram") for name in stores.PLAIN]
 CODECS += [(name, where) for name in ("int8", "binary", *RESIDUALS) for where in stores.ORIGINALS]
 KINDS = [("float32", "ram"), ("int8", "ram"), ("int8", "disk")]
 codecs = pytest.mark.parametrize(("codec", "originals"), CODECS)
-
-
-def holds(index: MultiVectorIndex, ids: Any, k: int = 6, **arguments: Any) -> None:
-    """The index answers as the specification does over the tokens that it says it keeps of these ids."""
-    assert index.ids.tolist() == list(ids)
-    assert len(index) == len(index.ids)
-    docs = index.tokens(index.ids)
-    want = spec.topk(QUERIES, docs, k, ids=np.asarray(ids, np.int64), normalize=index.normalize, **arguments)
-    conformance.same(index.search(QUERIES, k, **arguments), want, f"{index}, {arguments}")
-
-
-def made(codec: str = "int8", originals: str | None = "ram", normalize: bool = False) -> MultiVectorIndex:
-    index = MultiVectorIndex(D, codec, originals, normalize)
-    index.add(DOCS)
-    return index
 
 
 @codecs
@@ -271,193 +252,3 @@ def test_an_interrupted_iterator_adds_nothing() -> None:
     holds(index, range(40))
     index.add(DOCS[:2])
     holds(index, range(42))
-
-
-BAD: list[tuple[Callable[[MultiVectorIndex], Any], str]] = [
-    (lambda _: MultiVectorIndex(0), "dim must be a positive integer below 2^31; got 0"),
-    (lambda _: MultiVectorIndex(4, "float64"), "codec must be one of .*; got 'float64'"),
-    (lambda _: MultiVectorIndex(4, "float32", None), "originals must be 'ram' for store 'float32'"),
-    (lambda _: MultiVectorIndex(4, normalize=cast(Any, 1)), "normalize must be True or False; got 1"),
-    (lambda index: index.add(DOCS[1]), r"docs must be a pyengine.Ragged, .*; got shape \(1, 5\)"),
-    (
-        lambda index: index.add([DOCS[1], np.ones((2, 4))]),
-        r"docs\[1\] must have 5 dimensions per row; got shape \(2, 4\)",
-    ),
-    (lambda index: index.add(Ragged.of([np.ones((2, 4))])), "docs must have 5 dimensions per token; got 4"),
-    (lambda index: index.add(DOCS[:2], ids=[1]), "ids must have one entry per document, 2; got 1"),
-    (lambda index: index.add(DOCS[:2], ids=[50, 7]), "ids must be new; id 7 is in the index already"),
-    (lambda index: index.remove([77]), "ids must be in the index; id 77 is not"),
-    (lambda index: index.tokens([77]), "ids must be in the index; id 77 is not"),
-    (lambda index: index.search(QUERIES.values), r"queries must be a pyengine.Ragged, .*; got shape \(4, 5\)"),
-    (
-        lambda index: index.search([np.full((1, D), np.inf)]),
-        "queries must be finite in float32; token 0 of row 0 holds",
-    ),
-    (lambda index: index.search(QUERIES, 0), "k must be a positive integer below 2^31; got 0"),
-    (lambda index: index.search(QUERIES, reduce="max"), "reduce must be one of .*; got 'max'"),
-    (lambda index: index.search(QUERIES, query_weights=[1.0]), r"query_weights must have shape \(4,\), one per token"),
-    (lambda index: index.search(QUERIES, rescore=2), "rescore must come with precision='fast'"),
-    (
-        lambda index: index.pairs(QUERIES, [[0, 1], [1, 77]]),
-        r"pairs\[:, 1\] must hold ids of documents; got 77, which is unknown",
-    ),
-    (lambda index: index.pairs(QUERIES, [[3, 1]]), r"pairs\[:, 0\] must hold numbers of the 3 queries; got 3"),
-    (lambda index: index.pairs(QUERIES, [1, 2]), r"pairs must have shape \[P, 2\]; got shape \(2,\)"),
-    (lambda index: index.pairs(QUERIES, [[0.0, 1.0]]), "pairs must hold integers; got dtype float64"),
-    (lambda index: index.scores(QUERIES, bias=[1.0]), r"bias must have shape \(40,\)"),
-    (lambda index: index.rerank(QUERIES, [[1]]), "candidates must have one list per query, 3; got 1"),
-    (lambda index: index.rerank(QUERIES, [[1]] * 3, missing="drop"), "missing must be one of 'error', 'skip'"),
-    (lambda index: index.search(QUERIES, reduce="symmetric", query_weights=[1.0] * 4), "an index keeps none"),
-    (lambda index: index.replace(DOCS[:1], [77]), "ids must be in the index; id 77 is not"),
-    (lambda index: index.replace(DOCS[:1], None), "ids must be given; got None"),
-    (
-        lambda index: index.replace(iter([DOCS[:1]] * 2), iter([[3], [3]])),
-        "ids must be replaced once; id 3 comes again",
-    ),
-    (lambda index: index.search(iter([DOCS[1]])), r"queries must be a pyengine.Ragged, .*; got a list_iterator"),
-    (lambda index: index.add("docs"), r"docs must be a pyengine.Ragged, .*; got a str"),
-]
-
-
-@pytest.mark.parametrize(("call", "message"), BAD, ids=[message[:40] for _, message in BAD])
-def test_bad_input_is_one_sentence_and_changes_nothing(call: Callable[[MultiVectorIndex], Any], message: str) -> None:
-    index = made()
-    with pytest.raises((ValueError, TypeError), match=message.replace("2^31", r"2\^31")):
-        call(index)
-    holds(index, range(40))
-
-
-def test_half_a_token_beyond_float16_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="docs must stay finite in float16; token 1 of row 1 holds a value beyond its range"
-    ):
-        MultiVectorIndex(D, "float16").add([DOCS[1], np.array([[0.0] * D, [1e6] * D])])
-
-
-def test_empty_documents_are_added_to_a_mapped_index(tmp_path: Path) -> None:
-    made().save(tmp_path)
-    index = pe.load(tmp_path, mmap=True)
-    index.add([np.empty((0, D))])  # an offset, and no tokens: the mapped ones are not written
-    holds(index, range(41))
-
-
-LONG = Ragged(RNG.standard_normal((40_000, 64)), np.concatenate([np.arange(0, 40_000, 50), [40_000]]))  # 10 MB
-QUERY = RNG.standard_normal((1, 3, 64)).astype(np.float32)
-typed = pytest.mark.parametrize(("codec", "originals"), [("float16", "ram"), ("int8", None), ("residual2", None)])
-
-
-@typed
-def test_torch_decodes_a_block_at_a_time(codec: str, originals: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_maxsim = pytest.importorskip("pyengine.backends.torch.torch_maxsim")
-    monkeypatch.setattr(torch_maxsim, "DOC_TOKENS", 512)
-    index = MultiVectorIndex(64, codec=codec, originals=originals)
-    index.add(LONG)
-    tracemalloc.start()
-    found = index.search(QUERY, 4, precision="exact", backend="torch")
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 5 << 20
-    conformance.same(found, spec.topk(Ragged.padded(QUERY), index.tokens(index.ids), 4), codec)
-
-
-@pytest.mark.parametrize("codec", ["int8", "residual2"])
-@pytest.mark.parametrize("in_chunks", [False, True])
-def test_originals_on_disk_are_streamed_from_a_map_and_never_held(
-    codec: str, in_chunks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.save(tmp_path / "tokens.npy", LONG.values)
-    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    monkeypatch.setattr("pyengine.indexes.arrays.BLOCK_BYTES", 1 << 16)
-    monkeypatch.setattr("pyengine.indexes.chunks.BLOCK_BYTES", 1 << 16)
-    index = MultiVectorIndex(64, codec, "disk", directory=tmp_path)
-    if codec == "residual2":
-        index.train(LONG.part(slice(100)))
-    docs = Ragged(mapped, LONG.offsets)
-    tracemalloc.start()
-    index.add((docs.part(slice(i, i + 90)) for i in range(0, len(docs), 90)) if in_chunks else docs)
-    index.save(tmp_path / "index")
-    found = index.search(QUERY, 4, precision="fast", rescore=10)
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    arrays = index._contents.store.heads(len(index))
-    held = sum(array.nbytes for name, array in arrays.items() if name != "rows")
-    assert (
-        most < 2.5 * held + (1 << 19) < LONG.values.nbytes
-    )  # arrays in memory are copied as they grow, the rows are not
-    want = MultiVectorIndex(64, "float32")
-    want.add(LONG)
-    for each in (index, pe.load(tmp_path / "index", mmap=True)):
-        conformance.same(each.search(QUERY, 4), want.search(QUERY, 4), codec)
-    assert codec != "int8" or np.array_equal(found.ids, want.search(QUERY, 4).ids)
-
-
-@typed
-def test_scores_copy_no_tokens(codec: str, originals: str | None) -> None:
-    index = MultiVectorIndex(64, codec=codec, originals=originals)
-    index.add(LONG)
-    pairs = np.stack([np.zeros(len(index), np.int64), index.ids[::-1]], axis=1)
-    tracemalloc.start()
-    found = index.scores(QUERY), index.pairs(QUERY, pairs)
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 1 << 18
-    np.testing.assert_array_equal(found[0][0, ::-1], found[1])
-    np.testing.assert_array_equal(found[0], pe.maxsim(QUERY, index.tokens(index.ids)))
-
-
-@typed
-def test_tokens_are_decoded_in_blocks(codec: str, originals: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problem_maxsim, "MANY_VALUES", 1 << 15)
-    index = MultiVectorIndex(64, codec=codec, originals=originals)
-    index.add(LONG)
-    some = RNG.permutation(index.ids)[:700]
-    tracemalloc.start()
-    found = index.tokens(some)
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < found.values.nbytes + (2 << 20)
-    assert found.offsets.tolist() == list(range(0, 35_001, 50))
-    for row in (0, 1, 350, 699):
-        np.testing.assert_array_equal(found[row], index.tokens(some[row : row + 1])[0])
-    assert index.tokens([]).values.shape == (0, 64)
-
-
-@pytest.mark.parametrize("codec", ["float32", "int8"])
-def test_torch_takes_what_is_mapped_without_a_warning(tmp_path: Path, codec: str) -> None:
-    pytest.importorskip("torch")
-    index = MultiVectorIndex(D, codec=codec)
-    index.add(DOCS)
-    index.save(tmp_path)
-    bias = np.arange(len(DOCS), dtype=np.float64)
-    bias.flags.writeable = False
-    mapped = pe.load(tmp_path, mmap=True)
-    for each in (None, bias):
-        want = index.search(QUERIES, 2, bias=each)
-        conformance.same(mapped.search(QUERIES, 2, bias=each, backend="torch"), want, codec)
-
-
-OLD = {  # ids and score bits of the answer
-    "int8": (
-        [[26, 24, 30], [23, 21, 24]],
-        [[1074352502, 1073547927, 1073394819], [1067097860, 1064436857, 1063957551]],
-    ),
-    "residual2": (
-        [[26, 23, 28], [23, 24, 21]],
-        [[1074380615, 1073238173, 1073104532], [1066924354, 1063119538, 1062027880]],
-    ),
-}
-
-
-@pytest.mark.parametrize("mmap", [False, True])
-@pytest.mark.parametrize("codec", OLD)
-def test_old_files_keep_loading(codec: str, mmap: bool) -> None:
-    rng = np.random.default_rng(11)
-    for n in (3, 0, 5, 1, 7, 2, 4, 6, 1, 3):  # the documents
-        rng.standard_normal((n, 8))
-    queries = Ragged.of([rng.standard_normal((n, 8)) for n in (4, 2)])
-    index = pe.load(Path(__file__).parent / "fixtures" / f"multi_vector_v1_{codec}", mmap, verify=True)
-    assert index.ids.tolist() == [30, 29, 28, 26, 25, 24, 23, 22, 21]
-    found = index.search(queries, 3)
-    assert (found.ids.tolist(), found.scores.view(np.int32).tolist()) == OLD[codec]
-    index.add([np.ones((2, 8))])
-    assert index.ids[-1] == 31

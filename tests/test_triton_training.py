@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 from pyengine.kernels import maxsim_backward, maxsim_refine, maxsim_winners  # noqa: E402
 from pyengine.training import torch_maxsim, torch_triton  # noqa: E402
 from tests.allocations import Allocations  # noqa: E402
-from tests.test_torch_maxsim import batch  # noqa: E402
+from tests.torch_maxsim_cases import batch  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("interpreter", "poison"),

@@ -170,9 +170,10 @@ class Maxima(NamedTuple):
     doc_winners: Tensor
 
 
-def norms(sets: TokenSets) -> Tensor:
-    """float64 [T]: the norms of tokens, by the specification."""
-    found = torch.empty(len(sets.rows), dtype=torch.float64, device=sets.rows.device)
+def norms(sets: TokenSets, found: Tensor | None = None) -> Tensor:
+    """float64 [T]: the norms of tokens, by the specification; written to ``found``, where that is given."""
+    if found is None:
+        found = torch.empty(len(sets.rows), dtype=torch.float64, device=sets.rows.device)
     if len(found):
         token_norms_kernel[(triton.cdiv(len(found), CHOSEN),)](
             found, *sets.source(), sets.dims, len(found), BLOCK=CHOSEN, num_warps=4, enable_fp_fusion=False,
@@ -182,11 +183,13 @@ def norms(sets: TokenSets) -> Tensor:
 
 def maxima(
     choosers: TokenSets, chosen: TokenSets, chooser_of: Tensor, chosen_of: Tensor, normalize: bool,
-    winners: Tensor | None = None,
+    winners: Tensor | None = None, found: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """float64 [L, P]: the maximum of each token of the choosers of each pair. No ``winners`` (`maxsim_winners`)."""
+    """float64 [L, P]: the maximum of each token of the choosers of each pair, written to ``found``, where that is
+    given. No ``winners`` (`maxsim_winners`)."""
     pairs, width = len(chooser_of), choosers.longest
-    found = torch.empty((width, pairs), dtype=torch.float64, device=chooser_of.device)
+    if found is None:
+        found = torch.empty((width, pairs), dtype=torch.float64, device=chooser_of.device)
     blocks = triton.cdiv(width, CHOOSERS)
     if pairs * blocks:
         maxsim_maxima_kernel[(pairs * blocks,)](
@@ -209,18 +212,28 @@ def scores(
         torch.empty(count, dtype=torch.float32, device=device),
         *(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in zip(shapes, types)),
     )
+    write_scores(found, queries, docs, query_of, doc_of, how, (_counts(queries), _counts(docs)), find)
+    return found
+
+
+def write_scores(
+    found: Maxima, queries: TokenSets, docs: TokenSets, query_of: Tensor, doc_of: Tensor, how: Scoring,
+    counts: tuple[Tensor, Tensor], find: Find,
+) -> None:  # fmt: skip
+    """`scores`, written to ``found``; winners where it has room for them. ``counts`` int32 are the numbers of tokens of
+    queries and of documents."""
+    symmetric = how.reduce == "symmetric"
     widest = max(1, queries.longest + symmetric * docs.longest)
     step = max(16, MAXIMA_BYTES // (8 * widest) // 16 * 16)  # or parts are not aligned alike, and compiled again
-    counts = [_counts(each) for each in (queries, docs)]
-    for start in range(0, count, step):
+    for start in range(0, len(query_of), step):
         part = slice(start, start + step)
         pairs = query_of[part], doc_of[part]
-        forth = find(queries, docs, *pairs, how.normalize, found.winners[part] if winners else None)
+        forth = find(queries, docs, *pairs, how.normalize, found.winners[part] if found.winners.shape[1] else None)
         back = forth
         if symmetric:
-            back = find(docs, queries, *pairs[::-1], how.normalize, found.doc_winners[part] if winners else None)
+            own = found.doc_winners[part] if found.doc_winners.shape[1] else None
+            back = find(docs, queries, *pairs[::-1], how.normalize, own)
         _sum(found.scores[part], forth, back, (queries, docs), counts, pairs, how)
-    return found
 
 
 def _constants(normalize: bool) -> dict[str, int]:
@@ -244,7 +257,7 @@ def _counts(sets: TokenSets) -> Tensor:
 
 
 def _sum(
-    out: Tensor, forth: Tensor, back: Tensor, sets: tuple[TokenSets, TokenSets], counts: list[Tensor],
+    out: Tensor, forth: Tensor, back: Tensor, sets: tuple[TokenSets, TokenSets], counts: tuple[Tensor, Tensor],
     pairs: tuple[Tensor, Tensor], how: Scoring,
 ) -> None:  # fmt: skip
     weights = how.query_weights, how.doc_weights

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -184,7 +183,7 @@ class QueryPanels(NamedTuple):
 
 
 class CodedTokens(NamedTuple):
-    """Documents as the scan takes them."""
+    """Documents as the scan takes them; ``everything`` uint8 [1, 1] is a mask of 255."""
 
     codes: Tensor | PackedTokens
     weights: Tensor
@@ -192,6 +191,7 @@ class CodedTokens(NamedTuple):
     offsets: Tensor
     terms: Tensor
     biases: Tensor
+    everything: Tensor
 
 
 def scan(
@@ -210,7 +210,7 @@ def scan(
     groups = len(queries.panels) - 1
     if not groups or not count:
         return
-    allowed = torch.full((1, 1), 255, dtype=torch.uint8, device=rows.device) if mask is None else mask
+    allowed = docs.everything if mask is None else mask
     theirs = docs.codes
     source, bits = (theirs, None, None, None, 1.0, 0, 0), 0
     if isinstance(theirs, PackedTokens):

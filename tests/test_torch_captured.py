@@ -14,6 +14,7 @@ from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
+from pyengine.backends.triton import triton_answers  # noqa: E402
 from pyengine.training import torch_captured  # noqa: E402
 from tests.test_triton_workspace import ON_HOST, Allocations, launches  # noqa: E402
 
@@ -68,8 +69,8 @@ def test_ids_that_count_on_are_row_numbers() -> None:
     index = pe.DenseIndex(16)
     index.add(rows(4, 60, 16))
     queries = rows(5, 1, 16)
+    assert triton_answers.names(index._problem(queries, 3)) is None
     search = pe.torch.captured(index, 1, 3)
-    assert search._standing._steps.names is None
     same(search(there(queries)), index.search(queries, 3, backend="numpy"))
 
 
@@ -117,6 +118,54 @@ def test_a_query_that_is_not_finite_is_said_to_be(value: float, metric: str) -> 
         search(there(np.nan_to_num(queries, posinf=1))),
         pe.topk(np.nan_to_num(queries, posinf=1), docs, 2, metric=metric),
     )
+
+
+@pytest.mark.parametrize("given", [{}, {"reduce": "symmetric", "mask": np.arange(20) % 3 > 0}], ids=["sum", "other"])
+@pytest.mark.parametrize("codec", ["int8", "residual2"])
+def test_answers_by_late_interaction(codec: str, given: dict[str, Any]) -> None:
+    """With ids that do not rise; of queries of four tokens, of which one after another is asked for."""
+    rng = np.random.default_rng(10)
+    index = pe.MultiVectorIndex(16, codec, originals=None, normalize="mask" in given)
+    index.add([rng.standard_normal((n % 5, 16)) for n in range(20)], ids=rng.permutation(20) + (1 << 40))
+    search = pe.torch.captured(index, 2, 5, n_tokens=4, **given)
+    for seed in (2, 3):
+        queries = np.random.default_rng(seed).standard_normal((2, 4, 16)).astype(np.float32)
+        same(search(there(queries)), index.search(queries, 5, backend="numpy", **given))
+        same(search.finish(), index.search(queries, 5, backend="numpy", **given))
+
+
+@ON_HOST
+def test_a_launch_by_late_interaction_allocates_nothing() -> None:
+    rng = np.random.default_rng(11)
+    index = pe.MultiVectorIndex(8, normalize=True)
+    index.add([rng.standard_normal((n % 5, 8)) for n in range(12)])
+    search, queries = pe.torch.captured(index, 1, 3, n_tokens=2), there(np.ones((1, 2, 8), np.float32))
+    with Allocations() as allocations, launches() as first:
+        search(queries)
+    assert allocations.made == []
+    with launches() as second:
+        search.replay()
+    assert second == first
+    assert {name[-7:] for name, _ in first} == {"_kernel"}
+    queries[0, 1, 3] = torch.nan
+    assert search(queries).certified.tolist() == [False]
+    with pytest.raises(ValueError, match="queries must be finite in float32"):
+        search.finish()
+
+
+def test_what_tokens_cannot_do_is_refused_in_a_sentence() -> None:
+    index, words = pe.MultiVectorIndex(8), pe.SparseIndex(10)
+    index.add(np.ones((2, 3, 8)))
+    with pytest.raises(ValueError, match="n_tokens must be given with a MultiVectorIndex"):
+        pe.torch.captured(index, 1)
+    with pytest.raises(ValueError, match="dims must not be given with a MultiVectorIndex; got 4"):
+        pe.torch.captured(index, 1, n_tokens=2, dims=4)
+    with pytest.raises(ValueError, match="n_tokens must not be given without a MultiVectorIndex; got 2"):
+        pe.torch.captured(rows(1, 5, 4), 1, n_tokens=2)
+    with pytest.raises(RuntimeError, match="a sparse search cannot be captured: the host makes its tables"):
+        pe.torch.captured(words, 1)
+    with pytest.raises(RuntimeError, match="reduce='aligned' is scored on the host"):
+        pe.torch.captured(index, 1, n_tokens=3, reduce="aligned")
 
 
 class Graph:

@@ -24,7 +24,7 @@ from pyengine.searches.search import exact_search
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.backends.triton import triton_maxsim  # noqa: E402
-from pyengine.kernels import maxsim_refine, maxsim_topk, selection  # noqa: E402
+from pyengine.kernels import answers, maxsim_queries, maxsim_refine, maxsim_topk, selection  # noqa: E402
 from tests import maxsim_cases  # noqa: E402
 from tests.maxsim_cases import CASES, SETS, Sets, available  # noqa: E402
 
@@ -106,21 +106,21 @@ def test_a_search_waits_for_the_device_once(
     since the interpreter reads what it is given."""
     problem = registry.of_family("triton", "maxsim").readied(Sets(scoring=scoring).problem(3, **options))
     triton_maxsim.attempt(problem, problem, 3)  # what stays on the device is copied
-    for module in (maxsim_topk, maxsim_refine, selection):
+    for module in (answers, maxsim_queries, maxsim_topk, maxsim_refine, selection):
         for name in [each for each in vars(module) if each.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Unlaunched())
     waits: list[str] = []
-    copy = torch.Tensor.cpu
+    copy = torch.Tensor.to
 
-    def copied(tensor: Any) -> Any:
-        waits.append("a copy")
-        return copy(tensor)
+    def copied(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        waits.append(f"a copy to {args[0]}")
+        return copy(tensor, *args, **kwargs)
 
-    for name in ("item", "tolist", "nonzero", "__bool__", "__float__", "__int__"):
+    for name in ("cpu", "item", "tolist", "nonzero", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, lambda tensor, name=name: waits.append(name))
-    monkeypatch.setattr(torch.Tensor, "cpu", copied)
+    monkeypatch.setattr(torch.Tensor, "to", copied)
     triton_maxsim.attempt(problem, problem, 3)
-    assert waits == ["a copy"]
+    assert waits == ["a copy to cpu"]
 
 
 class Unlaunched:

@@ -112,7 +112,7 @@ class TritonBackend(Backend):
 
         if _at_once(problem.docs) is not None:
             raise RuntimeError("documents that the GPU cannot hold pass through it in parts, which is not one graph")
-        return triton_standing.Standing(problem, self.first_width(problem))
+        return triton_standing.dense(problem, self.first_width(problem))
 
 
 def _document_bytes(docs: Documents) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pyengine.backends.base import MaxSimBackend
 from pyengine.backends.shared.token_terms import SCANNED
@@ -12,6 +13,9 @@ from pyengine.inputs.rows import Rows
 from pyengine.kernels import maxsim_plan
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.types import F32, Attempt, Candidates
+
+if TYPE_CHECKING:
+    from pyengine.backends.triton.triton_standing import Standing
 
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 
@@ -64,6 +68,15 @@ class TritonMaxSim(MaxSimBackend):
         if problem.reduce not in SCANNED:
             return super().refine(problem, candidates)
         return triton_maxsim.refine(problem, candidates)
+
+    def standing(self, problem: MaxSimProblem) -> Standing:
+        """The same search again and again, without a wait: see `pyengine.torch.captured`. Raises RuntimeError where
+        that cannot be."""
+        from pyengine.backends.triton import triton_standing
+
+        if problem.reduce not in SCANNED:
+            raise RuntimeError(f"reduce={problem.reduce!r} is scored on the host, which no graph waits for")
+        return triton_standing.maxsim(problem, self.first_width(problem))
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:
         from pyengine.backends.triton import triton_maxsim

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from pyengine.backends.shared import token_terms
-from pyengine.backends.shared.token_terms import MARGIN, UNDERFLOW, Coded, segments
+from pyengine.backends.shared.token_terms import MARGIN, Coded, segments
 from pyengine.backends.triton import triton_device, triton_packed
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import maxsim_plan, maxsim_refine, maxsim_topk
 from pyengine.kernels.maxsim_codes import PackedTokens
-from pyengine.kernels.maxsim_plan import SLOTS, Tile, lay
 from pyengine.kernels.token_values import TokenSets
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
-from pyengine.types import F32, I64
+from pyengine.types import I64
 
 BLOCK = 1 << 16  # tokens that are coded at a time
 
@@ -29,7 +28,7 @@ class Mirror(NamedTuple):
     weights: Tensor
     unit: float
     offsets: Tensor  # int64 [N + 1]
-    every: Tensor  # int64 [N]: all row numbers
+    counts: Tensor  # int32 [N]: numbers of tokens
     reach: Tensor  # float64 [N, 2]: the largest |d_j| + r_j, and r_j, of each document
     zeros: Tensor  # float64 [N]
 
@@ -66,7 +65,7 @@ def _mirror(docs: TokenDocuments, normalize: bool, device: torch.device) -> Mirr
         (coded.factor / unit).float(),
         unit,
         offsets,
-        torch.arange(len(docs), device=device),
+        offsets.diff().int(),
         token_terms.reach(coded, offsets.diff()),
         torch.zeros(len(docs), dtype=torch.float64, device=device),
     )
@@ -125,68 +124,37 @@ def code(rows: Tensor, form: str, normalize: bool, width: int) -> Coded:
     return coded._replace(codes=torch.nn.functional.pad(coded.codes, (0, width - rows.shape[1])))
 
 
-def _shares(problem: MaxSimProblem, weights: F32 | None, lengths: Tensor, count: int) -> Tensor:
-    """The coefficients, float64 [T], of the maxima of the tokens of one side: in sum_i a_i M_i + sum_j b_j C_j."""
+def _shares(problem: MaxSimProblem, weights: Tensor | None, lengths: Tensor, count: int) -> Tensor:
+    """The coefficients, float64 [T], of the maxima of documents' tokens: b in sum_i a_i M_i + sum_j b_j C_j."""
     if weights is not None:
-        found = triton_device.upload(weights, lengths.device).double()
-    elif problem.reduce == "sum":
-        found = torch.ones(count, dtype=torch.float64, device=lengths.device)
-    else:
-        found = torch.repeat_interleave(1 / lengths.clamp(min=1).double(), lengths, output_size=count)
-    return found / 2 if problem.reduce == "symmetric" else found
+        return weights.double() / 2
+    return torch.repeat_interleave(1 / lengths.clamp(min=1).double(), lengths, output_size=count) / 2
 
 
-def coded_tokens(problem: MaxSimProblem, own: Mirror) -> tuple[maxsim_topk.CodedTokens, Tensor]:
-    """The documents as the scan takes them, with the unit of their shares, 0 where there are none."""
+def coded_tokens(problem: MaxSimProblem, own: Mirror, weights: Tensor | None) -> tuple[maxsim_topk.CodedTokens, Tensor]:
+    """The documents as the scan takes them, of tokens of these ``weights`` float32 [T]; and float64 [2] the units of
+    their weights and of their shares, 0 where there are none. Without weights they are kept."""
+    if weights is not None:
+        return _coded_tokens(problem, own, weights)
+    key = "scanned tokens", form_of(problem.docs), problem.normalize, problem.reduce == "symmetric"
+    return triton_device.mirrored(problem.docs, key, lambda device: _coded_tokens(problem, own, None))
+
+
+def _coded_tokens(
+    problem: MaxSimProblem, own: Mirror, weights: Tensor | None
+) -> tuple[maxsim_topk.CodedTokens, Tensor]:
     sums, shares, unit = torch.zeros_like(own.reach), own.weights, own.zeros.new_zeros(())
     if problem.reduce == "symmetric":
         lengths = own.offsets.diff()
-        share = _shares(problem, problem.doc_weights, lengths, len(own.weights))
+        share = _shares(problem, weights, lengths, len(own.weights))
         sums = own.reach * segments("sum", share.abs(), lengths)[:, None] * MARGIN
         product = share * own.weights
         unit = product.abs().max() if len(product) else unit
         unit = torch.where(unit > 0, unit, 1.0)
         shares = (product / unit).float()
-    biases = own.zeros if problem.bias is None else triton_device.upload(problem.bias, own.zeros.device)
-    terms = torch.cat([own.reach, sums], dim=1)
-    return maxsim_topk.CodedTokens(own.codes, own.weights, shares, own.offsets, terms, biases), unit * own.unit
-
-
-def query_panels(
-    problem: MaxSimProblem, units: tuple[float, Tensor], tile: Tile, form: str, device: torch.device
-) -> maxsim_topk.QueryPanels:
-    """The queries in panels, with ``units`` of the weights and shares of documents of a ``form``."""
-    queries, symmetric = problem.queries, problem.reduce == "symmetric"
-    laid = lay(np.diff(queries.offsets), tile.block_m, alone=symmetric)
-    numbers = np.concatenate([queries.offsets, laid.starts, laid.firsts, laid.queries])
-    sizes = [len(queries) + 1, len(queries), len(laid.firsts), len(laid.queries)]
-    offsets, starts, firsts, begins = torch.split(triton_device.upload(numbers, device), sizes)
-    lengths, n_tokens = offsets.diff(), len(queries.values)
-    dims, most = maxsim_plan.padded(problem.docs.dim, form), token_terms.most_tokens(problem)
-    own_form = query_form(form)
-    coded = code(triton_device.upload(queries.values, device), own_form, problem.normalize, dims)
-    share = _shares(problem, problem.query_weights, lengths, n_tokens)
-    owner = torch.repeat_interleave(torch.arange(len(queries), device=device), lengths, output_size=n_tokens)
-    rounding = maxsim_topk.rounding(dims, most, own_form)
-    terms = token_terms.query_terms(coded, share, owner, lengths, units, rounding, most * dims * UNDERFLOW)
-    places = starts[owner] + torch.arange(n_tokens, device=device) - offsets[owner]
-
-    def spread(values: Tensor, fill: float) -> Tensor:
-        found = values.new_full((laid.count * tile.block_m, *values.shape[1:]), fill)
-        found[places] = values
-        return found
-
-    group = torch.searchsorted(begins, owner, right=True) - 1
-    return maxsim_topk.QueryPanels(
-        spread(coded.codes, 0),
-        spread(terms.coefficients, 0.0),
-        spread(terms.factors, 0.0),
-        spread((owner - begins[group]).int(), SLOTS),
-        firsts.int(),
-        begins.int(),
-        lengths.int(),
-        terms.sums,
-    )
+    terms, units = torch.cat([own.reach, sums], dim=1), own.unit * torch.stack([torch.ones_like(unit), unit])
+    everything = torch.full((1, 1), 255, dtype=torch.uint8, device=terms.device)
+    return maxsim_topk.CodedTokens(own.codes, own.weights, shares, own.offsets, terms, own.zeros, everything), units
 
 
 def longest(offsets: I64) -> int:

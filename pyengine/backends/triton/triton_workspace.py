@@ -122,7 +122,7 @@ class Workspace:
 
 
 def rounded_up(n_bytes: int) -> int:
-    """At most an eighth more, so that what is of about the same size finds room, too."""
+    """At most a quarter more, or `LEAST_BYTES`, so that what is of about the same size finds room, too."""
     step = max(LEAST_BYTES, 1 << max(0, n_bytes.bit_length() - 3))
     return -(-n_bytes // step) * step
 

@@ -15,6 +15,7 @@ from tests.dense_cases import CASES
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 from pyengine.backends.triton import triton_between, triton_dense  # noqa: E402
+from tests.test_triton_workspace import ON_HOST, launches  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("interpreter", "poison"),
@@ -52,6 +53,19 @@ def test_ranks(metric: str, tied: bool) -> None:
 
 def test_ranks_leave_out_what_is_excluded() -> None:
     between_cases.check_ranks_without_what_is_excluded("triton")
+
+
+@ON_HOST
+def test_parts_of_pools_are_aligned_as_whole_ones() -> None:
+    """For tensors that are not, kernels would be compiled once more."""
+    problem = dense.prepare(rows(9, 5, 3), Documents(rows(8, 40, 3), cache={}), 2, metric="dot")
+    with launches() as log:
+        (found,) = triton_between.between(problem)
+        part = triton_between._only(found.found, slice(1, 4))
+        scores = triton_between._refined(problem, found._replace(found=part))
+    assert part.pools.rows.tolist() == found.found.pools.rows[1:4].tolist()
+    assert scores.shape == part.pools.rows.shape
+    assert {address % 16 for name, addresses in log if name == "refine_kernel" for address in addresses} == {0}
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])

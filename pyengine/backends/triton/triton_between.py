@@ -112,9 +112,14 @@ def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I
 
 
 def _only(found: Found, part: slice) -> Found:
-    pools = selection.Pools(*(each[part] for each in found.pools))
-    coded = found.coded._replace(scaling=found.coded.scaling[part])
-    return Found(0, found.queries[part], coded, pools)
+    pools = selection.Pools(*(_aligned(each[part]) for each in found.pools))
+    coded = found.coded._replace(scaling=_aligned(found.coded.scaling[part]))
+    return Found(0, _aligned(found.queries[part]), coded, pools)
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    """The same, where kernels may load 16 bytes at once: for others they would be compiled once more."""
+    return rows if rows.data_ptr() % 16 == 0 else rows.clone()
 
 
 def _scan(problem: DenseProblem, docs: ScanDocuments, units: Tensor, plan: DenseScan) -> tuple[Found, Tensor]:

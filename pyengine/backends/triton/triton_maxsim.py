@@ -33,6 +33,7 @@ from pyengine.specification import reference
 from pyengine.types import F32, I64, Attempt, Candidates
 
 PAIRS = 1 << 20  # places of pools that are scored together: 16 MiB of numbers
+ALIGN = 16  # queries: or parts are not aligned alike, and compiled again
 
 
 def plan(problem: MaxSimProblem) -> ScanPlan:
@@ -125,7 +126,7 @@ class Steps:
         """float32 [Q, C]: the scores of what pools hold. Every place is a pair to be scored, of nothing where it is
         empty: so the host need not know how many are filled."""
         scores, capacity = room.room("scores", tuple(found.rows.shape), torch.float32), self.capacity
-        step = max(1, min(len(scores), PAIRS // capacity))
+        step = max(1, min(len(scores), max(ALIGN, PAIRS // capacity // ALIGN * ALIGN)))
         doc_of = room.room("documents of pairs", (step, capacity), torch.int64)
         empty = room.room("empty places", (step, capacity), torch.bool)
         places, query_of = room.kept("numbers of pairs", lambda: _numbers(step, capacity, room.device))

@@ -7,10 +7,12 @@ import pytest
 from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.conformance import Case
+from pyengine.problems.problem import Documents
+from pyengine.searches import dense
 from pyengine.specification import reference
 from tests import between_cases
 from tests.between_cases import FILTERS
-from tests.dense_cases import CASES
+from tests.dense_cases import CASES, rows
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")

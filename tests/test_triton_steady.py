@@ -35,7 +35,7 @@ pytestmark = [
 ]
 Make = Callable[..., Problem]
 CONSTANT = {"starts", "numbers of pairs"}  # of what a workspace keeps
-N_DOCS = 80
+N_DOCS, N_SETS = 70, 20  # documents, and of tokens
 
 
 def _sparse() -> Make:
@@ -70,7 +70,7 @@ def _maxsim(store: str = "float32", **scoring: Any) -> Make:
         rng = np.random.default_rng(seed)
         return Ragged(rng.standard_normal((sum(lengths), 12)).astype(np.float32), np.cumsum([0, *lengths]))
 
-    own = tokens(0, [n % 4 for n in range(N_DOCS)])
+    own = tokens(0, [n % 4 for n in range(N_SETS)])
     docs = TokenDocuments(Documents(own.values), own.offsets, cache={})
 
     def made(seed: int, n_queries: int = 2, size: int = 8, k: int = 5, **more: Any) -> Problem:
@@ -87,16 +87,15 @@ FAMILIES: dict[str, Callable[[], Make]] = {
     "maxsim, symmetric": lambda: _maxsim(reduce="symmetric", normalize=True),
 }
 each_family = pytest.mark.parametrize("family", FAMILIES)
+one_of_each = pytest.mark.parametrize("family", ["sparse", "sliced", "maxsim"])
 
 
 @pytest.fixture(autouse=True)
 def small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few places, so that thresholds matter, and the interpreter has less to do."""
-    from pyengine.backends.shared import row_pools
+    """Fewer places than documents of tokens, so that there is more than one part."""
     from pyengine.backends.triton.triton_maxsim_backend import TritonMaxSim
 
-    monkeypatch.setattr(row_pools, "ROOM", 8)
-    monkeypatch.setattr(TritonMaxSim, "first_width", lambda self, problem: problem.k + 15)
+    monkeypatch.setattr(TritonMaxSim, "first_width", lambda self, problem: problem.k + 3)
 
 
 def backend_of(problem: Problem) -> Any:
@@ -128,7 +127,8 @@ def poison(problem: Problem) -> int:
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_search_like_the_one_before_allocates_nothing_and_waits_once(family: str, masked: bool) -> None:
     make = FAMILIES[family]()
-    more = {"mask": np.arange(N_DOCS) % 4 > 0, "bias": np.linspace(0.0, 0.5, N_DOCS)} if masked else {}
+    n = len(make(0).docs)
+    more = {"mask": np.arange(n) % 4 > 0, "bias": np.linspace(0.0, 0.5, n)} if masked else {}
     first, second = make(1, **more), make(2, **more)
     check(first)
     backend, width = backend_of(second), backend_of(second).first_width(second)
@@ -146,18 +146,17 @@ def test_a_workspace_serves_other_searches(family: str) -> None:
     """Of other queries, shorter and longer ones, fewer and more, of other k, masked and not, one after another; with
     all that the ones before left overwritten."""
     make = FAMILIES[family]()
+    n = len(make(0).docs)
     given: list[dict[str, Any]] = [
         {"seed": 1},
         {"seed": 2, "size": 3},
         {"seed": 3, "size": 12},
         {"seed": 4, "n_queries": 1},
-        {"seed": 5, "n_queries": 3},
-        {"seed": 6, "k": 1},
-        {"seed": 7, "mask": np.arange(N_DOCS) % 3 > 0},
-        {"seed": 8, "mask": np.random.default_rng(0).random((2, N_DOCS)) < 0.5},
-        {"seed": 9, "bias": np.linspace(-1, 1, N_DOCS)},
-        {"seed": 10, "filters": FilterArguments(threshold=0.5, exclude=[[0, 3], []])},
-        {"seed": 1},
+        {"seed": 5, "k": 1},
+        {"seed": 6, "mask": np.arange(n) % 3 > 0},
+        {"seed": 7, "mask": np.random.default_rng(0).random((2, n)) < 0.7},
+        {"seed": 8, "bias": np.linspace(-1, 1, n)},
+        {"seed": 9, "filters": FilterArguments(threshold=0.5, exclude=[[0, 3], []])},
     ]
     for number, each in enumerate(given):
         problem = make(**each)
@@ -165,10 +164,10 @@ def test_a_workspace_serves_other_searches(family: str) -> None:
         assert poison(problem) >= 8
         rooms = list(idle(problem))
         assert len(rooms) <= number + 1
-    assert len(rooms) < len(given) - 4  # most searches have had the room of another
+    assert len(rooms) <= len(given) - 3  # most searches have had the room of another
 
 
-@each_family
+@one_of_each
 def test_queries_of_about_the_same_size_have_the_same_room(family: str) -> None:
     make = FAMILIES[family]()
     check(make(1, size=9))
@@ -179,7 +178,7 @@ def test_queries_of_about_the_same_size_have_the_same_room(family: str) -> None:
     assert after == before
 
 
-@each_family
+@one_of_each
 def test_a_search_within_another(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another thread may search, between any two launches: here before the k best are chosen."""
     make = FAMILIES[family]()
@@ -199,7 +198,7 @@ def test_a_search_within_another(family: str, monkeypatch: pytest.MonkeyPatch) -
     assert len(list(idle(outer))) == 2
 
 
-@each_family
+@one_of_each
 def test_an_answer_outlives_the_next_search(family: str) -> None:
     make = FAMILIES[family]()
     backend, first = backend_of(make(1)), make(1)
@@ -231,9 +230,10 @@ def test_what_is_sent_together_arrives_as_it_was() -> None:
     longer = room.sent("these", np.zeros(100_000, np.int8))[0]
     assert len(longer) == 100_000
     with Allocations() as allocations:
-        assert room.sent("these", np.ones(110_000, np.int8))[0].sum() == 110_000
-        assert room.sent("these", *given)[0].tolist() == source.T.tolist()
-    assert set(allocations.made) <= {"aten.sum.default"}
+        longest, found = room.sent("these", np.ones(110_000, np.int8))[0], room.sent("these", *given)
+    assert allocations.made == []
+    assert longest.data_ptr() == longer.data_ptr()
+    assert found[0].tolist() == source.T.tolist()
 
 
 def test_what_is_sent_may_change_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,8 @@ class RowArrays {
   Rows rows_;
 };
 
+// The plain dense search: search_bindings.cpp.
+void bind_search(py::module_& m);
 // The functions of late interaction: maxsim_bindings.cpp.
 void bind_maxsim(py::module_& m);
 // The functions of sparse rows: sparse_bindings.cpp.

@@ -1,6 +1,7 @@
 // Dense top-k: propose candidates with a bound (dense.cpp), refine and select them (refine.cpp).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -27,6 +28,7 @@ struct Corpus {
   const double* norms = nullptr;         // optional [n]: |d|; required with codes
   const double* prefix_norms = nullptr;  // required with codes where dims < dim: the norm of the scored prefix
   double largest_norm = 0;               // of norms; 0 where they are unknown
+  bool unchecked = false;                // the rows may hold NaN or inf, for which exact_topk is to throw NonFiniteRow
   double largest_centroid = -1;          // of rows that are residuals, where tiles code what is left; else below 0
   const uint8_t* mask = nullptr;         // optional bitmap of what may be returned
   int64_t mask_stride = 0;               // bytes from query to query; 0: one bitmap for all
@@ -99,6 +101,17 @@ void select(const float* scores, const int64_t* rows, const int64_t* offsets, in
 // Top-k with every document scored by the specification.
 void exact_topk(const Corpus& corpus, const Queries& queries, int64_t k, const int64_t* ids, float* top_scores,
                 int64_t* top_ids, int threads, const Interrupt& interrupt);
+
+// A whole search, in one thread: propose (where `plan` is null, nothing but exact_topk), refine, select, and certify.
+// False, with answers that mean nothing, where a query is not finite or not certified.
+bool search(const Corpus& corpus, const Queries& queries, int64_t k, const ScanPlan* plan, const int64_t* ids,
+            float* top_scores, int64_t* top_ids, const Interrupt& interrupt);
+
+// A score in float64 as a result holds it: rounded once, within float32's range, and zero as +0.0.
+inline float round_score(double score) {
+  constexpr double LARGEST = std::numeric_limits<float>::max();
+  return static_cast<float>(std::min(std::max(score, -LARGEST), LARGEST)) + 0.0f;
+}
 
 // |d| over the first dims floats of each row, by the specification.
 void norms(const Rows& rows, int64_t n, int dims, double* out, int threads, const Interrupt& interrupt);

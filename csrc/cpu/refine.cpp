@@ -9,7 +9,6 @@
 namespace pyengine {
 namespace {
 
-constexpr double FLOAT_MAX = std::numeric_limits<float>::max();
 constexpr float INF = std::numeric_limits<float>::infinity();
 constexpr int64_t CHUNK = 256;       // candidates handed to a thread at a time
 constexpr int64_t SORTED = 1 << 18;  // candidates brought into the order of their rows at a time: 12 MiB
@@ -41,7 +40,10 @@ class Scorer {
     const auto multiply = corpus_.metric == Metric::l2 ? table_.l2_f64 : table_.dot_f64;
     if (corpus_.slices) score_sliced(places, listed, queries, vectors, raw);
     else multiply(queries, vectors, next, count, corpus_.dims, raw);
-    for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], vectors[i]);
+    if (corpus_.unchecked) check(places, raw, count);
+    double norms[PAIR_BLOCK];
+    if (corpus_.metric == Metric::cosine) find_norms(places, vectors, next, count, norms);
+    for (int i = 0; i < count; ++i) scores[places[i].at] = finish(raw[i], places[i], norms[i]);
   }
 
  private:
@@ -57,15 +59,29 @@ class Scorer {
     }
   }
 
-  float finish(double score, const Place& place, const float* vector) const {
+  // A product with a finite query is finite if the row is: in float64 nothing overflows here.
+  static void check(const Place* places, const double* raw, int count) {
+    for (int i = 0; i < count; ++i)
+      if (!std::isfinite(raw[i])) throw NonFiniteRow(places[i].row);
+  }
+
+  void find_norms(const Place* places, const float* const* vectors, const float* const* next, int count,
+                  double* norms) const {
+    if (corpus_.norms && corpus_.dims == corpus_.dim) {
+      for (int i = 0; i < count; ++i) norms[i] = corpus_.norms[places[i].row];
+      return;
+    }
+    table_.dot_f64(vectors, vectors, next, count, corpus_.dims, norms);
+    for (int i = 0; i < count; ++i) norms[i] = std::sqrt(norms[i]);
+  }
+
+  float finish(double score, const Place& place, double norm) const {
     if (corpus_.metric == Metric::cosine) {
-      const bool known = corpus_.norms && corpus_.dims == corpus_.dim;
-      const double norm = known ? corpus_.norms[place.row] : norm_of(table_, vector, corpus_.dims);
       const double norms = query_norms_[place.query] * norm;
       score = norms > 0 ? score / norms : 0.0;
     }
     if (corpus_.bias) score += corpus_.bias[place.row];
-    return static_cast<float>(std::min(std::max(score, -FLOAT_MAX), FLOAT_MAX)) + 0.0f;
+    return round_score(score);
   }
 
   const Corpus& corpus_;

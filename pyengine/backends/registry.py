@@ -171,6 +171,13 @@ def _measured(problem: Problem) -> str | None:
     return measured.faster(cuda_device.chip(problem.docs).name, problem.family, problem.n_queries, problem.k)
 
 
+def chooses_cpu(name: Any) -> bool:
+    """Whether `choose` takes the backend "cpu", which "auto" tries first, for problems that it does not refuse."""
+    if type(name) is not str or (_default.get() if name == "auto" else name) not in ("auto", "cpu"):
+        return False
+    return get("cpu").missing() is None
+
+
 def choose(name: str, problem: P) -> Proposer[P]:
     """The backend to run: the one named, or the first that can for "auto". An explicit choice never falls back."""
     name = _default.get() if name == "auto" else name

@@ -6,13 +6,14 @@ import os
 from typing import Any
 
 from pyengine import checks
+from pyengine.backends.cpu.cpu_plain import PlainDocuments
 from pyengine.indexes import chunks, stores
 from pyengine.indexes.life import Index
 from pyengine.indexes.stores import Store
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import ALL, DenseProblem
 from pyengine.refining import exact
-from pyengine.searches import dense, ranges, ranks
+from pyengine.searches import dense, plain, ranges, ranks
 from pyengine.searches.explain import Plan, explain
 from pyengine.specification.reference import METRICS
 from pyengine.types import F32, Ranges, TopK
@@ -89,7 +90,6 @@ class DenseIndex(Index[Store]):
         `add`, but every id must be in the index. In the order of `ids` they come last."""
         self._add(chunks.vectors(vectors, checks.given(ids, "ids"), self.dim), None, replacing=True)
 
-    @exact.arithmetic()
     def search(
         self,
         queries: Any,
@@ -115,9 +115,18 @@ class DenseIndex(Index[Store]):
         ``ids`` of the result are those given to `add`, and ties go to the smaller of them. ``mask``, ``bias`` and
         ``groups`` follow the order of `ids`.
         """
-        filters = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
-        problem = self._problem(queries, k, mask=mask, filters=filters, bias=bias, dims=dims, num_threads=num_threads)
-        return dense.run(problem, self._backend(backend), precision, like=queries, rescore=rescore)
+        chosen = self._backend(backend)
+        if mask is allow is deny is exclude is groups is after is threshold is bias is dims is rescore is None:
+            found = plain.search(
+                queries, self._plain(), k, self.metric, precision=precision, per_group=per_group, backend=chosen,
+                num_threads=num_threads,
+            )  # fmt: skip
+            if found is not None:
+                return found
+        with exact.arithmetic():
+            given = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+            problem = self._problem(queries, k, mask=mask, filters=given, bias=bias, dims=dims, num_threads=num_threads)
+            return dense.run(problem, chosen, precision, like=queries, rescore=rescore)
 
     @exact.arithmetic()
     def range_search(
@@ -192,6 +201,12 @@ class DenseIndex(Index[Store]):
         rows = contents.rows_of(checks.id_list(ids))
         found: F32 = contents.store.documents(contents.n_rows, contents.cache, contents.living).rows[rows]
         return found
+
+    def _plain(self) -> PlainDocuments | None:
+        contents = self._contents
+        if contents.living is not None:
+            return None
+        return contents.store.plain(contents.n_rows, contents.row_ids.head(contents.n_rows), contents.cache)
 
     def _problem(self, queries: Any, k: int, **arguments: Any) -> DenseProblem:
         contents = self._contents  # one state of vectors and ids, which later changes leave alone

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from pyengine import checks
+from pyengine.backends.cpu.cpu_plain import PlainDocuments
 from pyengine.indexes.arrays import DiskArray, GrowingArray
 from pyengine.indexes.row_store import Arrays, RowStore
 from pyengine.inputs.living import Living
 from pyengine.inputs.rows import Rows, to_bfloat16
 from pyengine.problems.problem import Codes, Documents
 from pyengine.refining import exact
-from pyengine.types import F32, F64
+from pyengine.types import F32, F64, I64
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LEVELS = 127  # of an int8 code
@@ -262,6 +263,16 @@ class Store(RowStore):
         codes = None if self.coding is None else self.coding.codes(heads)
         rows = self.form.rows(heads)
         return Documents(rows, codes, heads.get("norms"), checked=True, cache=cache, living=living, store=self.name)
+
+    def plain(self, count: int, ids: I64, cache: dict[Any, Any]) -> PlainDocuments | None:
+        """The first ``count`` rows, with these ids, for a plain search; None where they are not float32."""
+        if type(self.form) is not Form:
+            return None
+        rows, norms = self.arrays["rows"].head(count), self.arrays["norms"].head(count)
+        if type(self.coding) is not Coding:  # there are no codes, or they bound nothing
+            return PlainDocuments(rows, ids, norms, cache=cache)
+        codes, scale, residual = (self.arrays[name].head(count) for name in ("codes", "scale", "residual"))
+        return PlainDocuments(rows, ids, norms, codes, scale, residual, cache)
 
     def flaw(self, heads: Arrays) -> str | None:
         flaw = super().flaw(heads) or self.form.flaw(heads)

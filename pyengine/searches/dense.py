@@ -9,6 +9,7 @@ from pyengine.backends.cuda.cuda_inputs import adopted, operands
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact
+from pyengine.searches import plain
 from pyengine.searches.request import UNFILTERED, fields, run, run_both
 from pyengine.specification.reference import METRICS
 from pyengine.types import TopK
@@ -16,7 +17,6 @@ from pyengine.types import TopK
 __all__ = ["prepare", "run", "topk", "topk_both"]
 
 
-@exact.arithmetic()
 def topk(
     queries: Any,
     docs: Any,
@@ -94,13 +94,21 @@ def topk(
     RuntimeError
         The chosen backend cannot run this, with each backend's reason.
     """
-    asked, rows = operands(queries, docs)
-    given = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
-    problem = prepare(
-        asked, Documents(rows), k, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
-        num_threads=num_threads,
-    )  # fmt: skip
-    return run(problem, backend, precision, like=queries, rescore=rescore)
+    if mask is allow is deny is exclude is groups is after is threshold is bias is dims is rescore is None:
+        found = plain.search(
+            queries, plain.documents(docs), k, metric, precision=precision, per_group=per_group, backend=backend,
+            num_threads=num_threads,
+        )  # fmt: skip
+        if found is not None:
+            return found
+    with exact.arithmetic():
+        asked, rows = operands(queries, docs)
+        given = FilterArguments(allow, deny, exclude, groups, per_group, after, threshold)
+        problem = prepare(
+            asked, Documents(rows), k, metric=metric, mask=mask, filters=given, bias=bias, dims=dims,
+            num_threads=num_threads,
+        )  # fmt: skip
+        return run(problem, backend, precision, like=queries, rescore=rescore)
 
 
 @exact.arithmetic()

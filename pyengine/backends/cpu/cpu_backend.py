@@ -65,7 +65,7 @@ class CpuBackend(Backend):
 
     def first_width(self, problem: DenseProblem) -> int:
         # Many documents near a ceiling are kept until their bounds are sharpened.
-        return 8 * problem.k + (4096 if problem.ceiling is None else 16384)
+        return width_for(problem.k) if problem.ceiling is None else 8 * problem.k + 16384
 
     def plan(self, problem: DenseProblem, width: int, n_docs: int | None = None) -> DensePlan:
         """The tiles and limits of the scan of all documents, or of ``n_docs`` of them."""
@@ -141,6 +141,11 @@ class CpuBackend(Backend):
             return "by a bit, for what passes the threshold"
         refined = len(listed) <= max(self.few, problem.k)
         return f"{len(listed)} documents, " + ("all refined: no scan" if refined else "gathered, and no others read")
+
+
+def width_for(k: int) -> int:
+    """`first_width` without a ceiling."""
+    return 8 * k + 4096
 
 
 def _small(problem: DenseProblem) -> bool:

@@ -1,0 +1,54 @@
+"""Dense searches that ask for nothing but the k best, at the door: the shortest way through, where there is one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pyengine import checks
+from pyengine.backends import registry
+from pyengine.backends.cpu import cpu_plain
+from pyengine.backends.cpu.cpu_plain import PlainDocuments
+from pyengine.types import TopK
+
+
+def search(
+    queries: Any,
+    docs: PlainDocuments | None,
+    k: Any,
+    metric: Any,
+    *,
+    precision: Any,
+    per_group: Any,
+    backend: Any,
+    num_threads: Any,
+) -> TopK | None:
+    """The answer of a search with these arguments, and with no filter, bias or prefix; None where it is for the general
+    search to give, or to refuse. ``num_threads`` changes nothing: what is plain is done by one."""
+    if docs is None or type(precision) is not str or precision != "exact":
+        return None
+    if type(per_group) is not int or per_group != 1:
+        return None
+    if num_threads is not None and (type(num_threads) is not int or not 0 < num_threads < 1 << 31):
+        return None
+    if not registry.chooses_cpu(backend):
+        return None
+    found = cpu_plain.search(_array(queries), docs, k, metric)
+    if found is None or not checks.is_torch(queries):
+        return found
+    return TopK(*map(sys.modules["torch"].from_numpy, found))
+
+
+def documents(docs: Any) -> PlainDocuments:
+    """Documents, whatever they are, of which nothing is known."""
+    return PlainDocuments(_array(docs))
+
+
+def _array(value: Any) -> Any:
+    """The memory of a torch tensor of the host; anything else as it is."""
+    if not checks.is_torch(value) or not value.is_cpu:
+        return value
+    try:
+        return value.numpy()
+    except (TypeError, RuntimeError):  # one with a gradient, or bfloat16
+        return value

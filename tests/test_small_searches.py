@@ -1,4 +1,5 @@
-"""Few products: the backend "cpu" scores everything at once, and no certificate is needed."""
+"""Few products: the backend "cpu" scores everything at once, and no certificate is needed. (tests/test_plain_searches.py has
+the same without Python in between.)"""
 
 from __future__ import annotations
 
@@ -52,9 +53,10 @@ def test_a_product_more_is_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("scanned")
 
     monkeypatch.setattr(cpu_backend.CpuBackend, "propose", scanned)
-    assert pe.topk(rows(1, 3, 12), rows(2, 80, 12), 4).certified.all()
+    general = {"dims": 12}  # which is no plain search
+    assert pe.topk(rows(1, 3, 12), rows(2, 80, 12), 4, **general).certified.all()
     with pytest.raises(KeyError, match="scanned"):
-        pe.topk(rows(1, 3, 12), rows(2, 81, 12), 4)
+        pe.topk(rows(1, 3, 12), rows(2, 81, 12), 4, **general)
     with pytest.raises(KeyError, match="scanned"):
         pe.topk(rows(1, 3, 12), rows(2, 80, 12), 4, precision="fast")
 

@@ -67,6 +67,9 @@ static inline __attribute__((always_inline)) uint64_t equal64(const uint8_t* a, 
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+static inline __attribute__((always_inline)) D floats_to_double(const float* p) {
+  return (D)_mm256_cvtps_pd(_mm_loadu_ps(p));
+}
 static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
   return (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }

@@ -52,6 +52,10 @@ static inline __attribute__((always_inline)) uint64_t equal64(const uint8_t* a, 
 static inline __attribute__((always_inline)) F half_to_float(const uint16_t* p) {
   return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+// GCC 12 makes six instructions of __builtin_convertvector.
+static inline __attribute__((always_inline)) D floats_to_double(const float* p) {
+  return (D)_mm512_cvtps_pd(_mm256_loadu_ps(p));
+}
 static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
   return (I)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

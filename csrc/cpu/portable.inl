@@ -59,6 +59,12 @@ static inline void unpack64(const uint64_t* bits, int planes, uint8_t* codes) {
   }
 }
 
+static inline __attribute__((always_inline)) D floats_to_double(const float* p) {
+  H v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, D);
+}
+
 static inline __attribute__((always_inline)) I bytes_to_int(const uint8_t* p) {
   U v;
   __builtin_memcpy(&v, p, sizeof v);

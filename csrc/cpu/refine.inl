@@ -2,16 +2,12 @@
 
 constexpr int LANES = 8;
 constexpr int PARTS = LANES / (W / 2);  // registers that hold the lanes
-typedef float H __attribute__((vector_size(2 * W)));  // as many floats as a register holds doubles
 
 template <bool DIFFERENCE>
 INLINE void add_step(const float* query, const float* row, D (&lanes)[PARTS]) {
 #pragma GCC unroll 4
   for (int p = 0; p < PARTS; ++p) {
-    H q, d;
-    __builtin_memcpy(&q, query + p * (W / 2), sizeof q);
-    __builtin_memcpy(&d, row + p * (W / 2), sizeof d);
-    const D a = __builtin_convertvector(q, D), b = __builtin_convertvector(d, D);
+    const D a = floats_to_double(query + p * (W / 2)), b = floats_to_double(row + p * (W / 2));
     lanes[p] += DIFFERENCE ? (a - b) * (a - b) : a * b;
   }
 }

@@ -21,6 +21,7 @@ bool certified(double dropped, float last, Metric metric) {
 
 bool search(const Corpus& corpus, const Queries& queries, int64_t k, const ScanPlan* plan, const int64_t* ids,
             float* top_scores, int64_t* top_ids, const Interrupt& interrupt) {
+  const DefaultFloatEnvironment environment;
   if (!finite(queries, corpus.dim)) return false;
   if (!plan) {
     exact_topk(corpus, queries, k, ids, top_scores, top_ids, 1, interrupt);

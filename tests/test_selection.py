@@ -119,7 +119,7 @@ def test_when_none_can_every_backend_gives_its_reasons(monkeypatch: pytest.Monke
         if "refusals" in vars(backend) and name != "picky":
             monkeypatch.setattr(backend, "refusals", Backend.refusals)
     with pytest.raises(RuntimeError) as caught:
-        topk(QUERIES, DOCS, 2)
+        topk(QUERIES, DOCS, 2, dims=DOCS.shape[1])  # so that it is no plain search
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("backend 'auto' cannot run dense top-2")
     assert [line.split(":")[0].strip() for line in lines[1:]] == registry.names()

@@ -27,7 +27,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_backend, "SMALL", 3 * 80 * 12)
+    monkeypatch.setattr(cpu_backend, "SMALL", 3 * 80 * cpu_backend.LEAST_DIMS)
 
 
 def same(found: pe.TopK, want: pe.TopK) -> None:

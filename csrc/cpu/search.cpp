@@ -24,7 +24,14 @@ bool search(const Corpus& corpus, const Queries& queries, int64_t k, const ScanP
   const DefaultFloatEnvironment environment;
   if (!finite(queries, corpus.dim)) return false;
   if (!plan) {
-    exact_topk(corpus, queries, k, ids, top_scores, top_ids, 1, interrupt);
+    std::vector<double> found;
+    Corpus scored = corpus;
+    if (corpus.metric == Metric::cosine && !corpus.norms && queries.n > 1) {  // once, not for each query
+      found.resize(corpus.n);
+      norms(corpus.rows, corpus.n, corpus.dims, found.data(), 1, interrupt);
+      scored.norms = found.data();
+    }
+    exact_topk(scored, queries, k, ids, top_scores, top_ids, 1, interrupt);
     return true;
   }
   const CandidateLists found = propose(corpus, queries, k, *plan, 1, interrupt);

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
+
 from pyengine import checks
 from pyengine.backends import registry
 from pyengine.backends.cpu import cpu_plain
@@ -33,8 +35,9 @@ def search(
         return None
     if not registry.chooses_cpu(backend):
         return None
-    found = cpu_plain.search(_array(queries), docs, k, metric)
-    if found is None or not checks.is_torch(queries):
+    asked = _array(queries)
+    found = cpu_plain.search(asked, docs, k, metric)
+    if found is None or asked is queries:
         return found
     return TopK(*map(sys.modules["torch"].from_numpy, found))
 
@@ -46,7 +49,7 @@ def documents(docs: Any) -> PlainDocuments:
 
 def _array(value: Any) -> Any:
     """The memory of a torch tensor of the host; anything else as it is."""
-    if not checks.is_torch(value) or not value.is_cpu:
+    if type(value) is np.ndarray or not checks.is_torch(value) or not value.is_cpu:
         return value
     try:
         return value.numpy()

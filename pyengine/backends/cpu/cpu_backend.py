@@ -20,7 +20,8 @@ from pyengine.types import I64, Attempt, Candidates
 
 MANY_TOKENS = 10_000_000  # of documents: at 128 dimensions, one query reads their codes in about 0.1 s
 CODED_SHARE = 4  # bytes of a float32, as which queries are held
-SMALL = 1 << 16  # products of two floats: to score everything costs no more than to scan, refine and certify
+SMALL = 1 << 18  # products of two floats: to score everything costs no more than to scan, refine and certify
+LEAST_DIMS = 32  # a pair costs as much as one of these
 
 
 class CpuBackend(Backend):
@@ -148,8 +149,13 @@ def width_for(k: int) -> int:
     return 8 * k + 4096
 
 
+def scored_at_once(n_queries: int, n_docs: int, dims: int) -> bool:
+    """Whether every document is scored at once."""
+    return 0 < n_queries * n_docs * max(dims, LEAST_DIMS) <= SMALL
+
+
 def _small(problem: DenseProblem) -> bool:
-    return not problem.sure and 0 < problem.n_queries * len(problem.docs) * problem.dims <= SMALL
+    return not problem.sure and scored_at_once(problem.n_queries, len(problem.docs), problem.dims)
 
 
 class CpuMaxSim(MaxSimBackend):

@@ -38,14 +38,14 @@ class PlainDocuments(NamedTuple):
 
 def search(queries: Any, docs: PlainDocuments, k: Any, metric: Any) -> TopK | None:
     """The k best documents for each of ``queries`` [Q, D]. The arguments are whatever the caller was given."""
-    rows, ids, norms, *codes, cache = docs
+    rows, ids, norms, *codes, _ = docs
     if type(queries) is not np.ndarray or type(rows) is not np.ndarray or queries.ndim != 2 or rows.ndim != 2:
         return None
     if type(k) is not int or not 0 < k < 1 << 31 or type(metric) is not str or metric not in METRICS:
         return None
     (n_queries, dim), n_docs = queries.shape, len(rows)
-    few = n_queries * n_docs * dim <= cpu_backend.SMALL
-    launch = {} if few else _launch(docs, n_queries, dim, k, metric)
+    at_once = cpu_backend.scored_at_once(n_queries, n_docs, dim)
+    launch = {} if at_once else _launch(docs, n_queries, dim, k, metric)
     kernels = exact.native()
     if launch is None or kernels is None:
         return None

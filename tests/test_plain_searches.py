@@ -15,9 +15,9 @@ import pyengine as pe
 from pyengine.backends import registry
 from pyengine.backends.cpu import cpu_backend
 from pyengine.conformance.conformance_cases import CORPORA
-from pyengine.kernels import plan
+from pyengine.kernels.plan import plan_dense
 from pyengine.refining import exact
-from pyengine.searches import dense
+from pyengine.searches import dense, plain
 from pyengine.specification import reference
 from pyengine.types import F32
 from tests.dense_cases import rows
@@ -31,9 +31,9 @@ FORMS = {"scored": 1 << 20, "scanned": 0}  # what `SMALL` is
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Every document is scored, or they are scanned."""
     monkeypatch.setattr(cpu_backend, "SMALL", FORMS[request.param])
-    plan.plan_dense.cache_clear()  # of plans for other constants
+    plan_dense.cache_clear()  # of plans for other constants
     yield request.param
-    plan.plan_dense.cache_clear()
+    plan_dense.cache_clear()
 
 
 class Watched:
@@ -81,7 +81,9 @@ def specified(queries: Any, docs: Any, k: int, metric: str) -> pe.TopK:
 
 
 @pytest.mark.parametrize("metric", reference.METRICS)
-@pytest.mark.parametrize(("n", "count", "dim", "k"), [(1, 700, 64, 10), (3, 60, 17, 80), (16, 400, 8, 16), (2, 5, 1, 9)])
+@pytest.mark.parametrize(
+    ("n", "count", "dim", "k"), [(1, 700, 64, 10), (3, 60, 17, 80), (16, 400, 8, 16), (2, 5, 1, 9)]
+)
 def test_the_specification_s_bits_in_one_call(
     form: str, taken: Watched, isa: str, metric: str, n: int, count: int, dim: int, k: int
 ) -> None:
@@ -101,7 +103,7 @@ def test_every_corpus_of_the_conformance_suite(form: str, watched: Watched, corp
 
 def test_what_is_not_certified_is_searched_again(watched: Watched) -> None:
     """More documents tie for the last place than a scan keeps."""
-    plan.plan_dense.cache_clear()
+    plan_dense.cache_clear()
     queries, docs = rows(1, 2, 12), np.repeat(rows(2, 1, 12), 9000, axis=0)
     same(pe.topk(queries, docs, 30), reference.topk(queries, docs, 30, "cosine"))
     assert watched.answers == [False]
@@ -124,7 +126,7 @@ def test_an_index_in_one_call(form: str, watched: Watched, metric: str, store: s
 
 
 def test_l2_far_from_the_origin_is_left_to_the_centred_codes(watched: Watched) -> None:
-    plan.plan_dense.cache_clear()
+    plan_dense.cache_clear()
     index = pe.DenseIndex(8, metric="l2")
     index.add(rows(1, 5000, 8) + np.float32(50))
     queries = rows(2, 2, 8) + np.float32(50)
@@ -148,7 +150,7 @@ def misaligned(values: F32) -> F32:
     return memory.view(np.float32).reshape(values.shape)
 
 
-OTHERWISE: dict[str, Callable[[F32], Any]] = {
+OTHERWISE: dict[str, Callable[[Any], Any]] = {
     "float16": lambda values: values.astype(np.float16),
     "float64": lambda values: values.astype(np.float64),
     "int8": lambda values: (values * 50).astype(np.int8),
@@ -158,7 +160,7 @@ OTHERWISE: dict[str, Callable[[F32], Any]] = {
     "misaligned": misaligned,
     "lists": lambda values: values.tolist(),
     "a subclass": lambda values: values.view(np.matrix),
-    "a buffer": lambda values: memoryview(values),
+    "a buffer": memoryview,
 }
 
 
@@ -210,13 +212,13 @@ REFUSED: dict[str, dict[str, Any]] = {
 def test_what_is_refused_is_refused_by_the_general_search(
     form: str, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"queries": rows(1, 2, 12), "docs": rows(2, 30, 12), "k": 3} | wrong
-    with pytest.raises((TypeError, ValueError)) as plain:
+    asked: dict[str, Any] = {"queries": rows(1, 2, 12), "docs": rows(2, 30, 12), "k": 3} | wrong
+    with pytest.raises((TypeError, ValueError)) as direct:
         pe.topk(**asked)
-    monkeypatch.setattr(dense.plain, "search", lambda *_, **__: None)
+    monkeypatch.setattr(plain, "search", lambda *_, **__: None)
     with pytest.raises((TypeError, ValueError)) as general:
         pe.topk(**asked)
-    assert (type(plain.value), str(plain.value)) == (type(general.value), str(general.value))
+    assert (type(direct.value), str(direct.value)) == (type(general.value), str(general.value))
 
 
 def test_a_zero_hides_nothing(form: str) -> None:
@@ -247,9 +249,9 @@ def test_threads_change_nothing(form: str, taken: Watched, threads: int | None) 
     ids=["queries", "k", "much to read", "another backend", "fast", "a filter"],
 )
 def test_what_is_not_plain(watched: Watched, given: dict[str, Any]) -> None:
-    plan.plan_dense.cache_clear()
+    plan_dense.cache_clear()
     dim = given["docs"].shape[1] if "docs" in given else 64
-    asked = {"queries": rows(1, 1, dim), "docs": rows(2, 400, dim), "k": 4} | given
+    asked: dict[str, Any] = {"queries": rows(1, 1, dim), "docs": rows(2, 400, dim), "k": 4} | given
     pe.topk(**asked)
     assert not watched.answers
 
@@ -314,8 +316,8 @@ def test_tensors(form: str, taken: Watched) -> None:
 def test_other_tensors(form: str) -> None:
     torch = pytest.importorskip("torch")
     queries, docs = torch.from_numpy(rows(1, 2, 20)), torch.from_numpy(rows(2, 90, 20))
-    kinds = [queries.bfloat16(), queries.half(), queries.double(), queries.clone().requires_grad_(), queries.T.clone().T]
-    for each in kinds:
+    with_gradient, columns = queries.clone().requires_grad_(), queries.T.clone().T
+    for each in (queries.bfloat16(), queries.half(), queries.double(), with_gradient, columns):
         want = specified(each.detach().float().numpy(), docs.numpy(), 5, "l2")
         same(pe.TopK(*(part.numpy() for part in pe.topk(each, docs, 5, metric="l2"))), want)
 

@@ -1,5 +1,5 @@
-"""Few products: the backend "cpu" scores everything at once, and no certificate is needed. (tests/test_plain_searches.py has
-the same without Python in between.)"""
+"""Few products: the backend "cpu" scores everything at once, and no certificate is needed. What asks for nothing else
+goes another way: tests/test_plain_searches.py."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_product_more_is_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("scanned")
 
     monkeypatch.setattr(cpu_backend.CpuBackend, "propose", scanned)
-    general = {"dims": 12}  # which is no plain search
+    general: dict[str, Any] = {"dims": 12}  # which is no plain search
     assert pe.topk(rows(1, 3, 12), rows(2, 80, 12), 4, **general).certified.all()
     with pytest.raises(KeyError, match="scanned"):
         pe.topk(rows(1, 3, 12), rows(2, 81, 12), 4, **general)

@@ -35,7 +35,7 @@ def search(
         return None
     if not registry.chooses_cpu(backend):
         return None
-    asked = _array(queries)
+    asked = array(queries)
     found = cpu_plain.search(asked, docs, k, metric)
     if found is None or asked is queries:
         return found
@@ -44,10 +44,10 @@ def search(
 
 def documents(docs: Any) -> PlainDocuments:
     """Documents, whatever they are, of which nothing is known."""
-    return PlainDocuments(_array(docs))
+    return PlainDocuments(array(docs))
 
 
-def _array(value: Any) -> Any:
+def array(value: Any) -> Any:
     """The memory of a torch tensor of the host; anything else as it is."""
     if type(value) is np.ndarray or not checks.is_torch(value) or not value.is_cpu:
         return value

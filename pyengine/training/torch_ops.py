@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyengine.backends import registry
 from pyengine.inputs.sparse_rows import SparseRows
-from pyengine.searches import dense, sparse
+from pyengine.searches import dense, plain, sparse
 
 Found = tuple[Tensor, Tensor]
 
@@ -44,8 +44,11 @@ def _dense_topk(
 ) -> Found:
     _refuse_capture(queries, "dense_topk", "use pyengine.torch.captured")
     backend = _backend(queries, "dense")
-    found: Any = dense.topk(queries, docs, k, metric=metric, mask=_host(mask), bias=_host(bias), backend=backend)
-    return found.scores, found.ids
+    rows = plain.array(queries)
+    found: Any = dense.topk(rows, docs, k, metric=metric, mask=_host(mask), bias=_host(bias), backend=backend)
+    if rows is queries:
+        return found.scores, found.ids
+    return torch.from_numpy(found.scores), torch.from_numpy(found.ids)
 
 
 def _dense_shapes(queries: Tensor, docs: Tensor, k: int, *rest: Any, **more: Any) -> Found:

@@ -1,5 +1,5 @@
-"""A plain search of the host's memory in one call of the extension: a search of a thousand documents takes less than what
-Python does to make a `DenseProblem` and to go from step to step.
+"""A plain search of the host's memory in one call of the extension: a search of a thousand documents takes less time
+than it takes Python to make a `DenseProblem` and to go from step to step.
 
 Plain is a top k by float32 arrays, by so few queries among so few documents that one thread does it, and nothing else
 asked for. `search` gives the answer of the general search, to the bit, or None: where something is not plain, not
@@ -61,11 +61,15 @@ def _launch(docs: PlainDocuments, n_queries: int, dim: int, k: int, metric: str)
     plan = plan_dense(n_queries, len(docs.rows), dim, k, cpu_backend.width_for(k), scanned, MAX_THREADS)
     if plan.num_threads > 1:
         return None
-    launch = plan.launch()
+    launch: dict[str, Any] = plan.launch()
     del launch["num_threads"]
-    if docs.cache is None or metric == "cosine":
-        return launch
-    # What is derived of an index, the general search derives.
-    launch["largest_norm"] = docs.cache.get("largest_norm")
-    centred = metric == "l2" and len(docs.rows) >= centring.MANY and docs.cache.get("centre", UNKNOWN) is not None
-    return None if centred or launch["largest_norm"] is None else launch
+    if docs.cache is not None and metric != "cosine":
+        launch["largest_norm"] = docs.cache.get("largest_norm")  # the general search derives it
+        if launch["largest_norm"] is None or (metric == "l2" and _may_be_centred(docs)):
+            return None
+    return launch
+
+
+def _may_be_centred(docs: PlainDocuments) -> bool:
+    cache: dict[Any, Any] = docs.cache or {}
+    return len(docs.rows) >= centring.MANY and cache.get("centre", UNKNOWN) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import gcd
 
@@ -19,6 +19,8 @@ FEWEST_PLACES = 256  # even where the lists asked for are shorter
 RISE = 4, 64  # each part of a scan is so many times what came before, at least and at most
 SURVIVORS = 4  # for each of the k best, that reach a threshold which the documents before have set, about
 BALANCE = 200  # operations for each byte: where a scan is bound by memory, the second part of a query costs nothing
+CUDA_QUERY_BYTES, CUDA_ALIGN = 36, 128  # of static shared memory: what csrc/cuda keeps of a query of a tile, filled up
+CUDA_LEAST_STAGES = 2  # of its ring: one step is multiplied while the next one comes
 GOLDEN = 0.6180339887498949
 
 
@@ -40,6 +42,10 @@ class Tile:
     def shared_bytes(self, kind: str) -> int:
         """Of the operands that are on their way, at least."""
         return KINDS[kind] * self.depth * (self.docs + self.parts * self.queries) * self.stages
+
+    def cuda_bytes(self, kind: str) -> int:
+        """All that a block of `csrc/cuda` takes: the ring, which is asked for, and what it has of its own."""
+        return self.shared_bytes(kind) + -(-CUDA_QUERY_BYTES * self.queries // CUDA_ALIGN) * CUDA_ALIGN
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,14 @@ def limited_tile(chip: Chip, kind: str) -> Tile:
     return next(tile for tile in tiles(chip, kind) if tile.queries == 64)
 
 
+def cuda_tiles(chip: Chip, kind: str) -> Iterator[Tile]:
+    """The same for `csrc/cuda`, where stages are an argument: fewer of them where there is no room for all."""
+    for tile in tiles(chip, kind):
+        while tile.stages > CUDA_LEAST_STAGES and tile.cuda_bytes(kind) > chip.shared:
+            tile = replace(tile, stages=tile.stages - 1)
+        yield tile
+
+
 def first_places(k: int) -> int:
     """How many places a pool has at first."""
     return max(LEAST_PLACES, PLACES_PER_K * k)
@@ -82,11 +96,12 @@ def first_places(k: int) -> int:
 
 @lru_cache(maxsize=256)
 def plan_dense_scan(
-    chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
-) -> DenseScan:
+    chip: Chip, kind: str, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int,
+    cuda: bool = False,
+) -> DenseScan:  # fmt: skip
     """Plan the scan of [N, D] documents of that kind, in rows of ``row_bytes``, for Q queries, with pools of at least
-    ``width`` places: `first_places`, or more where a certificate has failed."""
-    tile, rejected = _tile(chip, kind, n_queries, dims)
+    ``width`` places: `first_places`, or more where a certificate has failed. By Triton, or by ``cuda`` C++."""
+    tile, rejected = _tile(chip, kind, n_queries, dims, cuda)
     k = min(k, n_docs)
     places = _power(max(width, 2 * k, FEWEST_PLACES))
     capacity = min(places, max(FEWEST_PLACES, _power(n_docs)))
@@ -109,17 +124,16 @@ def plan_dense_scan(
     )
 
 
-def _tile(chip: Chip, kind: str, n_queries: int, dims: int) -> tuple[Tile, dict[str, str]]:
+def _tile(chip: Chip, kind: str, n_queries: int, dims: int, cuda: bool) -> tuple[Tile, dict[str, str]]:
     """The form that wastes least, and why the others are not taken."""
     if kind not in KINDS or not 0 < dims <= MOST_DIMS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, of 1 to {MOST_DIMS} dimensions; got {kind}, {dims}")
     rejected, chosen, least = {}, None, 0.0
-    for tile in tiles(chip, kind):
+    for tile in (cuda_tiles if cuda else tiles)(chip, kind):
         cost = _cost(tile, kind, n_queries)
-        if tile.shared_bytes(kind) > chip.shared:
-            rejected[str(tile)] = (
-                f"{tile.shared_bytes(kind)} bytes of shared memory exceed the {chip.shared} of a block"
-            )
+        taken = tile.cuda_bytes(kind) if cuda else tile.shared_bytes(kind)
+        if taken > chip.shared:
+            rejected[str(tile)] = f"{taken} bytes of shared memory exceed the {chip.shared} of a block"
         elif chosen is not None and cost >= least:
             rejected[str(tile)] = f"{chosen} costs no more for {n_queries} queries"
         else:

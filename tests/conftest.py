@@ -19,6 +19,7 @@ import pyengine
 from bench import cuda_compiled
 from pyengine.backends.cpu import cpu_backend
 from pyengine.backends.cuda import cuda_device
+from pyengine.backends.shared import nvml
 from pyengine.conformance import conformance_cases
 from pyengine.indexes import segments
 from pyengine.kernels import plan
@@ -132,6 +133,7 @@ def emulated(fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The backend ``cuda`` runs, on that driver; at the end nothing has gone wrong, and no memory is left."""
     fake_driver.forget()
     monkeypatch.setattr(cuda_device, "LIBRARY", fake_driver.path)
+    monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml-of-nobody.so.1")  # one that is here knows other GPUs
     yield fake_driver
     if fake_driver.allocated:
         gc.collect()

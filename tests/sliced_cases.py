@@ -36,7 +36,7 @@ def problem(
 
 
 def prepared(queries: SlicedRows, docs: SlicedRows, k: int, **options: Any) -> SlicedProblem:
-    filters = FilterArguments(**{name: options.pop(name) for name in ("after", "threshold") if name in options})
+    filters = FilterArguments(**{name: options.pop(name) for name in FilterArguments._fields if name in options})
     return sliced.prepare(queries, SlicedDocuments(docs, cache=docs.cache), k, filters=filters, **options)
 
 

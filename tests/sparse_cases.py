@@ -37,9 +37,7 @@ def problem(
 
 
 def prepared(queries: SparseRows, docs: SparseRows, k: int, store: str = "float32", **options: Any) -> SparseProblem:
-    filters = FilterArguments(
-        **{name: options.pop(name) for name in ("after", "threshold", "exclude") if name in options}
-    )
+    filters = FilterArguments(**{name: options.pop(name) for name in FilterArguments._fields if name in options})
     return sparse.prepare(queries, documents(docs, store), k, filters=filters, **options)
 
 

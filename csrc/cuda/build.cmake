@@ -11,7 +11,7 @@ if(NOT PYENGINE_CUDA STREQUAL "OFF")
     set(WHY_NOT "${NVCC} is of CUDA ${NVCC_VERSION}, and 13.0 is needed")
     if(NVCC_VERSION VERSION_GREATER_EQUAL 13.0)
       set(CUDA_IMAGES
-        select refine code
+        select filtering refine code
         dense_topk dense_topk_sm90 dense_between dense_rank dense_both
         maxsim maxsim_steps maxsim_refine maxsim_packed maxsim_packed_steps
         sparse_topk sparse_refine)

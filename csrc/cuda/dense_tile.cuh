@@ -46,7 +46,8 @@ struct Step {
 };
 
 DEVICE void await_step(int64_t stages) {
-  if (stages == 3) await_copies<1>();
+  if (stages == 2) await_copies<0>();
+  else if (stages == 3) await_copies<1>();
   else if (stages == 4) await_copies<2>();
   else await_copies<3>();
   __syncthreads();

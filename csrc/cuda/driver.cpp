@@ -7,7 +7,7 @@
 namespace pyengine::cuda {
 namespace {
 
-constexpr int NO_DEVICE = 100, NOT_FOUND = 500;          // CUDA_ERROR_...
+constexpr int NOT_INITIALIZED = 3, NO_DEVICE = 100, NOT_FOUND = 500;  // CUDA_ERROR_...
 constexpr int OLDEST = 13000;                            // what the fat binaries are made by
 constexpr int MAJOR = 75, MINOR = 76, MOST_SHARED = 97;  // attributes of a device
 constexpr int SHARED_BYTES = 8;                          // attribute of a kernel
@@ -15,6 +15,8 @@ constexpr int RELEASE_THRESHOLD = 4, RESERVED = 5, USED = 7;  // attributes of a
 constexpr int ORDINAL = 9;                               // attribute of a pointer
 constexpr unsigned NON_BLOCKING = 1;                     // a stream that the default one does not wait for
 constexpr int BYTES = 0, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, LINES_256 = 3, ZEROS = 0;  // of a tensor map
+const char* const FORKED =
+    ", as where a process was forked from one that had used CUDA: start it by 'spawn' or 'forkserver'";
 const char* const UNAVAILABLE = "CUDA backend unavailable: ";
 
 std::string version_text(int version) {
@@ -158,7 +160,7 @@ void Driver::check(int result, const char* what) const {
   const char* text = nullptr;
   functions_->cuGetErrorString(result, &text);
   throw std::runtime_error(std::string(what) + " failed: " + (text ? text : "unknown error") + " (CUDA error " +
-                           std::to_string(result) + ")");
+                           std::to_string(result) + ")" + (result == NOT_INITIALIZED ? FORKED : ""));
 }
 
 int Driver::handle(int device) const {

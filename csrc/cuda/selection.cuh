@@ -63,4 +63,19 @@ DEVICE Key kth_largest(SelectShared& shared, int count, int k, KeyOf key_of) {
   return prefix;
 }
 
+// The place of each thread that `keep`s among those of the block, from `kept` on, to which their number is added.
+DEVICE int place_kept(SelectShared& shared, bool keep, int& kept) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const unsigned bits = __ballot_sync(WARP, keep);
+  __syncthreads();  // all have read what follows is written over
+  if (lane == 0) shared.before[warp + 1] = __popc(bits);
+  if (threadIdx.x == 0) shared.before[0] = kept;
+  __syncthreads();
+  if (threadIdx.x == 0)
+    for (int i = 0; i < SELECT_WARPS; ++i) shared.before[i + 1] += shared.before[i];
+  __syncthreads();
+  kept = shared.before[SELECT_WARPS];
+  return shared.before[warp] + __popc(bits & ((1u << lane) - 1));
+}
+
 }  // namespace pyengine::cuda

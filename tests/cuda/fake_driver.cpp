@@ -2,6 +2,7 @@
 // it is told to. Memory of the device is the host's, full of 0xFF at first, with a fence at either end. Copies from pinned
 // memory are under way until somebody waits for their stream. One call at a time.
 #include <cuda.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <map>
@@ -18,6 +19,7 @@
 #include "dense_rank.cu"
 #include "dense_topk.cu"
 #include "dense_topk_sm90.cu"
+#include "filtering.cu"
 #include "maxsim.cu"
 #include "maxsim_packed.cu"
 #include "maxsim_packed_steps.cu"
@@ -71,6 +73,7 @@ std::vector<size_t> parameters(void (*)(A...)) {
   ENTRY(maxsim_packed##bits##_32_steps), ENTRY(maxsim_packed##bits##_128_steps), ENTRY(maxsim_packed##bits##_32_both), \
   ENTRY(maxsim_packed##bits##_128_both), ENTRY(maxsim_measure_packed##bits)
 std::map<std::string, Entry> kernels{
+    ENTRY(filter_pools),
     ENTRY(tighten_ties),  ENTRY(tighten),       ENTRY(pack_pools),       ENTRY(select_best),    ENTRY(code_float32),  ENTRY(code_float16), ENTRY(code_bfloat16),
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
     ENTRY(dense_16_float16), ENTRY(dense_64_float16), ENTRY(dense_128_float16),
@@ -106,6 +109,7 @@ std::map<const uint8_t*, size_t> pinned;
 std::mutex mutex;
 std::string log_text, trouble;
 int contexts = 0;
+pid_t user = 0;  // the process that has initialised it: of one forked from that it is not
 
 int setting(const char* name, int otherwise) {
   const auto found = told.find(name);
@@ -149,16 +153,27 @@ void fake_forget() {
 
 const char* fake_log() { return log_text.c_str(); }
 const char* fake_trouble() { return trouble.c_str(); }
+int fake_user() { return user; }
 int64_t fake_allocated() { return static_cast<int64_t>(memory.size()); }
 
-CUresult cuInit(unsigned) { ANSWER(cuInit); return CUDA_SUCCESS; }
+CUresult cuInit(unsigned) {
+  ANSWER(cuInit);
+  if (user != 0 && user != getpid()) return CUDA_ERROR_NOT_INITIALIZED;
+  user = getpid();
+  return CUDA_SUCCESS;
+}
 CUresult cuDriverGetVersion(int* version) { *version = setting("version", 13000); return CUDA_SUCCESS; }
 CUresult cuGetErrorString(CUresult error, const char** text) {
-  *text = error == CUDA_ERROR_ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "out of memory";
+  *text = error == CUDA_ERROR_ILLEGAL_ADDRESS   ? "an illegal memory access was encountered"
+          : error == CUDA_ERROR_NOT_INITIALIZED ? "initialization error"
+                                                : "out of memory";
   return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetCount(int* count) { *count = setting("devices", 1); ANSWER(cuDeviceGetCount); return CUDA_SUCCESS; }
-CUresult cuDeviceGet(CUdevice* device, int number) { *device = number; return CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int number) {
+  *device = number;
+  return user == getpid() ? CUDA_SUCCESS : CUDA_ERROR_NOT_INITIALIZED;
+}
 CUresult cuDeviceGetName(char* name, int size, CUdevice) { snprintf(name, size, "Emulated"); return CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
   switch (which) {
@@ -170,7 +185,11 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
-CUresult cuCtxPushCurrent_v2(CUcontext) { ++contexts; return CUDA_SUCCESS; }
+CUresult cuCtxPushCurrent_v2(CUcontext) {
+  if (user != getpid()) return CUDA_ERROR_NOT_INITIALIZED;
+  ++contexts;
+  return CUDA_SUCCESS;
+}
 CUresult cuCtxPopCurrent_v2(CUcontext*) { --contexts; return CUDA_SUCCESS; }
 CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
   *free = *total = static_cast<size_t>(setting("megabytes", 1024)) << 20;

@@ -20,13 +20,14 @@ from pyengine.backends.cuda import (
 )
 from pyengine.backends.cuda.cuda_kernels import PLANNED
 from pyengine.backends.shared import dense_parts
+from pyengine.backends.shared.counts import too_many
 from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.backends.shared.window_queries import MOST_TERMS
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import Corpus, DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
@@ -58,10 +59,10 @@ class CudaBackend(Backend):
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs, dims = problem.docs, problem.dims
-        reasons = []
+        reasons = cuda_device.unusable()
         if dims > MOST_DIMS:
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
-        reasons += _too_many(docs)
+        reasons += too_many(len(docs))
         least = min(len(docs), dense_parts.LEAST_PART) if docs.device is None else len(docs)
         return reasons or cuda_device.no_room(docs, least * _document_bytes(docs))
 
@@ -143,10 +144,12 @@ class CudaMaxSim(MaxSimBackend):
         return cuda_device.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        docs, reasons = problem.docs, super().refusals(problem)
+        docs, reasons = problem.docs, super().refusals(problem) + cuda_device.unusable()
+        if reasons:
+            return reasons
         if docs.dim > MOST_TOKEN_DIMS:
             reasons.append(f"its kernels take at most {MOST_TOKEN_DIMS:,} dimensions, and {docs.dim:,} are scored")
-        reasons += _too_many(docs)
+        reasons += too_many(len(docs))
         longest = int(np.diff(problem.queries.offsets).max(initial=0))
         most = min(MOST_TOKENS, cuda_maxsim.most_tokens(cuda_device.gpu_of(docs)))
         if longest > most and (docs.dim > 128 or problem.reduce == "symmetric"):
@@ -171,7 +174,7 @@ class CudaMaxSim(MaxSimBackend):
         return cuda_maxsim.propose(upper, width)
 
     def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
-        if problem.filters is not None or problem.reduce not in SCANNED or not _some(problem):
+        if problem.reduce not in SCANNED or not _some(problem):
             return None
         return cuda_maxsim.attempt(problem, asked, width)
 
@@ -210,7 +213,7 @@ class CudaSparse(SparseBackend):
 
     def refusals(self, problem: SparseProblem) -> list[str]:
         docs, longest = problem.docs, int(problem.queries.lengths.max(initial=0))
-        reasons = super().refusals(problem) + _too_many(docs)
+        reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
         if longest > MOST_TERMS:
             reasons.append(f"its kernels take queries of at most {MOST_TERMS:,} terms, and one has {longest:,}")
         return reasons or cuda_device.no_room(docs, docs.rows.nbytes + POSTING * docs.rows.nnz)
@@ -222,9 +225,7 @@ class CudaSparse(SparseBackend):
         return cuda_sparse.propose(problem, width)
 
     def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
-        if problem.filters is not None or problem.n_queries == 0:
-            return None
-        return cuda_sparse.attempt(problem, width)
+        return cuda_sparse.attempt(problem, asked, width) if problem.n_queries else None
 
     def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
         return cuda_sparse.refine(problem, candidates)
@@ -246,7 +247,7 @@ class CudaSliced(SlicedBackend):
 
     def refusals(self, problem: SlicedProblem) -> list[str]:
         docs = problem.docs
-        reasons = super().refusals(problem) + _too_many(docs)
+        reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
         if docs.dim > MOST_TERMS:
             reasons.append(f"its kernels take at most {MOST_TERMS:,} dimensions, and {docs.dim:,} are scored")
         return reasons or cuda_device.no_room(docs, (SLICED + POSTING) * len(docs) * docs.dim)
@@ -258,9 +259,7 @@ class CudaSliced(SlicedBackend):
         return cuda_sliced.propose(problem, width)
 
     def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
-        if problem.filters is not None or problem.n_queries == 0:
-            return None
-        return cuda_sliced.attempt(problem, width)
+        return cuda_sliced.attempt(problem, asked, width) if problem.n_queries else None
 
     def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
         return cuda_sliced.refine(problem, candidates)
@@ -276,10 +275,6 @@ def _token_bytes(docs: TokenDocuments) -> int:
     if isinstance(rows, Rows) and rows.planes:
         return int(rows.data.shape[1]) * (4 if rows.planes == 3 else rows.planes) // rows.planes
     return (TOKENS_KEPT.get(rows.kind, 5) if isinstance(rows, Rows) else 5) * docs.dim
-
-
-def _too_many(docs: Corpus) -> list[str]:
-    return ["its kernels number at most 2^31 - 1 documents"] if len(docs) >= 1 << 31 else []
 
 
 def _some(problem: MaxSimProblem) -> bool:

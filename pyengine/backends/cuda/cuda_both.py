@@ -103,4 +103,4 @@ def _scan(gpu: Gpu, codes: Array, terms: Array, coded: Coded, rows: Side, column
 def _best(problem: DenseProblem, side: Side, gpu: Gpu) -> Attempt:
     """The best of what the pools of a problem's queries hold."""
     found = Found(0, side.vectors, side.pools, side.scale)
-    return cuda_dense.answered(problem, *cuda_dense.selected(problem, found, None, gpu))
+    return cuda_dense.answered(problem, *cuda_dense.selected(problem, found, None, None, gpu))

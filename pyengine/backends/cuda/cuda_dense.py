@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyengine import checks
-from pyengine.backends.cuda import cuda_device
+from pyengine.backends.cuda import cuda_device, cuda_filters
 from pyengine.backends.cuda.cuda_between_kernels import ceiling
 from pyengine.backends.cuda.cuda_between_kernels import scan as scan_between
 from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
+from pyengine.backends.cuda.cuda_filters import Limits
 from pyengine.backends.cuda.cuda_kernels import (
     ALIGN,
     PAD,
@@ -162,7 +163,9 @@ def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> Den
     """The tile, the pools and the parts of a scan of documents of that kind."""
     n_docs, dims = len(problem.docs), problem.dims
     row_bytes = dims * KINDS[kind]
-    return plan_dense_scan(gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width)
+    return plan_dense_scan(
+        gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width, cuda=True
+    )
 
 
 def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> Iterator[Found]:
@@ -230,12 +233,12 @@ def listed(problem: DenseProblem, found: Found, gpu: Gpu) -> Candidates:
 
 
 def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
-    """The whole search on the GPU. Filters other than the mask are the core's to apply."""
-    if problem.filters is not None or problem.n_queries == 0 or len(problem.docs) == 0:
+    """The whole search on the GPU."""
+    if problem.n_queries == 0 or len(problem.docs) == 0:
         return None
     gpu = cuda_device.gpu_of(problem.docs)
-    places = id_places(problem, gpu)
-    parts = [selected(problem, found, places, gpu) for found in scans(asked, width, gpu)]
+    places, limits = id_places(problem, gpu), cuda_filters.limits(problem, gpu)
+    parts = [selected(problem, found, limits, places, gpu) for found in scans(asked, width, gpu)]
     keys, dropped = (np.concatenate(each) for each in zip(*parts))
     return answered(problem, keys, dropped)
 
@@ -263,10 +266,14 @@ def id_places(problem: DenseProblem, gpu: Gpu) -> Array | None:
     return cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
 
 
-def selected(problem: DenseProblem, found: Found, places: Array | None, gpu: Gpu) -> tuple[I64, F64]:
-    """The keys int64 [Q, k] of the best, refined, best first; and what was dropped, float64 [Q]."""
-    pools, scores = found.pools, refined(problem, found, found.pools.capacity, gpu)
-    keys = select_keys(gpu, scores, pools, problem.k, places, problem.metric == "l2")
+def selected(
+    problem: DenseProblem, found: Found, limits: Limits | None, places: Array | None, gpu: Gpu
+) -> tuple[I64, F64]:
+    """The keys int64 [Q, k] of the best that the filters leave, refined, best first; and what was dropped, float64
+    [Q]."""
+    pools, scores, negate = found.pools, refined(problem, found, found.pools.capacity, gpu), problem.metric == "l2"
+    cuda_filters.leave(gpu, scores, pools, limits, places, negate, found.first)
+    keys = select_keys(gpu, scores, pools, problem.k, places, negate)
     return keys, found.scale.dropped(pools.dropped(gpu))
 
 

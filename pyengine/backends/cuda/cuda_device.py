@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pyengine.backends.shared import nvml
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.kernels.chips import Chip, chip_of
 from pyengine.problems.problem import Corpus
@@ -21,8 +22,8 @@ from pyengine.types import I64
 T = TypeVar("T")
 BLOCK = 1 << 25  # bytes of pinned memory that are copied at a time
 ALIGNED = 256  # bytes, as allocations are
-OWN_SHARED = 5 << 10  # bytes of shared memory that a kernel has beside those of its plan, for chips with less of it
 LIBRARY = "libcuda.so.1"
+OLDEST = 13000  # CUDA version of a driver, as in csrc/cuda/driver.cpp
 NOT_BUILT = "this build of pyengine has no CUDA kernels: build it where nvcc 13.0 or later is"
 KINDS = {
     "float32": 4,
@@ -35,6 +36,7 @@ KINDS = {
     "int64": 8,
     "float64": 8,
 }  # bytes
+_drivers: dict[str, Any] = {}  # those that are loaded, by name
 
 
 class Array(NamedTuple):
@@ -80,8 +82,8 @@ class Gpu(NamedTuple):
     @property
     def chip(self) -> Chip:
         """The chip that plans are made for: of 8.6, 8.9 or 12.0 with their shared memory, which is less."""
-        found, shared = chip_of(divmod(self.device.capability, 10)), self.device.shared_bytes
-        return found if shared >= found.shared else replace(found, shared=shared - OWN_SHARED)
+        found = chip_of(divmod(self.device.capability, 10))
+        return replace(found, shared=min(found.shared, self.device.shared_bytes))
 
     def empty(self, shape: tuple[int, ...], kind: str) -> Array:
         memory = _native().CudaMemory(self.device, math.prod(shape) * KINDS[kind], self.stream)
@@ -174,10 +176,11 @@ def _native() -> Any:
     return exact.native()
 
 
-@cache
 def driver(library: str) -> Any:
-    """The NVIDIA driver. Raises RuntimeError with the reason why there is none that will do."""
-    return _native().CudaDriver(library)
+    """The NVIDIA driver, which initialises CUDA. Raises RuntimeError with the reason why there is none that will do."""
+    if library not in _drivers:
+        _drivers[library] = _native().CudaDriver(library)
+    return _drivers[library]
 
 
 @cache
@@ -192,10 +195,28 @@ def missing() -> str | None:
     if not _native().cuda_images():
         return NOT_BUILT
     try:
-        chip_of(divmod(driver(LIBRARY).capability(0), 10))  # no context is made only to answer
+        chip_of(divmod(capability(0), 10))
     except (RuntimeError, ValueError) as error:
         return str(error)
     return None
+
+
+def capability(number: int) -> int:
+    """Of the GPU of that number, 90 for 9.0: without a context, and without initialising CUDA only to answer where
+    NVML can tell, so that processes which are forked later may use it."""
+    known = None if LIBRARY in _drivers else nvml.capability(LIBRARY, OLDEST)
+    found: int = driver(LIBRARY).capability(number) if known is None else known
+    return found
+
+
+def unusable() -> list[str]:
+    """Why the driver will not do, which `missing` may have taken on trust: a reason to refuse a problem, none where it
+    will."""
+    try:
+        driver(LIBRARY).capability(0)
+    except RuntimeError as error:
+        return [str(error)]
+    return []
 
 
 def gpu_of(corpus: Corpus) -> Gpu:
@@ -223,7 +244,7 @@ def _number(corpus: Corpus) -> int:
 
 def chip(corpus: Corpus) -> Chip:
     """The chip of `gpu_of`, without a context."""
-    return chip_of(divmod(driver(LIBRARY).capability(_number(corpus)), 10))
+    return chip_of(divmod(capability(_number(corpus)), 10))
 
 
 def resident(rows: Any) -> Array:

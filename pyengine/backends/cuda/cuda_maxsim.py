@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.backends.cuda import cuda_device, cuda_tokens
+from pyengine.backends.cuda import cuda_device, cuda_filters, cuda_tokens
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import PAD, Pools, decode, pools, tighten
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
-from pyengine.backends.cuda.cuda_maxsim_kernels import Pairs, Scoring, scan, score_pairs, shared_bytes
+from pyengine.backends.cuda.cuda_maxsim_kernels import OWN_SHARED, Pairs, Scoring, scan, score_pairs, shared_bytes
 from pyengine.backends.shared import token_terms
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, ScanPlan, cuda_tiles, plan_scan
@@ -31,7 +31,7 @@ def plan(problem: MaxSimProblem, gpu: Gpu) -> ScanPlan:
 def most_tokens(gpu: Gpu) -> int:
     """Of a query whose maxima are kept in shared memory, whichever tile it takes."""
     tile = max(CUDA_SYMMETRIC_TILES, key=lambda each: each.block_m)
-    return (gpu.chip.shared - shared_bytes(tile, 0, "int8")) // 4 // tile.block_m * tile.block_m
+    return (gpu.chip.shared - OWN_SHARED - shared_bytes(tile, 0, "int8")) // 4 // tile.block_m * tile.block_m
 
 
 def places(problem: MaxSimProblem, width: int) -> int:
@@ -84,6 +84,7 @@ def attempt(problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt
     ranks = None
     if order is not None:
         ranks = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(cuda_device.places(order)))
+    cuda_filters.leave(gpu, scores, found, cuda_filters.limits(problem, gpu), ranks, False)
     keys = select_keys(gpu, scores, found, problem.k, ranks, False)
     best, chosen = decode(keys)
     filled = (keys != PAD) & (best > -np.inf)

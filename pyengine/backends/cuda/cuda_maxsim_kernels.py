@@ -17,6 +17,7 @@ STEP_DIMS = 64  # of a token of few bits, which are as many bytes as float16
 RUN = 16  # documents of a block at most
 WAVES = 32  # blocks of threads for each multiprocessor, about, before a block takes more than one document
 SCORE_THREADS, CHOOSERS, MEASURE_THREADS = 128, 8, 128
+OWN_SHARED = 2 << 10  # bytes that a kernel has beside those that a launch asks for, at most
 MAXIMA_BYTES = 64 << 20  # of maxima held between the kernels
 
 

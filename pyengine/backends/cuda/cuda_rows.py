@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine.backends.cuda import cuda_device, cuda_kernels
+from pyengine.backends.cuda import cuda_device, cuda_filters, cuda_kernels
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import PAD, SELECT_THREADS, WAVES, Pools, decode
 from pyengine.backends.shared import row_pools
@@ -100,11 +100,12 @@ def refine_pairs(
 
 
 def selected(gpu: Gpu, problem: Problem, found: Pools, scores: Array, dropped: F64) -> Attempt:
-    """The k best of what the pools hold, by these scores of it."""
+    """The k best of what the pools hold and the filters leave, by these scores of it."""
     rising = None if problem.ids is None else problem.docs.id_order(problem.ids)
     order = None
     if rising is not None:
         order = cuda_device.mirrored(problem.docs, gpu, "id places", lambda: gpu.array(_places(rising)))
+    cuda_filters.leave(gpu, scores, found, cuda_filters.limits(problem, gpu), order, False)
     keys = cuda_kernels.select(gpu, scores, found, problem.k, order, False)
     rank, place = decode(keys)
     filled = keys != PAD

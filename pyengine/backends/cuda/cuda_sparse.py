@@ -73,8 +73,9 @@ SEARCH = WindowSearch(scanned, _dropped, score)
 propose, refine = SEARCH.propose, SEARCH.refine
 
 
-def attempt(problem: SparseProblem, width: int) -> Attempt:
-    """Scan, refine and select on the GPU. Where documents of score 0 fill up the k best, the host lists them."""
-    found = SEARCH.attempt(problem, width)
-    row_pools.fill_zeros(problem, problem.k, found, lambda rest: propose(rest, width), refine)
+def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt:
+    """Scan, refine, filter and select on the GPU. Where documents of score 0 fill up the k best, the host lists
+    them."""
+    found = SEARCH.attempt(problem, asked, width)
+    row_pools.fill_zeros(asked, problem.k, found, lambda rest: propose(rest, width), refine)
     return found

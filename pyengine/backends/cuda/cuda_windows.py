@@ -107,17 +107,18 @@ class WindowSearch(Generic[P]):
         found = self.scan(problem, width, gpu)
         return cuda_rows.candidates(gpu, found, self.dropped(found, gpu))
 
-    def attempt(self, problem: P, width: int) -> Attempt:
-        """Scan, refine and select on the GPU."""
+    def attempt(self, problem: P, asked: P, width: int) -> Attempt:
+        """Scan for what is asked, refine, filter and select on the GPU."""
         gpu = cuda_device.gpu_of(problem.docs)
-        each = [self._attempt(part, width, gpu) for part in parts(problem, width)]
+        each = [self._attempt(part, problem.k, width, gpu) for part in parts(asked, width)]
         return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
 
-    def _attempt(self, problem: P, width: int, gpu: Gpu) -> Attempt:
+    def _attempt(self, problem: P, k: int, width: int, gpu: Gpu) -> Attempt:
         found = self.scan(problem, width, gpu)
         pairs = cuda_rows.held(gpu, found.pools)
         self.score(problem, pairs, gpu)
-        return cuda_rows.selected(gpu, problem, found.pools, pairs.scores, self.dropped(found, gpu))
+        dropped = self.dropped(found, gpu)
+        return cuda_rows.selected(gpu, replace(problem, k=k), found.pools, pairs.scores, dropped)
 
     def refine(self, problem: P, candidates: Candidates) -> F32:
         """float32 [M]: the specification's scores of the candidates."""

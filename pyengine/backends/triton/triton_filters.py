@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyengine.backends.shared import marks
 from pyengine.backends.shared.dense_terms import scale_of
-from pyengine.inputs.filters import Mark
 from pyengine.kernels import dense_between
 from pyengine.kernels.dense_between import Ceiling
 from pyengine.kernels.dense_topk import ScanQueries
@@ -37,18 +37,8 @@ def limits(problem: Problem, device: torch.device) -> Limits | None:
         per_group=given.per_group,
         threshold=there(np.full(n_queries, -np.inf) if given.threshold is None else given.threshold),
         mark=there(np.full(n_queries, np.inf) if given.after is None else given.after.rank),
-        place=there(_places(problem, given.after)),
+        place=there(marks.places(problem, given.after)),
     )
-
-
-def _places(problem: Problem, after: Mark | None) -> NDArray[np.int32]:
-    """int32 [Q]: the first place in the order of ids that is after the mark."""
-    if after is None:
-        return np.zeros(problem.n_queries, np.int32)
-    if problem.ids is None:
-        return np.clip(after.ids + 1, 0, len(problem.docs)).astype(np.int32)
-    order = problem.docs.id_order(problem.ids)
-    return np.searchsorted(problem.ids, after.ids, side="right", sorter=order).astype(np.int32)
 
 
 def ceiling(rank: Tensor | None, queries: ScanQueries, n_queries: int, dims: int) -> Ceiling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 import pyengine as pe
 from pyengine.backends import registry
-from pyengine.backends.shared import dense_parts
+from pyengine.backends.shared import dense_parts, nvml
 from pyengine.backends.triton import triton_backend, triton_refusals
 from pyengine.kernels.chips import CHIPS, chip_of
+from pyengine.kernels.dense_plan import plan_dense_scan
 from pyengine.problems.problem import Documents
 from pyengine.searches import dense
 
@@ -62,7 +64,22 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(triton_refusals, "_driver", lambda: True)
     monkeypatch.setattr(triton_device, "interpreted", lambda: False)
+    monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml-of-nobody.so.1")
     return torch
+
+
+def test_a_gpu_is_known_without_initialising_cuda(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By NVML, so that processes which are forked later may use it; unless torch has no CUDA in it."""
+    known = {"known": 90}
+    monkeypatch.setattr(nvml, "capability", lambda driver: known["known"])
+    monkeypatch.setattr(driven.version, "cuda", "13.0")
+    monkeypatch.setattr(driven.cuda, "is_available", lambda: pytest.fail("CUDA is initialised"))
+    assert triton_refusals.missing() is None
+    known["known"] = 75
+    assert triton_refusals.missing() == "the kernels need compute capability 8.0; this GPU has 7.5"
+    monkeypatch.setattr(driven.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(driven.version, "cuda", None)
+    assert str(triton_refusals.missing()).startswith("it needs an NVIDIA GPU, and torch finds none")
 
 
 def test_a_machine_without_a_gpu(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +95,21 @@ def test_a_gpu_that_is_too_old(driven: Any, monkeypatch: pytest.MonkeyPatch) -> 
     falls_back()
     monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
     assert triton_refusals.missing() is None
+
+
+@pytest.mark.parametrize(("capability", "shared"), [((8, 0), 166_912), ((8, 9), 101_376), ((12, 0), 101_376)])
+def test_plans_keep_to_the_shared_memory_of_the_gpu(
+    capability: tuple[int, int], shared: int, driven: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyengine.backends.triton import triton_device
+
+    monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(triton_device, "_shared_bytes", lambda device: shared)
+    chip = triton_device.chip()
+    assert chip == replace(chip_of(capability), shared=shared)
+    for n_queries in (1, 64, 500):
+        plan = plan_dense_scan(chip, "i8", n_queries, 10**6, 768, 10, 768, 4096)
+        assert plan.tile.shared_bytes("i8") <= shared
 
 
 def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:

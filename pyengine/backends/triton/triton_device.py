@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 import triton
 from numpy.typing import NDArray
 
+from pyengine.backends.shared import nvml
 from pyengine.kernels.chips import CHIPS, Chip, chip_of
 from pyengine.problems.problem import Corpus
 
 T = TypeVar("T")
+DRIVER = "libcuda.so.1"
 NO_GPU = "it needs an NVIDIA GPU, and torch finds none; TRITON_INTERPRET=1 runs its kernels, slowly, without one"
 
 
@@ -27,18 +30,29 @@ def missing() -> str | None:
     """Why the kernels cannot run here, None where they can."""
     if interpreted():
         return None
-    if not torch.cuda.is_available():
+    known = None if torch.version.cuda is None else nvml.capability(DRIVER)  # which leaves CUDA alone
+    if known is None and not torch.cuda.is_available():
         return NO_GPU
     try:
-        chip()
+        chip_of(torch.cuda.get_device_capability() if known is None else divmod(known, 10))
     except ValueError as error:
         return str(error)
     return None
 
 
 def chip(device: torch.device | None = None) -> Chip:
-    """The chip that plans are made for. Raises ValueError for one that is too old."""
-    return CHIPS["sm_90"] if interpreted() else chip_of(torch.cuda.get_device_capability(device))
+    """The chip that plans are made for, with no more shared memory than the GPU has: 8.6, 8.9 and 12.0 have less."""
+    if interpreted():
+        return CHIPS["sm_90"]
+    found = chip_of(torch.cuda.get_device_capability(device))
+    return replace(found, shared=min(found.shared, _shared_bytes(device)))
+
+
+def _shared_bytes(device: torch.device | None) -> int:
+    """Of a block of threads at most, as Triton looks it up."""
+    number = torch.cuda.current_device() if device is None or device.index is None else device.index
+    found: int = triton.runtime.driver.active.utils.get_device_properties(number)["max_shared_mem"]
+    return found
 
 
 def device_of(corpus: Corpus) -> torch.device:

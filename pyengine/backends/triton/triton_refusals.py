@@ -7,6 +7,7 @@ import ctypes
 import os
 from importlib.util import find_spec
 
+from pyengine.backends.shared.counts import too_many
 from pyengine.inputs.rows import Rows
 from pyengine.problems.problem import Corpus, Documents
 
@@ -38,7 +39,7 @@ def _driver() -> bool:
 def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     """The reasons for which vectors are too long, or too many, for the kernels."""
     reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
-    return reasons + (["its kernels number at most 2^31 - 1 documents"] if n_docs >= 1 << 31 else [])
+    return reasons + too_many(n_docs)
 
 
 def too_large(docs: Corpus, n_bytes: int) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import cuda_compiled
-from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of
+from pyengine.backends.cuda.cuda_maxsim_kernels import OWN_SHARED, kernel_of
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_plan import tiles
 from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
@@ -60,6 +60,25 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
                 assert {kernel_of(tile, both, form) for tile in cuda_tiles(form, both)} <= there
         assert {"maxsim_sum", "maxsim_maxima_int8", "token_norms_int8", "maxsim_maxima_packed", "maxsim_pack"} <= there
     assert set(cuda_compiled.architectures()) == set(CHIPS)
+
+
+def test_what_kernels_have_of_their_own_is_as_planned() -> None:
+    """Shared memory beside what a launch asks for: plans for chips with little of it count on these figures."""
+    own = {(row["kernel"], row["chip"]): int(row["static_shared"]) for row in cuda_compiled.read()}
+    for chip in CHIPS.values():
+        for tile in tiles(chip, "i8"):
+            for form in ("", "_float16", "_bfloat16"):
+                assert own[f"dense_{tile.queries}{form}", chip.name] == tile.cuda_bytes("i8") - tile.shared_bytes("i8")
+    scans = [bytes_own for (kernel, _), bytes_own in own.items() if re.match(r"maxsim_(packed\d_)?\d+_", kernel)]
+    assert 0 < max(scans) <= OWN_SHARED
+
+
+def test_what_fits_sm_80_fits_chips_with_less_shared_memory() -> None:
+    """But for kernels whose plans take fewer stages there, or shorter queries."""
+    planned = re.compile(r"dense_128|maxsim_(packed\d_)?\d+_(steps|both)")
+    rows = [row for row in cuda_compiled.read() if row["chip"] == "sm_80" and not planned.match(row["kernel"])]
+    assert {"dense_64", "dense_between_float16", "dense_both", "sparse_topk_signed"} <= {row["kernel"] for row in rows}
+    assert max(int(row["static_shared"]) + int(row["dynamic_shared"]) for row in rows) <= 101_376
 
 
 def test_registers_that_warpgroups_take_are_given() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_backend, cuda_dense, cuda_device, cuda_filters, cuda_kernels
+from pyengine.backends.cuda import cuda_backend, cuda_device, cuda_filters, cuda_kernels
 from pyengine.inputs.filters import FilterArguments, Filters, Mark, build
 from pyengine.inputs.lists import RowLists
 from pyengine.kernels import dense_plan
@@ -164,20 +164,17 @@ def test_blocks_of_queries_have_their_own_filters(emulated: FakeDriver, monkeypa
 
 
 @pytest.mark.usefixtures("on_the_gpu")
-def test_a_page_lists_nothing_of_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_lists_nothing_of_those_before(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The 900 best are above the mark, and pools have room for 512: the first attempt is certified all the same."""
     monkeypatch.setattr(dense_plan, "LEAST_PLACES", 512)
     queries, docs = rows(12, 2, 6), Documents(rows(13, 1200, 6), cache={})
     whole = conformance.specified(dense.prepare(queries, docs, 1200, metric="dot"))
     given = FilterArguments(after=(whole.scores[:, 899], whole.ids[:, 899]))
     asked = dense.prepare(queries, docs, 20, metric="dot", filters=given)
-    attempts = []
-    own = cuda_dense.attempt
-    monkeypatch.setattr(cuda_dense, "attempt", lambda *given: attempts.append(1) or own(*given))
     found = exact_search(asked, registry.get("cuda"))
     np.testing.assert_array_equal(found.ids, whole.ids[:, 900:920])
     np.testing.assert_array_equal(found.scores, whole.scores[:, 900:920])
-    assert len(attempts) == 1
+    assert sum(line.startswith("filter_pools ") for line in emulated.log) == 1
 
 
 def pool_problem(n_queries: int, n_docs: int, given: FilterArguments, ids: Any) -> DenseProblem:

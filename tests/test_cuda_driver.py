@@ -110,7 +110,8 @@ def test_a_gpu_that_is_too_small(emulated: FakeDriver) -> None:
     emulated.tell(megabytes=3)
     problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50_000, 8)), 3, metric="dot")
     assert registry.reasons(problem)["cuda"] == ["it needs 5 MB of the GPU, of which 3 are free"]
-    assert cuda_device.no_room(problem.docs, 1 << 20) == []
+    emulated.tell(megabytes=6)
+    assert registry.reasons(problem)["cuda"] == []
 
 
 @pytest.mark.parametrize(

@@ -5,24 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pyengine as pe
+from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_backend, cuda_dense, cuda_device
+from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_kernels
+from pyengine.backends.cuda.cuda_backend import CudaBackend
+from pyengine.backends.shared import parts
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.searches import dense
+from pyengine.searches.search import exact_search
 from tests import dense_cases
 from tests.cuda_driver import FakeDriver
 from tests.dense_cases import rows
+from tests.stream_cases import seventy
 
 check = partial(dense_cases.check, name="cuda")
 pytestmark = pytest.mark.usefixtures("emulated", "poison")
-AT_ONCE = 70  # rounded down to 64
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         counts.append(len(problem.docs))
         return propose(problem, width)
 
-    monkeypatch.setattr(cuda_backend, "_at_once", lambda docs: AT_ONCE)
+    monkeypatch.setattr(parts, "cuts", seventy)
     monkeypatch.setattr(cuda_dense, "propose", watched)
     monkeypatch.setattr(cuda_device, "BLOCK", 1000)
     cuda_device._feed.cache_clear()
@@ -51,7 +56,7 @@ def test_stores(store: str, metric: str, seen: list[int]) -> None:
     kept = stores.make(store, None if store == "residual4" else "ram", 24)
     kept.append(rows(1, 203, 24))
     check(dense.prepare(rows(2, 3, 24), kept.documents(), 5, metric=metric))
-    assert seen[:4] == [64, 64, 64, 11]
+    assert seen[:3] == [70, 70, 63]
 
 
 @pytest.mark.usefixtures("seen")
@@ -73,7 +78,7 @@ def test_the_first_parts_rule_out_most_of_the_others() -> None:
     found = registry.get("cuda").propose(
         dense.prepare(np.ones((1, 8), np.float32), Documents(docs), 3, metric="dot"), 3
     )
-    assert found.rows.max() < 64
+    assert found.rows.max() < 70
 
 
 @pytest.mark.usefixtures("seen")
@@ -94,8 +99,46 @@ def test_copies_are_on_streams_of_their_own(seen: list[int], emulated: FakeDrive
 def test_what_the_gpu_holds_is_not_streamed(emulated: FakeDriver) -> None:
     """Two parts, and half as much again, where two megabytes are free: one of them in the pool that stays."""
     emulated.tell(megabytes=1, kept=1)
-    docs = Documents(rows(3, 40_000, 8))
-    assert cuda_device.free_for(docs) == 2 << 20
-    assert cuda_backend._at_once(docs) == (2 << 20) // (3 * (5 * 8 + 64))
-    assert cuda_backend._at_once(Documents(rows(3, 20_000, 8))) is None
-    assert cuda_backend._at_once(Documents(rows(3, 40_000, 8), cache={("cuda", 0, "originals"): None})) is None
+
+    def of(count: int, *kept: Any) -> list[slice] | None:
+        docs = Documents(rows(3, count, 8), cache={("cuda", 0, key): None for key in kept})
+        return CudaBackend()._parts(dense.prepare(rows(2, 1, 8), docs, 3, metric="dot"))
+
+    assert cuda_device.free(Documents(rows(3, 1, 8))) == 2 << 20
+    first, *_ = of(40_000) or []
+    assert first == slice(0, (2 << 20) // 3 // (5 * 8 + 64))
+    assert of(20_000) is None
+    scanned = ("scanned", 8)
+    assert of(40_000, "originals", scanned) is None
+    assert of(29_000, "originals") is None  # the codes have room
+    assert of(40_000, "originals", ("scanned", 7)) == of(40_000, "originals") != None  # noqa: E711
+
+
+def test_a_copy_that_fails_half_way(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors are there, and their codes are not: the next search asks again whether there is room."""
+    code = cuda_kernels.code_docs
+
+    def full(*given: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda_dense, "code_docs", code)
+            emulated.tell(cuMemAllocAsync=2)
+            return code(*given)
+
+    problem = dense.prepare(rows(2, 2, 8), Documents(rows(3, 200, 8), cache={}), 3, metric="dot")
+    backend, codes = CudaBackend(), 200 * (8 + 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(cuda_dense, "code_docs", full)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            exact_search(problem, backend)
+    emulated.tell(cuMemAllocAsync=0)
+    assert [key for key in problem.docs.cache or {} if key[0] == "cuda"] == [("cuda", 0, "originals")]
+    monkeypatch.setattr(cuda_device, "free", lambda docs: codes - 1)
+    monkeypatch.setattr(parts, "LEAST", 0)
+    assert backend.refusals(problem) == []
+    assert backend._parts(problem) is not None
+    conformance.same(exact_search(problem, backend), conformance.specified(problem), "streamed")
+    monkeypatch.setattr(cuda_device, "free", lambda docs: codes)
+    assert backend._parts(problem) is None
+    conformance.same(exact_search(problem, backend), conformance.specified(problem), "whole")
+    monkeypatch.setattr(cuda_device, "free", lambda docs: 0)
+    assert backend._parts(problem) is None

@@ -237,7 +237,7 @@ def test_what_cannot_be_captured_is_refused_in_a_sentence(monkeypatch: pytest.Mo
     long = np.zeros((2, 8193), np.float32)
     with pytest.raises(RuntimeError, match="its kernels take at most 8,192 dimensions, and 8,193 are scored"):
         pe.torch.captured(long, 1)
-    monkeypatch.setattr(triton_backend, "_at_once", lambda docs: 8)
+    monkeypatch.setattr(triton_backend.TritonBackend, "_parts", lambda self, problem: [slice(0, 8)])
     with pytest.raises(RuntimeError, match="pass through it in parts, which is not one graph"):
         pe.torch.captured(docs, 1)
 

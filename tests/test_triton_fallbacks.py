@@ -11,7 +11,7 @@ import pytest
 
 import pyengine as pe
 from pyengine.backends import registry
-from pyengine.backends.shared import dense_parts, nvml
+from pyengine.backends.shared import nvml, parts
 from pyengine.backends.triton import triton_backend, triton_refusals
 from pyengine.kernels.chips import CHIPS, chip_of
 from pyengine.kernels.dense_plan import plan_dense_scan
@@ -112,8 +112,8 @@ def test_plans_keep_to_the_shared_memory_of_the_gpu(
         assert plan.tile.shared_bytes("i8") <= shared
 
 
-def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyengine.backends.triton.triton_device import no_room
+def test_what_is_free_and_what_is_kept(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyengine.backends.triton import triton_device
 
     for name, found in (
         ("mem_get_info", (3 << 30, 8 << 30)),
@@ -123,14 +123,15 @@ def test_a_gpu_that_is_too_small(driven: Any, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
     monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
     corpus = Documents(np.zeros((2, 4), np.float32), cache={"norms": 1})
-    assert no_room(corpus, 4 << 30) == []
-    assert no_room(corpus, 5 << 30) == ["it needs 5,369 MB of the GPU, of which 4,295 are free"]
+    assert triton_device.free(corpus) == 4 << 30
+    assert not triton_device.kept(corpus, "originals")
     corpus.derived(("triton", "cuda:0", "originals"), lambda: 1)
-    assert no_room(corpus, 5 << 30) == []  # it is there
+    assert triton_device.kept(corpus, "originals")
+    assert not triton_device.kept(Documents(corpus.rows), "originals")
 
 
 def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """50,000 rows of float32 with their codes and terms take 3.6 MB: vectors pass through, other documents do not."""
+    """50,000 rows of float32 with their codes and terms take 3.6 MB: they pass through, unless too little is free."""
     monkeypatch.setattr(driven.cuda, "is_available", lambda: True)
     monkeypatch.setattr(driven.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr(driven.cuda, "current_device", lambda: 0)
@@ -138,13 +139,14 @@ def test_documents_that_do_not_fit(driven: Any, monkeypatch: pytest.MonkeyPatch)
     for name, found in (("mem_get_info", free), ("memory_reserved", 0), ("memory_allocated", 0)):
         monkeypatch.setattr(driven.cuda, name, lambda device, found=found: found)
     problem = dense.prepare(rows[:1], Documents(rows), 3, metric="dot")
-    monkeypatch.setattr(dense_parts, "LEAST_PART", 49_000)
+    monkeypatch.setattr(parts, "LEAST", 49_000 * 72)
     assert registry.reasons(problem)["triton"] == ["it needs 4 MB of the GPU, of which 3 are free"]
-    monkeypatch.setattr(dense_parts, "LEAST_PART", 40_000)
+    monkeypatch.setattr(parts, "LEAST", 3 << 20)
     assert registry.reasons(problem)["triton"] == []
-    assert triton_backend._at_once(problem.docs) == (3 << 20) // 3 // (5 * 8 + 32)
+    first, *_ = triton_backend.TritonBackend()._parts(problem) or []
+    assert first == slice(0, (3 << 20) // 3 // (5 * 8 + 32))
     free[0] = 4 << 20
-    assert triton_backend._at_once(problem.docs) is None
+    assert triton_backend.TritonBackend()._parts(problem) is None
     free[0] = 1 << 10
     tokens, terms = pe.Ragged(rows[:100], np.arange(101)), pe.SparseRows([0, 300], np.arange(300), None, 300)
     slices = pe.SlicedRows(rows[:100], np.zeros((100, 8), np.uint8))

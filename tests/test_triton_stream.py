@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends import registry
-from pyengine.backends.triton import triton_backend
+from pyengine import conformance
+from pyengine.backends.shared import parts
+from pyengine.backends.triton.triton_backend import TritonBackend
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact
 from pyengine.searches import dense
+from pyengine.searches.search import exact_search
 from tests import dense_cases
 from tests.dense_cases import rows
+from tests.stream_cases import seventy
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
@@ -28,8 +31,7 @@ from pyengine.backends.triton import triton_dense, triton_device, triton_stream 
 
 check = partial(dense_cases.check, name="triton")
 pytestmark = pytest.mark.usefixtures("interpreter", "poison")
-BACKEND = registry.get("triton")
-AT_ONCE = 70  # rounded down to 64
+BACKEND = TritonBackend()
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(problem.docs))
         return propose(problem, width)
 
-    monkeypatch.setattr(triton_backend, "_at_once", lambda docs: AT_ONCE)
+    monkeypatch.setattr(parts, "cuts", seventy)
     monkeypatch.setattr(triton_dense, "propose", watched)
     return counts
 
@@ -53,7 +55,7 @@ def test_stores(store: str, metric: str, seen: list[int]) -> None:
     kept = stores.make(store, None if store == "residual4" else "ram", 24)
     kept.append(rows(1, 203, 24))
     check(dense.prepare(rows(2, 3, 24), kept.documents(), 5, metric=metric))
-    assert seen[:4] == [64, 64, 64, 11]
+    assert seen[:3] == [70, 70, 63]
 
 
 @pytest.mark.parametrize("k", [1, 70, 203, 300])
@@ -82,7 +84,7 @@ def test_the_first_parts_rule_out_most_of_the_others() -> None:
     docs = np.linspace(2, 1, 640, dtype=np.float32)[:, None] * np.ones((1, 8), np.float32)
     problem = dense.prepare(np.ones((1, 8), np.float32), Documents(docs), 3, metric="dot")
     found = BACKEND.propose(problem, 3)
-    assert found.rows.max() < 64
+    assert found.rows.max() < 70
     assert (found.estimates[:3] == 8 * docs[:3, 0]).all()
 
 
@@ -102,6 +104,27 @@ def test_fast_and_range_searches() -> None:
     ranges = [pe.range_search(queries, docs, 0.3, backend=name) for name in ("triton", "numpy")]
     for ours, theirs in zip(*ranges):
         assert (ours == theirs).all()
+
+
+def test_a_copy_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors are there, and their codes are not: the next search asks again whether there is room."""
+    monkeypatch.undo()
+
+    def full(*given: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    problem = dense.prepare(rows(2, 2, 8), Documents(rows(3, 200, 8), cache={}), 3, metric="dot")
+    with monkeypatch.context() as patch:
+        patch.setattr(triton_dense, "code_docs", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            exact_search(problem, BACKEND)
+    assert [key[2] for key in problem.docs.cache or {} if key[0] == "triton"] == ["originals"]
+    monkeypatch.setattr(parts, "LEAST", 0)
+    for free, whole in ((200 * (8 + 32) - 1, False), (200 * (8 + 32), True), (0, True)):
+        monkeypatch.setattr(triton_device, "free", lambda docs, free=free: free)
+        assert BACKEND.refusals(problem) == []
+        assert (BACKEND._parts(problem) is None) == whole
+        conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), "topk")
 
 
 def test_parts_are_copied_on_one_stream_of_the_device_that_searches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +148,7 @@ def test_parts_are_copied_on_one_stream_of_the_device_that_searches(monkeypatch:
     monkeypatch.setattr(torch.cuda, "device", entered)
     monkeypatch.setattr(torch.cuda, "stream", entered)
     monkeypatch.setattr(triton_dense, "scanned", lambda part: log.append(tuple(within)))
-    monkeypatch.setattr(triton_dense, "propose", lambda part, width: exact.everything(part))
     problem = dense.prepare(rows(1, 2, 8), Documents(rows(2, 150, 8), cache={}), 3, metric="dot")
-    triton_stream.propose(problem, 9, 64)
+    found = seventy(triton_dense.footprint(problem), 0, 0)
+    triton_stream.propose(problem, found, triton_dense.scanned, exact.everything, exact.refine)
     assert log == [("a stream",), *3 * [("cuda:1", "stream of cuda:1")]]

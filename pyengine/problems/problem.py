@@ -68,6 +68,10 @@ class Corpus:
         """These documents, as a search that only ranks scans them: with residuals that stand in nothing's way."""
         raise NotImplementedError
 
+    def part(self: C, which: slice) -> C:
+        """Consecutive documents, as a corpus that keeps what is derived from it."""
+        raise NotImplementedError
+
     @property
     def n_living(self) -> int:
         """How many of the rows are documents, to which masks, biases and groups refer."""
@@ -182,7 +186,6 @@ class Documents(Corpus):
         checks.finite(self.rows, "docs")
 
     def part(self, which: slice) -> Documents:
-        """Some of the rows, as documents that keep what is derived from them."""
         return Documents(
             rows=self.rows.part(which) if isinstance(self.rows, Rows) else self.rows[which],
             codes=None if self.codes is None else self.codes.part(which),
@@ -242,6 +245,10 @@ class Problem:
         """The fields, beyond those of this class, that hold queries: for these of them."""
         raise NotImplementedError
 
+    def docs_only(self, which: slice) -> dict[str, Any]:
+        """The fields, beyond those of this class, that lie as the documents do: for these of them."""
+        return {}
+
     def among(self: P, docs: Corpus) -> P:
         """The same search of other documents."""
         return self if docs is self.docs else replace(self, docs=docs)
@@ -255,6 +262,19 @@ class Problem:
             filters=None if self.filters is None else self.filters.only(which),
             floor=None if self.floor is None else self.floor[which],
             ceiling=None if self.ceiling is None else self.ceiling[which],
+        )
+
+    def part(self: P, which: slice) -> P:
+        """The same search of consecutive documents, whose row numbers begin anew, before anything but the mask filters
+        it: of `Filters` an empty one says that something will."""
+        return replace(
+            self,
+            **self.docs_only(which),
+            docs=self.docs.part(which),
+            mask=None if self.mask is None else _bits(self.mask, which),
+            bias=None if self.bias is None else self.bias[which],
+            ids=None if self.ids is None else self.ids[which],
+            filters=None if self.filters is None else Filters(),
         )
 
     def asking(self: P, places: int) -> P:
@@ -306,6 +326,18 @@ class Problem:
     def describe_operands(self) -> str:
         """The scores, the queries and the documents."""
         raise NotImplementedError
+
+
+def _bits(mask: U8, which: slice) -> U8:
+    """A bitmap [Q, ceil(n/8)] of these n documents, of one of all."""
+    count, shift = which.stop - which.start, which.start % 8
+    part = mask[:, which.start // 8 : -(-which.stop // 8)]
+    if shift:
+        part = (part >> shift) | np.pad(part[:, 1:] << (8 - shift), ((0, 0), (0, 1)))
+    part = np.array(part[:, : -(-count // 8)])
+    if count % 8:
+        part[:, -1] &= (1 << count % 8) - 1
+    return part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,11 @@ class TokenDocuments(Corpus):
                     bad = places[np.argmin(np.isfinite(part).all(axis=1))]
                     raise checks.non_finite("docs", place(self.offsets, int(bad)))
 
+    def part(self, which: slice) -> TokenDocuments:
+        offsets = self.offsets[which.start : which.stop + 1]
+        tokens = self.tokens.part(slice(int(offsets[0]), int(offsets[-1])))
+        return TokenDocuments(tokens, offsets - offsets[0], cache={})
+
     def without_loose_codes(self) -> TokenDocuments:
         return replace(self, tokens=self.tokens.without_loose_codes())
 
@@ -134,6 +139,10 @@ class MaxSimProblem(Problem):
         weights = self.query_weights
         some = None if weights is None else weights[self.queries.places(which)]
         return {"queries": self.queries.take(which), "query_weights": some}
+
+    def docs_only(self, which: slice) -> dict[str, Any]:
+        first, last = self.docs.offsets[[which.start, which.stop]]
+        return {"doc_weights": None if self.doc_weights is None else self.doc_weights[first:last]}
 
     def describe_operands(self) -> str:
         weighted = " weighted" if self.query_weights is not None else ""

@@ -24,6 +24,9 @@ class SlicedDocuments(PlainCorpus):
     def store(self) -> str:
         return "float32"
 
+    def part(self, which: slice) -> SlicedDocuments:
+        return SlicedDocuments(self.rows.take(which), cache={})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlicedProblem(Problem):

@@ -49,6 +49,13 @@ class TermRows:
         steps = [] if self.low is None or self.step is None else [self.low, self.step]
         return sum(each.nbytes for each in (self.offsets, self.terms, self.values, *steps))
 
+    def part(self, which: slice) -> TermRows:
+        """Consecutive rows, as they are kept."""
+        offsets = self.offsets[which.start : which.stop + 1]
+        span = slice(offsets[0], offsets[-1])
+        low, step = (None if each is None else each[which] for each in (self.low, self.step))
+        return TermRows(offsets - offsets[0], self.terms[span], self.values[span], self.n_terms, low, step)
+
     def decoded(self, rows: I64 | None = None) -> SparseRows:
         """These rows, or all; a decoded weight may be 0."""
         rows = np.arange(len(self)) if rows is None else rows
@@ -85,6 +92,9 @@ class SparseDocuments(PlainCorpus):
     @property
     def store(self) -> str:
         return str(self.rows.values.dtype.name)
+
+    def part(self, which: slice) -> SparseDocuments:
+        return SparseDocuments(self.rows.part(which), cache={})
 
     def sparse_rows(self) -> SparseRows:
         """All rows, decoded."""

@@ -17,27 +17,23 @@ from pyengine.backends.cuda import (
     cuda_sliced,
     cuda_sparse,
     cuda_stream,
+    cuda_tokens,
 )
 from pyengine.backends.cuda.cuda_kernels import PLANNED
-from pyengine.backends.shared import dense_parts
 from pyengine.backends.shared.counts import too_many
+from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.backends.shared.window_queries import MOST_TERMS
 from pyengine.inputs.device_arrays import DeviceArray
-from pyengine.inputs.rows import Rows
 from pyengine.kernels import dense_sm90_plan
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import DenseProblem, Documents
-from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.problems.problem import DenseProblem
+from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.problems.problem_sliced import SlicedProblem
 from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.refining import exact, exact_maxsim, exact_sliced, exact_sparse
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
-KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32, and int8 codes
-TERMS = 64  # bytes a document beside its vector
-POSTING = 6  # bytes of a posting with its share of what finds it
-SLICED = 5  # bytes of a weight and its index
-TOKENS_KEPT = {"float16": 3, "bfloat16": 3, "codes": 1}  # of a token, with its codes
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 MOST_TOKENS = 1 << 14  # of a query, where its maxima are kept in shared memory
 
@@ -63,8 +59,11 @@ class CudaBackend(Backend):
         if dims > MOST_DIMS:
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
         reasons += too_many(len(docs))
-        least = min(len(docs), dense_parts.LEAST_PART) if docs.device is None else len(docs)
-        return reasons or cuda_device.no_room(docs, least * _document_bytes(docs))
+        return reasons or cuda_stream.refusals(docs, cuda_dense.footprint(problem))
+
+    def _parts(self, problem: DenseProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        return cuda_stream.cuts(problem.docs, cuda_dense.footprint(problem))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -74,16 +73,16 @@ class CudaBackend(Backend):
         return first_places(problem.k)
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
-        at_once = _at_once(problem.docs)
-        if at_once is not None:
-            return cuda_stream.propose(problem, width, at_once)
-        return cuda_dense.propose(problem, width)
+        return cuda_stream.propose(
+            problem, self._parts(problem), cuda_dense.scanned, lambda part: cuda_dense.propose(part, width),
+            exact.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
-        return None if _at_once(problem.docs) is not None else cuda_dense.attempt(problem, asked, width)
+        return None if self._parts(problem) is not None else cuda_dense.attempt(problem, asked, width)
 
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
-        if _at_once(problem.docs) is not None:
+        if self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return cuda_dense.refine(problem, candidates)
 
@@ -93,13 +92,13 @@ class CudaBackend(Backend):
         return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
-        return super().within(problem) if _at_once(problem.docs) is not None else cuda_between.within(problem)
+        return super().within(problem) if self._parts(problem) is not None else cuda_between.within(problem)
 
     def before(self, problem: DenseProblem, targets: I64, rank: F32) -> I64 | None:
-        return None if _at_once(problem.docs) is not None else cuda_between.before(problem, targets, rank)
+        return None if self._parts(problem) is not None else cuda_between.before(problem, targets, rank)
 
     def both(self, forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] | None:
-        if any(_at_once(each.docs) is not None for each in (forth, back)):
+        if any(self._parts(each) is not None for each in (forth, back)):
             return None
         return cuda_both.attempt(forth, back)
 
@@ -114,19 +113,7 @@ class CudaBackend(Backend):
         plan = cuda_dense.plan(problem, gpu, self.first_width(problem), kind)
         form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[kind], plan.tile, 0, 0)
         facts |= {"tile": str(plan.tile), "form": f"{form}: {why}", "places": f"{plan.capacity:,} for each query"}
-        return facts, plan.rejected
-
-
-def _document_bytes(docs: Documents) -> int:
-    """What a document takes on the GPU."""
-    return KEPT.get(docs.rows.kind if isinstance(docs.rows, Rows) else "float32", 5) * docs.dim + TERMS
-
-
-def _at_once(docs: Documents) -> int | None:
-    """How many documents of the host are on the GPU at a time, where it cannot hold them all."""
-    if docs.device is not None:
-        return None
-    return dense_parts.at_once(len(docs), _document_bytes(docs), cuda_device.free_for(docs))
+        return facts | part_facts(self._parts(problem)), plan.rejected
 
 
 class CudaMaxSim(MaxSimBackend):
@@ -157,7 +144,11 @@ class CudaMaxSim(MaxSimBackend):
                 f"its kernels take queries of at most {most:,} tokens where these have more than 128 "
                 f"dimensions, or both sides are summed, and one has {longest:,}"
             )
-        return reasons or cuda_device.no_room(docs, len(docs.tokens) * (_token_bytes(docs) + TERMS))
+        return reasons or cuda_stream.refusals(docs, cuda_tokens.footprint(problem))
+
+    def _parts(self, problem: MaxSimProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        return cuda_stream.cuts(problem.docs, cuda_tokens.footprint(problem))
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
         """Documents that come with one search are copied to the GPU once for it."""
@@ -168,18 +159,20 @@ class CudaMaxSim(MaxSimBackend):
         return 2 * problem.k + 256
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
-        upper = problem.upper()
-        if upper.reduce not in SCANNED or not _some(problem):
+        if problem.upper().reduce not in SCANNED or not _some(problem):
             return super().propose(problem, width)
-        return cuda_maxsim.propose(upper, width)
+        return cuda_stream.propose(
+            problem, self._parts(problem), cuda_tokens.mirror, lambda part: cuda_maxsim.propose(part.upper(), width),
+            exact_maxsim.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
         if problem.reduce not in SCANNED or not _some(problem):
             return None
-        return cuda_maxsim.attempt(problem, asked, width)
+        return None if self._parts(problem) is not None else cuda_maxsim.attempt(problem, asked, width)
 
     def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
-        if problem.reduce not in SCANNED or not len(candidates.rows):
+        if problem.reduce not in SCANNED or not len(candidates.rows) or self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return cuda_maxsim.refine(problem, candidates)
 
@@ -198,7 +191,8 @@ class CudaMaxSim(MaxSimBackend):
             "reads": f"{plan.bytes_read:,} bytes or more",
             "computes": f"{plan.operations:,} operations",
         }
-        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
+        facts |= {} if upper is problem else {"bounded by": upper.reduce}
+        return facts | part_facts(self._parts(problem)), plan.rejected
 
 
 class CudaSparse(SparseBackend):
@@ -216,23 +210,34 @@ class CudaSparse(SparseBackend):
         reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
         if longest > MOST_TERMS:
             reasons.append(f"its kernels take queries of at most {MOST_TERMS:,} terms, and one has {longest:,}")
-        return reasons or cuda_device.no_room(docs, docs.rows.nbytes + POSTING * docs.rows.nnz)
+        return reasons or cuda_stream.refusals(docs, cuda_sparse.footprint(problem))
+
+    def _parts(self, problem: SparseProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        return cuda_stream.cuts(problem.docs, cuda_sparse.footprint(problem))
 
     def first_width(self, problem: SparseProblem) -> int:
         return 8 * problem.k
 
     def listed(self, problem: SparseProblem, width: int) -> Candidates:
-        return cuda_sparse.propose(problem, width)
+        return cuda_stream.propose(
+            problem, self._parts(problem), lambda part, gpu: cuda_sparse.windows_of(part.docs, gpu),
+            lambda part: cuda_sparse.propose(part, width), exact_sparse.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt | None:
-        return cuda_sparse.attempt(problem, asked, width) if problem.n_queries else None
+        if problem.n_queries == 0 or self._parts(problem) is not None:
+            return None
+        return cuda_sparse.attempt(problem, asked, width)
 
     def refine(self, problem: SparseProblem, candidates: Candidates) -> F32:
+        if self._parts(problem) is not None:
+            return super().refine(problem, candidates)
         return cuda_sparse.refine(problem, candidates)
 
     def describe(self, problem: SparseProblem) -> tuple[dict[str, str], dict[str, str]]:
-        facts, _ = super().describe(problem)
-        return facts | cuda_sparse.describe(problem), {}
+        facts, parts = super().describe(problem)[0], self._parts(problem)
+        return facts | (cuda_sparse.describe(problem) if parts is None else part_facts(parts)), {}
 
 
 class CudaSliced(SlicedBackend):
@@ -250,31 +255,34 @@ class CudaSliced(SlicedBackend):
         reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
         if docs.dim > MOST_TERMS:
             reasons.append(f"its kernels take at most {MOST_TERMS:,} dimensions, and {docs.dim:,} are scored")
-        return reasons or cuda_device.no_room(docs, (SLICED + POSTING) * len(docs) * docs.dim)
+        return reasons or cuda_stream.refusals(docs, cuda_sliced.footprint(problem))
+
+    def _parts(self, problem: SlicedProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        return cuda_stream.cuts(problem.docs, cuda_sliced.footprint(problem))
 
     def first_width(self, problem: SlicedProblem) -> int:
         return 8 * problem.k
 
     def propose(self, problem: SlicedProblem, width: int) -> Candidates:
-        return cuda_sliced.propose(problem, width)
+        return cuda_stream.propose(
+            problem, self._parts(problem), lambda part, gpu: cuda_sliced.windows_of(part.docs, gpu),
+            lambda part: cuda_sliced.propose(part, width), exact_sliced.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt | None:
-        return cuda_sliced.attempt(problem, asked, width) if problem.n_queries else None
+        if problem.n_queries == 0 or self._parts(problem) is not None:
+            return None
+        return cuda_sliced.attempt(problem, asked, width)
 
     def refine(self, problem: SlicedProblem, candidates: Candidates) -> F32:
+        if self._parts(problem) is not None:
+            return super().refine(problem, candidates)
         return cuda_sliced.refine(problem, candidates)
 
     def describe(self, problem: SlicedProblem) -> tuple[dict[str, str], dict[str, str]]:
-        facts, _ = super().describe(problem)
-        return facts | cuda_sliced.describe(problem), {}
-
-
-def _token_bytes(docs: TokenDocuments) -> int:
-    """What the values of a token take on the GPU."""
-    rows = docs.tokens.rows
-    if isinstance(rows, Rows) and rows.planes:
-        return int(rows.data.shape[1]) * (4 if rows.planes == 3 else rows.planes) // rows.planes
-    return (TOKENS_KEPT.get(rows.kind, 5) if isinstance(rows, Rows) else 5) * docs.dim
+        facts, parts = super().describe(problem)[0], self._parts(problem)
+        return facts | (cuda_sliced.describe(problem) if parts is None else part_facts(parts)), {}
 
 
 def _some(problem: MaxSimProblem) -> bool:

@@ -31,6 +31,7 @@ from pyengine.backends.cuda.cuda_kernels import (
 )
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
+from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
 from pyengine.inputs.rows import Rows
 from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan
 from pyengine.problems.problem import Codes, DenseProblem, Documents
@@ -39,6 +40,7 @@ from pyengine.specification import reference
 from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
 
 HALVES = "float16", "bfloat16"
+TERMS = 64  # bytes of a document beside its vector
 
 
 class Originals(NamedTuple):
@@ -64,6 +66,16 @@ class Found(NamedTuple):
     pools: Pools
     scale: Scale
     above: Array | None = None
+
+
+def footprint(problem: DenseProblem) -> Footprint:
+    """What documents take on the GPU, beside vectors that are there."""
+    docs = problem.docs
+    if docs.device is not None:
+        codes = docs.dim if kind_of(docs) == "int8" else 0
+        return Footprint((Share(("scanned", problem.dims), codes + TERMS),), len(docs))
+    own, codes = vector_bytes(docs)
+    return Footprint((Share("originals", own), Share(("scanned", problem.dims), codes + TERMS)), len(docs))
 
 
 def originals(docs: Documents, gpu: Gpu) -> Originals:

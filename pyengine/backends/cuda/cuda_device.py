@@ -276,17 +276,12 @@ def mirrored(corpus: Corpus, gpu: Gpu, key: Any, build: Callable[[], T]) -> T:
     return corpus.derived(("cuda", gpu.device.number, key), made)
 
 
-def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
-    """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
-    free = free_for(corpus)
-    if free is None or n_bytes <= free:
-        return []
-    return [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"]
+def kept(corpus: Corpus, key: Any) -> bool:
+    """Whether the GPU has what `mirrored` makes under that key: all of it, since of what failed nothing is kept."""
+    return corpus.cache is not None and ("cuda", _number(corpus), key) in corpus.cache
 
 
-def free_for(corpus: Corpus) -> int | None:
-    """The bytes that are free on the GPU of a corpus; None where it keeps what a search needs already."""
-    if any(isinstance(key, tuple) and key[0] == "cuda" for key in corpus.cache or {}):
-        return None
-    free: int = gpu_of(corpus).device.free_bytes()
-    return free
+def free(corpus: Corpus) -> int:
+    """The bytes that are free on the GPU of a corpus."""
+    found: int = gpu_of(corpus).device.free_bytes()
+    return found

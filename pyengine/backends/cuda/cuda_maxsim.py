@@ -10,7 +10,7 @@ from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import PAD, Pools, decode, pools, tighten
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.cuda.cuda_maxsim_kernels import OWN_SHARED, Pairs, Scoring, scan, score_pairs, shared_bytes
-from pyengine.backends.shared import token_terms
+from pyengine.backends.shared import row_pools, token_terms
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, ScanPlan, cuda_tiles, plan_scan
 from pyengine.problems.problem_maxsim import MaxSimProblem
@@ -59,7 +59,7 @@ def listed(problem: MaxSimProblem, width: int, gpu: Gpu) -> Pools:
     made, symmetric, n_docs = plan(problem, gpu), problem.reduce == "symmetric", len(problem.docs)
     docs, units = cuda_tokens.scanned_docs(problem, gpu)
     queries = cuda_tokens.scanned_queries(problem, units, made, gpu)
-    found = pools(gpu, problem.n_queries, places(problem, width))
+    found = pools(gpu, problem.n_queries, places(problem, width), row_pools.score_floors(problem))
     centre = gpu.array(np.zeros(problem.n_queries, np.float32))
     mask = None if problem.mask is None else gpu.array(problem.mask)
     k, stride = min(problem.k, n_docs), -(-n_docs // found.capacity)

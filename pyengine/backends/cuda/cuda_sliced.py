@@ -15,7 +15,8 @@ import numpy as np
 from pyengine.backends.cuda import cuda_device, cuda_rows, cuda_windows
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_rows import Found, Listed
-from pyengine.backends.cuda.cuda_windows import DeviceWindows, WindowSearch, device_windows
+from pyengine.backends.cuda.cuda_windows import POSTING, DeviceWindows, WindowSearch, device_windows
+from pyengine.backends.shared.parts import Footprint, Share
 from pyengine.backends.shared.posting_windows import windows
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.problems.problem_sliced import SlicedDocuments, SlicedProblem
@@ -26,6 +27,12 @@ class DeviceVectors(NamedTuple):
 
     weights: Array
     slices: Array
+
+
+def footprint(problem: SlicedProblem) -> Footprint:
+    """What documents take on the GPU: as they are, and as postings."""
+    dim = problem.docs.dim
+    return Footprint((Share("vectors", 5 * dim), Share("windows", POSTING * dim)), len(problem.docs))
 
 
 def vectors(rows: SlicedRows, gpu: Gpu) -> DeviceVectors:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from pyengine.backends.cuda import cuda_device, cuda_rows, cuda_windows
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_rows import Found, Listed
-from pyengine.backends.cuda.cuda_windows import DeviceWindows, WindowSearch, device_windows
+from pyengine.backends.cuda.cuda_windows import POSTING, DeviceWindows, WindowSearch, device_windows
 from pyengine.backends.shared import row_pools
+from pyengine.backends.shared.parts import Footprint, Share, row_bytes
 from pyengine.backends.shared.posting_windows import windows
 from pyengine.problems.problem_sparse import SparseDocuments, SparseProblem, TermRows
 from pyengine.types import F64, Attempt
@@ -27,6 +28,12 @@ class DeviceRows(NamedTuple):
 def device_rows(rows: TermRows, gpu: Gpu) -> DeviceRows:
     offsets, terms, values = (gpu.array(each) for each in (rows.offsets, rows.terms, rows.values))
     return DeviceRows(offsets, terms, values, cuda_rows.copied(gpu, rows.low), cuda_rows.copied(gpu, rows.step))
+
+
+def footprint(problem: SparseProblem) -> Footprint:
+    """What documents take on the GPU: as they are, and as postings."""
+    rows = problem.docs.rows
+    return Footprint((Share("rows", *row_bytes(rows)), Share("windows", 0, POSTING)), len(rows), rows.offsets)
 
 
 def rows_of(docs: SparseDocuments, gpu: Gpu) -> DeviceRows:

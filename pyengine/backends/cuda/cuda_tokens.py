@@ -12,6 +12,7 @@ from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import DOC_ALIGN, code_docs
 from pyengine.backends.cuda.cuda_maxsim_kernels import TokenDocs, TokenQueries, TokenSets, token_norms
 from pyengine.backends.shared import token_terms
+from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
 from pyengine.backends.shared.token_terms import UNDERFLOW, Coded
 from pyengine.inputs.rows import Rows
 from pyengine.kernels.maxsim_plan import BITS, ScanPlan, lay, packed_form, padded
@@ -20,6 +21,7 @@ from pyengine.specification import reference
 from pyengine.types import F32, F64, I64
 
 UNIT = 2.0**-24
+TERMS, DOCUMENT = 64, 64  # bytes of a token beside its vectors, and of a document
 
 
 class Mirror(NamedTuple):
@@ -44,6 +46,16 @@ def rounding(dims: int, tokens: int, form: str) -> float:
     multiplied, and n of n sums; twice that covers terms of second order, and the factors' own rounding to float32."""
     dot = 4 * (dims + 12) if form in BITS else 1
     return 2 * (dot + tokens + 8) * UNIT
+
+
+def footprint(problem: MaxSimProblem) -> Footprint:
+    """What documents take on the GPU: tokens as they are, and their int8 codes; or their few bits once."""
+    docs, rows, known = problem.docs, problem.docs.tokens.rows, Share(("maxsim", problem.normalize), DOCUMENT, TERMS)
+    if isinstance(rows, Rows) and rows.planes:
+        wide = int(rows.data.shape[1]) * (4 if rows.planes == 3 else rows.planes) // rows.planes
+        return Footprint((Share("packed tokens", 0, wide), known), len(docs), docs.offsets)
+    own, codes = vector_bytes(docs.tokens)
+    return Footprint((Share("tokens", 0, own), Share("token codes", 0, codes), known), len(docs), docs.offsets)
 
 
 def mirror(problem: MaxSimProblem, gpu: Gpu) -> Mirror:

@@ -25,6 +25,7 @@ P = TypeVar("P", bound=Problem)
 MANY = 256  # documents of a window that pass: beyond it, and beyond k, the block of threads selects among them
 SUMS = 4 * WINDOW  # bytes of shared memory
 TOUCHED = WINDOW // 8  # and more of them for signed weights
+POSTING = 6  # bytes on the GPU, with its share of what finds it
 LAST = (1 << 31) - 1  # row, before which all are
 MOST_BLOCKS = (1 << 31) - 1  # of a launch
 

@@ -103,6 +103,11 @@ def floors(problem: Problem, units: F64, least: np.float32) -> F32:
     return floor
 
 
+def score_floors(problem: Problem) -> F32:
+    """`floors` where bounds are in units of 1."""
+    return floors(problem, np.ones(problem.n_queries), np.float32(-np.inf))
+
+
 def factors(largest: F64, unit: float, biased: bool) -> F64:
     """float64 [Q]: of queries with these largest magnitudes the powers of two by which they become 2^14 to 2^15;
     with a bias larger ones, where times ``unit`` they would be below 2^-60."""

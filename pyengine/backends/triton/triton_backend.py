@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyengine.backends.base import Backend, foreign
-from pyengine.backends.shared import dense_parts
+from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.triton import triton_refusals
-from pyengine.backends.triton.triton_refusals import KEPT, TERMS, beyond, store_kind, too_large
+from pyengine.backends.triton.triton_refusals import beyond
 from pyengine.kernels.dense_plan import MOST_DIMS, first_places
-from pyengine.problems.problem import DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem
+from pyengine.refining import exact
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 if TYPE_CHECKING:
@@ -34,9 +35,17 @@ class TritonBackend(Backend):
         return triton_refusals.missing()
 
     def refusals(self, problem: DenseProblem) -> list[str]:
+        from pyengine.backends.triton import triton_dense, triton_stream
+
         docs = problem.docs
-        least = min(len(docs), dense_parts.LEAST_PART) * _document_bytes(docs)
-        return foreign(docs) + beyond(problem.dims, MOST_DIMS, len(docs)) + too_large(docs, least)
+        reasons = foreign(docs) + beyond(problem.dims, MOST_DIMS, len(docs))
+        return reasons or triton_stream.refusals(docs, triton_dense.footprint(problem))
+
+    def _parts(self, problem: DenseProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        from pyengine.backends.triton import triton_dense, triton_stream
+
+        return triton_stream.cuts(problem.docs, triton_dense.footprint(problem))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -48,15 +57,15 @@ class TritonBackend(Backend):
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         from pyengine.backends.triton import triton_dense, triton_stream
 
-        at_once = _at_once(problem.docs)
-        if at_once is not None:
-            return triton_stream.propose(problem, width, at_once)
-        return triton_dense.propose(problem, width)
+        return triton_stream.propose(
+            problem, self._parts(problem), triton_dense.scanned, lambda part: triton_dense.propose(part, width),
+            exact.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
         from pyengine.backends.triton import triton_between, triton_dense
 
-        if _at_once(problem.docs) is not None:
+        if self._parts(problem) is not None:
             return None
         if problem.filters is not None:
             return triton_between.attempt(problem, asked, width)
@@ -65,7 +74,7 @@ class TritonBackend(Backend):
     def refine(self, problem: DenseProblem, candidates: Candidates) -> F32:
         from pyengine.backends.triton import triton_dense
 
-        if _at_once(problem.docs) is not None:
+        if self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return triton_dense.refine(problem, candidates)
 
@@ -77,19 +86,19 @@ class TritonBackend(Backend):
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         from pyengine.backends.triton import triton_between
 
-        if _at_once(problem.docs) is not None:
+        if self._parts(problem) is not None:
             return super().within(problem)
         return triton_between.within(problem)
 
     def before(self, problem: DenseProblem, targets: I64, rank: F32) -> I64 | None:
         from pyengine.backends.triton import triton_between
 
-        return None if _at_once(problem.docs) is not None else triton_between.before(problem, targets, rank)
+        return None if self._parts(problem) is not None else triton_between.before(problem, targets, rank)
 
     def both(self, forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] | None:
         from pyengine.backends.triton import triton_both
 
-        if any(_at_once(each.docs) is not None for each in (forth, back)):
+        if any(self._parts(each) is not None for each in (forth, back)):
             return None
         return triton_both.attempt(forth, back)
 
@@ -98,7 +107,8 @@ class TritonBackend(Backend):
 
         if problem.n_queries == 0 or len(problem.docs) == 0:
             return super().describe(problem)
-        return triton_plan.describe(problem, self.first_width(problem), _at_once(problem.docs))
+        facts, rejected = triton_plan.describe(problem, self.first_width(problem))
+        return facts | part_facts(self._parts(problem)), rejected
 
     def scan(self, problem: DenseProblem) -> TopK:
         from pyengine.backends.triton import triton_dense
@@ -110,20 +120,6 @@ class TritonBackend(Backend):
         that cannot be."""
         from pyengine.backends.triton import triton_standing
 
-        if _at_once(problem.docs) is not None:
+        if self._parts(problem) is not None:
             raise RuntimeError("documents that the GPU cannot hold pass through it in parts, which is not one graph")
         return triton_standing.dense(problem, self.first_width(problem))
-
-
-def _document_bytes(docs: Documents) -> int:
-    """What a document takes on the GPU."""
-    return KEPT.get(store_kind(docs), 5) * docs.dim + TERMS
-
-
-def _at_once(docs: Documents) -> int | None:
-    """How many documents of the host are on the GPU at a time, where it cannot hold them all."""
-    if docs.device is not None:
-        return None
-    from pyengine.backends.triton.triton_device import free_for
-
-    return dense_parts.at_once(len(docs), _document_bytes(docs), free_for(docs))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyengine import checks
 from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, document_terms, scale_of
+from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
 from pyengine.backends.torch import torch_float64
 from pyengine.backends.torch.torch_float32 import tensor
 from pyengine.backends.triton import triton_device, triton_workspace
@@ -29,6 +30,7 @@ from pyengine.specification import reference
 from pyengine.types import F32, Attempt, Candidates, TopK
 
 NAMES = {torch.int8: "i8", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+TERMS = 32  # bytes of a document beside its vector
 CODED_QUERIES = 64  # so many make it worth coding documents that do not outlive the search
 
 
@@ -37,6 +39,13 @@ class Scanned(NamedTuple):
 
     values: Tensor
     lengths: Lengths
+
+
+def footprint(problem: DenseProblem) -> Footprint:
+    """What documents of the host take on the device."""
+    own, codes = vector_bytes(problem.docs)
+    scanned = Share(("scanned", problem.dims, False), codes + TERMS)
+    return Footprint((Share("originals", own), scanned), len(problem.docs))
 
 
 def originals(docs: Documents) -> Originals:

@@ -87,18 +87,14 @@ def upload(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def no_room(corpus: Corpus, n_bytes: int) -> list[str]:
-    """Why so many bytes of a corpus cannot be kept on its GPU: a reason to refuse it, none where they can, or are."""
-    free = free_for(corpus)
-    if free is None or n_bytes <= free:
-        return []
-    return [f"it needs {n_bytes / 1e6:,.0f} MB of the GPU, of which {free / 1e6:,.0f} are free"]
+def kept(corpus: Corpus, key: Any) -> bool:
+    """Whether the device has what `mirrored` makes under that key: all of it, since of what failed nothing is kept."""
+    return corpus.cache is not None and ("triton", str(device_of(corpus)), key) in corpus.cache
 
 
-def free_for(corpus: Corpus) -> int | None:
-    """The bytes that are free on the GPU of a corpus; None where it is there already, or there is no GPU to fill."""
-    cached = corpus.cache or {}
-    if interpreted() or any(isinstance(key, tuple) and key[0] == "triton" for key in cached):
+def free(corpus: Corpus) -> int | None:
+    """The bytes that are free on the GPU of a corpus; None where there is no GPU to fill."""
+    if interpreted():
         return None
     device = device_of(corpus)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

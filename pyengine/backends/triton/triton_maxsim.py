@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyengine import checks
+from pyengine.backends.shared import row_pools
 from pyengine.backends.shared.token_terms import parts
 from pyengine.backends.triton import triton_asked, triton_device, triton_tokens, triton_workspace
 from pyengine.backends.triton.triton_answers import answer_room, id_places, on_host
@@ -72,8 +73,9 @@ def spread(rows: I64, stride: int) -> I64:
 @dataclass(frozen=True)
 class Steps:
     """What the launches of a search read: the queries as they were ``asked``, and how they are coded; documents as they
-    are scanned, in ``rows``, and as they are refined, with their numbers of tokens ``counts`` int32 [N]; ``mask`` uint8
-    [Q, ceil(N / 8)], ``order`` int32 [N] the place of each row by its id, ``names`` int64 [N] the ids in that order."""
+    are scanned, in ``rows``, and as they are refined, unless they are not, with their numbers of tokens ``counts``
+    int32 [N]; ``mask`` uint8 [Q, ceil(N / 8)], ``floor`` float32 [Q] what thresholds begin with, ``order`` int32 [N]
+    the place of each row by its id, ``names`` int64 [N] the ids in that order."""
 
     asked: Asked
     coding: Coding
@@ -81,12 +83,13 @@ class Steps:
     docs: CodedTokens
     rows: Tensor
     capacity: int
-    exact: TokenSets
+    exact: TokenSets | None
     counts: Tensor
     how: Scoring
     k: int
     least: int  # places that the scan looks for
     mask: Tensor | None = None
+    floor: Tensor | None = None
     order: Tensor | None = None
     names: Tensor | None = None
     limits: Limits | None = None
@@ -99,10 +102,12 @@ class Steps:
         counts, lost = (room.room(name, shape[:1], torch.int32) for name in ("counts", "lost"))
         threshold = room.room("threshold", shape[:1], torch.float32)
         found = Pools(room.room("rows", shape, torch.int32), upper, lower, counts, threshold, lost)
-        width = maxsim_plan.padded(self.exact.dims, form)
+        width = maxsim_plan.padded(own.tokens.shape[1], form)
         queries, scaling = triton_asked.panels(
             own, width, triton_tokens.query_form(form), self.coding, found, room
         )  # fmt: skip
+        if self.floor is not None:
+            found.threshold.copy_(self.floor)
         k = min(self.least, len(self.rows))
         for first, count in parts(len(self.rows), self.capacity, k, len(queries.panels) - 1):
             maxsim_topk.scan(found, queries, self.docs, self.rows, self.mask, first, count, tile, self.coding.symmetric)
@@ -125,6 +130,7 @@ class Steps:
     def _refined(self, found: Pools, room: Workspace) -> Tensor:
         """float32 [Q, C]: the scores of what pools hold. Every place is a pair to be scored, of nothing where it is
         empty: so the host need not know how many are filled."""
+        assert self.exact is not None
         scores, capacity = room.room("scores", tuple(found.rows.shape), torch.float32), self.capacity
         step = max(1, min(len(scores), max(ALIGN, PAIRS // capacity // ALIGN * ALIGN)))
         doc_of = room.room("documents of pairs", (step, capacity), torch.int64)
@@ -174,8 +180,9 @@ def room_for(problem: MaxSimProblem, k: int, which: Listed) -> AbstractContextMa
     return triton_workspace.room_for(problem.docs, problem.n_queries, k, which.capacity)
 
 
-def steps(problem: MaxSimProblem, which: Listed, k: int, room: Workspace) -> Steps:
-    """What the launches read, to answer with k results: copied to the device where it comes with the search."""
+def steps(problem: MaxSimProblem, which: Listed, k: int, room: Workspace, refined: bool = True) -> Steps:
+    """What the launches read, to answer with k results, or only to scan where nothing is ``refined``: copied to the
+    device where it comes with the search."""
     own, made = triton_tokens.mirror(problem), plan(problem)
     bias, doc_weights = room.sent("biases", problem.bias, problem.doc_weights)
     docs, units = triton_tokens.coded_tokens(problem, own, doc_weights)
@@ -188,13 +195,14 @@ def steps(problem: MaxSimProblem, which: Listed, k: int, room: Workspace) -> Ste
         docs=docs if bias is None else docs._replace(biases=bias),
         rows=_rows(problem, which) if which.rows is None else room.copied("listed", which.rows),
         capacity=which.capacity,
-        exact=triton_tokens.exact_docs(problem),
+        exact=triton_tokens.exact_docs(problem) if refined else None,
         counts=own.counts,
         how=Scoring(problem.reduce, problem.normalize, asked.weights, doc_weights, bias),
         k=k,
         least=problem.k,
         mask=None if mask is None or len(mask) == 1 else room.copied("mask", mask),
-        order=id_places(problem),
+        floor=None if problem.floor is None else room.copied("floor", row_pools.score_floors(problem)),
+        order=id_places(problem) if refined else None,
     )
 
 
@@ -212,7 +220,7 @@ def propose(problem: MaxSimProblem, width: int) -> Candidates:
     """What of the documents can be among the k best of each query, in pools of twice the ``width``."""
     which = listed(problem, width)
     with room_for(problem, problem.k, which) as room:
-        found, _ = steps(problem, which, problem.k, room).scan(room)
+        found, _ = steps(problem, which, problem.k, room, refined=False).scan(room)
         rows, upper, lower, counts = (each.cpu().numpy() for each in found[:4])
         dropped = selection.dropped(found).cpu().numpy().astype(np.float64)
     filled = np.arange(found.capacity) < counts[:, None]

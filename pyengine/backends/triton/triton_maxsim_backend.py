@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyengine.backends.base import MaxSimBackend
+from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.backends.triton import triton_refusals
-from pyengine.backends.triton.triton_refusals import KEPT, TERMS, beyond, store_kind, too_large
-from pyengine.inputs.rows import Rows
-from pyengine.kernels import maxsim_plan
-from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
+from pyengine.backends.triton.triton_refusals import beyond
+from pyengine.problems.problem_maxsim import MaxSimProblem
+from pyengine.refining import exact_maxsim
 from pyengine.types import F32, Attempt, Candidates
 
 if TYPE_CHECKING:
@@ -35,9 +35,17 @@ class TritonMaxSim(MaxSimBackend):
         return triton_refusals.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
+        from pyengine.backends.triton import triton_stream, triton_tokens
+
         docs = problem.docs
-        n_bytes = len(docs.tokens) * _token_bytes(docs)
-        return super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs)) + too_large(docs, n_bytes)
+        reasons = super().refusals(problem) + beyond(docs.dim, MOST_TOKEN_DIMS, len(docs))
+        return reasons or triton_stream.refusals(docs, triton_tokens.footprint(problem))
+
+    def _parts(self, problem: MaxSimProblem) -> list[slice] | None:
+        """The parts in which documents of the host pass through a GPU that cannot hold them all."""
+        from pyengine.backends.triton import triton_stream, triton_tokens
+
+        return triton_stream.cuts(problem.docs, triton_tokens.footprint(problem))
 
     def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
         """Documents that come with one search are copied to the device once for it."""
@@ -48,24 +56,26 @@ class TritonMaxSim(MaxSimBackend):
         return 2 * problem.k + 256
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
-        from pyengine.backends.triton import triton_maxsim
+        from pyengine.backends.triton import triton_maxsim, triton_stream, triton_tokens
 
-        upper = problem.upper()
-        if upper.reduce not in SCANNED:
+        if problem.upper().reduce not in SCANNED:
             return super().propose(problem, width)
-        return triton_maxsim.propose(upper, width)
+        return triton_stream.propose(
+            problem, self._parts(problem), triton_tokens.mirror,
+            lambda part: triton_maxsim.propose(part.upper(), width), exact_maxsim.refine,
+        )  # fmt: skip
 
     def attempt(self, problem: MaxSimProblem, asked: MaxSimProblem, width: int) -> Attempt | None:
         from pyengine.backends.triton import triton_maxsim
 
-        if problem.reduce not in SCANNED:
+        if problem.reduce not in SCANNED or self._parts(problem) is not None:
             return None
         return triton_maxsim.attempt(problem, asked, width)
 
     def refine(self, problem: MaxSimProblem, candidates: Candidates) -> F32:
         from pyengine.backends.triton import triton_maxsim
 
-        if problem.reduce not in SCANNED:
+        if problem.reduce not in SCANNED or self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return triton_maxsim.refine(problem, candidates)
 
@@ -93,12 +103,5 @@ class TritonMaxSim(MaxSimBackend):
             "reads": f"{plan.bytes_read:,} bytes or more",
             "computes": f"{plan.operations:,} operations",
         }
-        return facts | ({} if upper is problem else {"bounded by": upper.reduce}), plan.rejected
-
-
-def _token_bytes(docs: TokenDocuments) -> int:
-    """What a token takes on the GPU: as it is, and as float16 or int8 codes; or its few bits once, and a norm."""
-    rows = docs.tokens.rows
-    if isinstance(rows, Rows) and rows.planes:
-        return maxsim_plan.token_bytes(docs.dim, maxsim_plan.packed_form(rows.planes)) + 8
-    return (KEPT.get(store_kind(docs.tokens), 4) + 2) * docs.dim + TERMS
+        facts |= {} if upper is problem else {"bounded by": upper.reduce}
+        return facts | part_facts(self._parts(problem)), plan.rejected

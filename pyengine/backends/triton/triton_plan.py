@@ -27,9 +27,8 @@ def scanned_kind(problem: DenseProblem) -> torch.dtype:
     return torch.float32 if short else torch.int8
 
 
-def describe(problem: DenseProblem, width: int, at_once: int | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Facts by name, and what was rejected with the reason; ``at_once`` documents are on the GPU at a time, None for
-    all."""
+def describe(problem: DenseProblem, width: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Facts by name, and what was rejected with the reason."""
     kind, align = scanned_kind(problem), ALIGN
     if kind == torch.int8:
         align = 64
@@ -47,8 +46,6 @@ def describe(problem: DenseProblem, width: int, at_once: int | None) -> tuple[di
         "reads": f"{plan.bytes_read:,} bytes or more",
         "computes": f"{plan.operations:,} operations",
     }
-    if at_once is not None:
-        facts["documents"] = f"{at_once:,} on the GPU at a time: it cannot hold all {len(problem.docs):,}"
     return facts, plan.rejected
 
 

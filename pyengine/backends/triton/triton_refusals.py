@@ -8,11 +8,7 @@ import os
 from importlib.util import find_spec
 
 from pyengine.backends.shared.counts import too_many
-from pyengine.inputs.rows import Rows
-from pyengine.problems.problem import Corpus, Documents
 
-KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes a dimension on the GPU; else float32 and int8 codes
-TERMS = 32  # bytes a document beside its vector
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 
@@ -40,16 +36,3 @@ def beyond(dims: int, most: int, n_docs: int) -> list[str]:
     """The reasons for which vectors are too long, or too many, for the kernels."""
     reasons = [f"its kernels take at most {most:,} dimensions, and {dims:,} are scored"] if dims > most else []
     return reasons + too_many(n_docs)
-
-
-def too_large(docs: Corpus, n_bytes: int) -> list[str]:
-    """The reason for which documents of the host, which take so much on the GPU, cannot be copied to it."""
-    if docs.device is not None:
-        return []
-    from pyengine.backends.triton.triton_device import no_room
-
-    return no_room(docs, n_bytes)
-
-
-def store_kind(docs: Documents) -> str:
-    return docs.rows.kind if isinstance(docs.rows, Rows) else "float32"

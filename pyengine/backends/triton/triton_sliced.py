@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyengine.backends.shared import float32, row_pools
+from pyengine.backends.shared.parts import Footprint, Share
 from pyengine.backends.triton import triton_device, triton_pools
 from pyengine.backends.triton.triton_pools import Found
 from pyengine.backends.triton.triton_workspace import Workspace
@@ -37,6 +38,12 @@ class HeldTiles:
 
     tiles: SlicedTiles
     unit: float
+
+
+def footprint(problem: SlicedProblem) -> Footprint:
+    """What documents take on the device: as they are, and in half precision with their indices."""
+    dim = problem.docs.dim
+    return Footprint((Share("vectors", 5 * dim), Share("tiles", 3 * dim)), len(problem.docs))
 
 
 def vectors(rows: SlicedRows, device: torch.device) -> DeviceVectors:

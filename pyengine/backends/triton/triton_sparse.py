@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pyengine.backends.shared import row_pools
+from pyengine.backends.shared.parts import Footprint, Share, row_bytes
 from pyengine.backends.shared.row_pools import LEAST
 from pyengine.backends.triton import triton_device, triton_pools
 from pyengine.backends.triton.triton_pools import Found
@@ -29,6 +30,12 @@ class SparseFound(Found):
     def dropped(self, bounds: F64) -> F64:
         """float64 [Q]: 0 where only what scores 0 at most was left out."""
         return row_pools.zeroed(super().dropped(bounds), self.units)
+
+
+def footprint(problem: SparseProblem) -> Footprint:
+    """What documents take on the device: as they are, and about as much again as the scan reads them."""
+    own = row_bytes(problem.docs.rows)
+    return Footprint((Share("rows", *own), Share("tiles", *own)), len(problem.docs), problem.docs.rows.offsets)
 
 
 def rows_of(docs: SparseDocuments) -> DeviceRows:

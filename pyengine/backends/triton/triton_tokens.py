@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyengine.backends.shared import token_terms
+from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
 from pyengine.backends.shared.token_terms import MARGIN, Coded, segments
 from pyengine.backends.triton import triton_device, triton_packed
 from pyengine.inputs.rows import Rows
@@ -19,6 +20,7 @@ from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.types import I64
 
 BLOCK = 1 << 16  # tokens that are coded at a time
+TERMS, DOCUMENT = 32, 64  # bytes of a token beside its vectors, and of a document
 
 
 class Mirror(NamedTuple):
@@ -45,6 +47,20 @@ def form_of(docs: TokenDocuments) -> str:
 def query_form(form: str) -> str:
     """How queries are coded for documents of this form."""
     return "int8" if form == "int8" else "float16"
+
+
+def footprint(problem: MaxSimProblem) -> Footprint:
+    """What documents of the host take on the device: tokens as they are, and as they are scanned, or their few bits
+    once."""
+    docs, form, rows = problem.docs, form_of(problem.docs), problem.docs.tokens.rows
+    scanned = ("maxsim", form, problem.normalize)
+    if isinstance(rows, Rows) and rows.planes:
+        shares = Share("packed tokens", 0, maxsim_plan.token_bytes(docs.dim, form)), Share(scanned, DOCUMENT, 8)
+    else:
+        own, _ = vector_bytes(docs.tokens)
+        codes = maxsim_plan.padded(docs.dim) * (1 if form == "int8" else 2)
+        shares = Share("exact tokens", 0, own), Share(scanned, DOCUMENT, codes + TERMS)
+    return Footprint(shares, len(docs), docs.offsets)
 
 
 def mirror(problem: MaxSimProblem) -> Mirror:

@@ -119,7 +119,8 @@ class CudaBackend(Backend):
 class CudaMaxSim(MaxSimBackend):
     """Late interaction by products of int8 codes of tokens, with the bounds that `kernels/maxsim_topk.py` derives;
     refined in float64 by `csrc/cuda/maxsim_refine.cu`. Documents are copied to the GPU once: their codes, and the
-    vectors that define the scores. Tokens of few bits stay so, and are decoded as they are read.
+    vectors that define the scores. Tokens of few bits stay so, and are decoded as they are read. What the GPU cannot
+    hold passes through it in parts, and is refined on the host.
 
     With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
     host; "pooled" and "aligned", which no maxima bound, are scored there throughout.
@@ -198,7 +199,8 @@ class CudaMaxSim(MaxSimBackend):
 class CudaSparse(SparseBackend):
     """Sparse rows: integer sums over postings in shared memory, a window of documents and a query at a time, with the
     bound that `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are
-    copied to the GPU, as they are and as postings, and stay there as long as their index does not change."""
+    copied to the GPU, as they are and as postings, and stay there as long as their index does not change; where it
+    cannot hold them all, they pass through it in parts, and are refined on the host."""
 
     name = "cuda"
 
@@ -243,7 +245,8 @@ class CudaSparse(SparseBackend):
 class CudaSliced(SlicedBackend):
     """Sliced vectors: the scan of sparse rows, over the terms that positions and indices are, with the bound that
     `window_queries` derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to
-    the GPU, as they are and as postings."""
+    the GPU, as they are and as postings; where it cannot hold them all, they pass through it in parts, and are refined
+    on the host."""
 
     name = "cuda"
 

@@ -23,7 +23,8 @@ MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 class TritonMaxSim(MaxSimBackend):
     """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
     `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
-    once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode.
+    once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode. What
+    it cannot hold passes through it in parts, and is refined on the host.
 
     With ``precision="fast"`` scores are off by at most these bounds. "softmax" is bounded by "mean", and refined on the
     host; "pooled" and "aligned", which no maxima bound, are scored there throughout.

@@ -15,7 +15,8 @@ from pyengine.types import F32, Attempt, Candidates
 class TritonSliced(SlicedBackend):
     """Sliced vectors: sums of half-precision products on the device where the indices agree, with the bound that
     `pyengine.kernels.sliced_topk` derives, which is how far the estimates of ``precision="fast"`` are off. Documents
-    are copied to the GPU, as they are and in half precision."""
+    are copied to the GPU, as they are and in half precision; where it cannot hold them all, they pass through it in
+    parts, and are refined on the host."""
 
     name = "triton"
 

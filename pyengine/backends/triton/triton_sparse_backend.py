@@ -15,7 +15,8 @@ from pyengine.types import F32, Attempt, Candidates
 class TritonSparse(SparseBackend):
     """Sparse rows: sums of half-precision products on the device, with the bound that `pyengine.kernels.sparse_topk`
     derives, which is how far the estimates of ``precision="fast"`` are off. Documents are copied to the GPU, twice (as
-    they are, and as the scan reads them), and stay there for as long as the index keeps what is derived from it."""
+    they are, and as the scan reads them), and stay there for as long as the index keeps what is derived from it; where
+    it cannot hold them all, they pass through it in parts, and are refined on the host."""
 
     name = "triton"
 

@@ -136,7 +136,7 @@ CASES: Cases = {
     "tokens-ties": lambda: tokens(kind="ties", k=9),
     "tokens-ties-ids": lambda: tokens(kind="ties", k=9, ids=IDS),
     "tokens-opposed": lambda: tokens(kind="opposed"),
-    "tokens-magnitudes": lambda: tokens(kind="magnitudes", scoring="symmetric"),
+    "tokens-magnitudes": lambda: tokens(kind="magnitudes", scoring="mean"),
     "tokens-huge": lambda: tokens(kind="huge"),
     "tokens-mask": lambda: tokens(mask=MASK[0]),
     "tokens-masks-bias": lambda: tokens(mask=MASK, bias=BIAS, k=30),

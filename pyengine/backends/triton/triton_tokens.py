@@ -57,7 +57,7 @@ def footprint(problem: MaxSimProblem) -> Footprint:
     if isinstance(rows, Rows) and rows.planes:
         shares = Share("packed tokens", 0, maxsim_plan.token_bytes(docs.dim, form)), Share(scanned, DOCUMENT, 8)
     else:
-        own, _ = vector_bytes(docs.tokens)
+        own = vector_bytes(docs.tokens)[0] if problem.reduce in token_terms.SCANNED else 0  # else refined on the host
         codes = maxsim_plan.padded(docs.dim) * (1 if form == "int8" else 2)
         shares = Share("exact tokens", 0, own), Share(scanned, DOCUMENT, codes + TERMS)
     return Footprint(shares, len(docs), docs.offsets)

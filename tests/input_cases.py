@@ -34,19 +34,6 @@ def with_value(rows: F32, row: int, value: float) -> F32:
     return changed
 
 
-class Dlpack:
-    """Nothing but the DLPack protocol."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.values.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.values.__dlpack_device__()
-
-
 def refused(
     call: Callable[[], object], error: type[Exception] | tuple[type[Exception], ...], name: str, *says: str
 ) -> None:

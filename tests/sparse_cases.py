@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from pyengine import conformance
+from pyengine import SparseIndex, conformance
 from pyengine.backends import registry
 from pyengine.conformance.conformance_sparse import documents, rows
 from pyengine.inputs.filters import FilterArguments
@@ -129,6 +130,30 @@ def check_refined(name: str, store: str, options: dict[str, Any]) -> None:
     want = reference_sparse.scores(asked.queries, asked.docs.sparse_rows(), asked.bias)
     owner = np.repeat([0, 1], np.diff(offsets))
     assert got.tobytes() == want[owner, chosen].tobytes()
+
+
+def check_bounds(scores: NDArray[np.float64], units: Any, pools: Sequence[np.ndarray], narrow: bool) -> None:
+    """Of every document, in pools of row numbers, upper and lower bounds [Q, N] and counts [Q], in ``units``."""
+    numbers, upper, lower, counts = pools
+    assert (counts == scores.shape[1]).all()
+    for q, own in enumerate(scores):
+        score = own[numbers[q]] / units[q]
+        assert (lower[q] <= score).all()
+        assert (score <= upper[q]).all()
+        if narrow:
+            assert (upper[q] - lower[q] <= 4e-3 * score.max()).all()
+
+
+def check_an_index_that_changes(name: str) -> None:
+    rng = np.random.default_rng(6)
+    index = SparseIndex(n_terms=50)
+    index.add(rows(rng, 100, 8, 50))
+    queries = rows(rng, 2, 8, 50)
+    index.remove(np.arange(0, 100, 3))
+    for _ in range(2):
+        got, want = (index.search(queries, 6, backend=each) for each in (name, "numpy"))
+        conformance.same(got, want, "search")
+        index.add(rows(rng, 30, 8, 50))
 
 
 @st.composite

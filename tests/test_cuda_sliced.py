@@ -15,7 +15,7 @@ from pyengine.backends.shared.posting_windows import WINDOW
 from pyengine.inputs.sliced_rows import SlicedRows
 from pyengine.searches.explain import explain
 from pyengine.specification import reference_sliced
-from tests import sliced_cases
+from tests import sliced_cases, sparse_cases
 from tests.sliced_cases import OPTIONS, VALUES, prepared, problem, vectors
 
 check = partial(sliced_cases.check, name="cuda")
@@ -59,14 +59,8 @@ def test_bounds_hold(values: str) -> None:
     gpu = cuda_device.gpu_of(asked.docs)
     found = cuda_sliced.scanned(asked, 150, gpu)
     scores = reference_sliced.unrounded_scores(asked.queries, asked.docs.rows)
-    numbers, upper, lower, counts = (gpu.host(each) for each in found.pools[:4])
-    assert (counts == 150).all()
-    for q, own in enumerate(scores):
-        score = own[numbers[q]] / found.units[q]
-        assert (lower[q] <= score).all()
-        assert (score <= upper[q]).all()
-        if values == "lexical":
-            assert (upper[q] - lower[q] <= 4e-3 * score.max()).all()
+    pools = [gpu.host(each) for each in found.pools[:4]]
+    sparse_cases.check_bounds(scores, found.units, pools, narrow=values == "lexical")
 
 
 @pytest.mark.parametrize("bias", [None, "bias", "bias_huge"])

@@ -171,14 +171,8 @@ def test_bounds_hold(weights: str) -> None:
     gpu = cuda_device.gpu_of(asked.docs)
     found = cuda_sparse.scanned(asked, 150, gpu)
     scores = reference_sparse.unrounded_scores(asked.queries, asked.docs.sparse_rows())
-    numbers, upper, lower, counts = (gpu.host(each) for each in found.pools[:4])
-    assert (counts == 150).all()
-    for q, own in enumerate(scores):
-        score = own[numbers[q]] / found.units[q]
-        assert (lower[q] <= score).all()
-        assert (score <= upper[q]).all()
-        if weights == "plain":
-            assert (upper[q] - lower[q] <= 4e-3 * score.max()).all()
+    pools = [gpu.host(each) for each in found.pools[:4]]
+    sparse_cases.check_bounds(scores, found.units, pools, narrow=weights == "plain")
 
 
 @pytest.mark.parametrize("store", ["rows", "float32", "float16", "uint8"])
@@ -188,15 +182,7 @@ def test_refined_scores_are_the_specifications(store: str, bias: str | None) -> 
 
 
 def test_an_index_that_changes() -> None:
-    rng = np.random.default_rng(6)
-    index = pyengine.SparseIndex(n_terms=50)
-    index.add(rows(rng, 100, 8, 50))
-    queries = rows(rng, 2, 8, 50)
-    index.remove(np.arange(0, 100, 3))
-    for _ in range(2):
-        got, want = (index.search(queries, 6, backend=name) for name in ("cuda", "numpy"))
-        conformance.same(got, want, "search")
-        index.add(rows(rng, 30, 8, 50))
+    sparse_cases.check_an_index_that_changes("cuda")
 
 
 def test_documents_stay_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

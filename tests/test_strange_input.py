@@ -12,16 +12,10 @@ import pytest
 from pyengine import DenseIndex, TopK, conformance, topk
 from pyengine.specification import reference
 from pyengine.types import F32
-from tests.input_cases import DOCS, QUERIES, RNG, D, Dlpack, K, N, Q, needs_torch, tensor
+from tests.fuzz.values import ArrayLike, Dlpack
+from tests.input_cases import DOCS, QUERIES, RNG, D, K, N, Q, needs_torch, tensor
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("poison")]
-
-
-class ArrayLike:
-    """Nothing but ``__array__``."""
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return DOCS.astype(dtype or np.float32)
 
 
 def strided() -> F32:
@@ -72,7 +66,7 @@ STRANGE_FORMS: dict[str, Callable[[], Any]] = {
     "arrays of the standard library": lambda: [array.array("f", row) for row in DOCS],
     "DLPack": lambda: Dlpack(DOCS),
     "DLPack, strided": lambda: Dlpack(strided()),
-    "__array__": ArrayLike,
+    "__array__": lambda: ArrayLike(DOCS),
     "a matrix with nothing masked": lambda: np.ma.masked_array(DOCS),
     "memory-mapped": lambda: DOCS.view(np.memmap),
 }

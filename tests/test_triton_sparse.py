@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pyengine
-from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.conformance.conformance_sparse import rows
 from pyengine.inputs.sparse_rows import SparseRows
@@ -164,15 +162,7 @@ def test_refined_scores_are_the_specifications(store: str, bias: str | None) -> 
 
 @kernels
 def test_an_index_that_changes() -> None:
-    rng = np.random.default_rng(6)
-    index = pyengine.SparseIndex(n_terms=50)
-    index.add(rows(rng, 100, 8, 50))
-    queries = rows(rng, 2, 8, 50)
-    index.remove(np.arange(0, 100, 3))
-    for _ in range(2):
-        got, want = (index.search(queries, 6, backend=name) for name in ("triton", "numpy"))
-        conformance.same(got, want, "search")
-        index.add(rows(rng, 30, 8, 50))
+    sparse_cases.check_an_index_that_changes("triton")
 
 
 @kernels

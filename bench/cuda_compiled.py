@@ -23,6 +23,7 @@ from pyengine.kernels.chips import CHIPS, Chip
 from pyengine.kernels.dense_plan import MOST_DIMS, limited_tile, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
 from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
+from pyengine.kernels.maxsim_sm90_plan import PANELS, plan_pages
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
@@ -82,6 +83,8 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
         return dense_both_plan.tile_for(chip).shared_bytes("i8")
     if kernel.startswith("sparse_topk"):
         return SUMS + TOUCHED * kernel.endswith("signed")
+    if kernel == "maxsim_sm90":
+        return max(plan_pages(chip, [tokens]).shared for tokens in PANELS)
     if kernel.startswith("maxsim"):
         asked = [(form, both, tile) for form in CUDA_FORMS for both in (False, True) for tile in cuda_tiles(form, both)]
         of_kernel = [(tile, form) for form, both, tile in asked if kernel == kernel_of(tile, both, form)]

@@ -52,6 +52,11 @@ def forced(form: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+def asked() -> str | None:
+    """The form that is `forced`, None where none is."""
+    return _forced.get()
+
+
 def form(capability: int, chip: Chip, kind: str, tile: Tile, address: int, stride: int) -> tuple[str, str]:
     """The form that scans documents in rows ``stride`` bytes apart on a GPU of that compute capability (90 is 9.0), and
     why."""
@@ -59,9 +64,9 @@ def form(capability: int, chip: Chip, kind: str, tile: Tile, address: int, strid
         return "sm_80", "wgmma is of compute capability 9.0 alone"
     if address % MAP_ALIGN or stride % MAP_ALIGN:
         return "sm_80", f"a tensor map describes rows that begin at multiples of {MAP_ALIGN} bytes"
-    asked = _forced.get()
-    if asked is not None:
-        return asked, "asked for"
+    wanted = asked()
+    if wanted is not None:
+        return wanted, "asked for"
     found = MEASURED.get((chip.name, kind, tile.queries))
     return (found, "measured") if found else ("sm_80", "not measured")
 

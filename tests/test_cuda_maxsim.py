@@ -13,7 +13,7 @@ import pytest
 import pyengine as pe
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_device, cuda_maxsim, cuda_maxsim_kernels
+from pyengine.backends.cuda import cuda_device, cuda_maxsim, cuda_maxsim_kernels, cuda_tokens
 from pyengine.backends.shared import token_terms
 from pyengine.conformance import rank_scores
 from pyengine.kernels.chips import CHIPS
@@ -233,12 +233,22 @@ def pointers(*arrays: np.ndarray) -> list[ctypes.c_void_p]:
     return [ctypes.c_void_p(each.ctypes.data) for each in arrays]
 
 
-def test_products_become_float32_exactly(arithmetic: ctypes.CDLL) -> None:
-    most = 128 * 127 * 127
+def test_products_are_weighed_with_one_rounding(arithmetic: ctypes.CDLL) -> None:
+    most, rng = 128 * 127 * 127, np.random.default_rng(0)
     products = np.concatenate([np.arange(-most, most, 977), [most, -most, 0, 1, -1]]).astype(np.int32)
     found = np.empty(len(products), np.float32)
-    arithmetic.products_of(*pointers(products, found), ctypes.c_int64(len(products)))
-    assert (found == products).all()
+    for least in (0, -60):
+        weights = cuda_tokens.of_22_bits((2.0 ** rng.uniform(least, 0, len(products))).astype(np.float32))
+        arithmetic.weigh(*pointers(products, weights, found), ctypes.c_int64(len(products)))
+        assert (found == (products * weights.astype(np.float64)).astype(np.float32)).all()
+
+
+def test_weights_of_22_bits() -> None:
+    weights = np.random.default_rng(1).random(1000).astype(np.float32)
+    found = cuda_tokens.of_22_bits(np.append(weights, np.float32([0, 1, 1e-44])))
+    assert not (found.view(np.uint32) & 3).any()
+    assert found[-3:-1].tolist() == [0, 1]
+    assert (abs(found[:-3].astype(np.float64) - weights) <= 2.0**-22 * weights).all()
 
 
 @pytest.mark.parametrize(("count", "stride"), [(1, 1), (10, 1), (10, 3), (12, 4), (7, 6), (7, 9), (1000, 2)])

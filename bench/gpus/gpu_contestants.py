@@ -203,6 +203,7 @@ def _flash_maxsim() -> Callable[[Any, Any], Any]:
 
 MAXSIM = (
     *(ours_maxsim(backend, codec) for backend in backends_of("maxsim") for codec in STORES),
+    *(in_form(ours_maxsim("cuda", codec), "sm_90") for codec in STORES),
     maxsim("torch-einsum", "torch", _einsum),
     maxsim("torch-einsum-compiled", "torch", _compiled_einsum),
     maxsim("pylate", "pylate", _pylate),

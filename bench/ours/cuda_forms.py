@@ -1,5 +1,6 @@
-"""The two forms of the CUDA dense scan, `csrc/cuda/dense_topk.cu` and its `_sm90`, as contestants: which of them a
-search takes is `pyengine.kernels.dense_sm90_plan`'s to say, by what this measures."""
+"""The two forms of the CUDA scans of dense vectors and of pages, `csrc/cuda/dense_topk.cu`, `maxsim.cu` and their
+`_sm90`, as contestants: which of them a search takes is `pyengine.kernels.dense_sm90_plan`'s and `maxsim_sm90_plan`'s
+to say, by what this measures."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ SM90 = 90  # as `cuda_device.Gpu` numbers compute capability 9.0
 
 
 def in_form(built: Contestant, form: str) -> Contestant:
-    """A contestant whose CUDA dense scans take that form, whatever was measured before."""
+    """A contestant whose CUDA scans take that form, where they have it, whatever was measured before."""
 
     def prepare(docs: Any, metric: str, threads: int) -> Search:
         search = built.prepare(docs, metric, threads)

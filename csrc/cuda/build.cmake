@@ -13,7 +13,7 @@ if(NOT PYENGINE_CUDA STREQUAL "OFF")
       set(CUDA_IMAGES
         select filtering refine code
         dense_topk dense_topk_sm90 dense_between dense_rank dense_both
-        maxsim maxsim_steps maxsim_refine maxsim_packed maxsim_packed_steps
+        maxsim maxsim_sm90 maxsim_steps maxsim_refine maxsim_packed maxsim_packed_steps
         sparse_topk sparse_refine)
     endif()
   endif()

@@ -16,8 +16,10 @@ BOTH uint64_t matrix_at(uint32_t address) {
   return uint64_t{(address & 0x3FFFF) >> 4} | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
 
-// The same so many bytes further on: 32 within a row, or whole groups.
-BOTH uint64_t matrix_beyond(uint64_t matrix, uint32_t n_bytes) { return matrix + (n_bytes >> 4); }
+// The same so many bytes further on: 32 within a row, or whole groups. Its upper half stays a constant.
+BOTH uint64_t matrix_beyond(uint64_t matrix, uint32_t n_bytes) {
+  return (matrix >> 32 << 32) | static_cast<uint32_t>(static_cast<uint32_t>(matrix) + (n_bytes >> 4));
+}
 
 }  // namespace pyengine::cuda
 
@@ -69,6 +71,14 @@ DEVICE void give_registers() {
 template <int COUNT>
 DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+// Sums are what they are said to be here: the compiler keeps what it makes of them on its side of what follows, the fence
+// or what awaits them. Where they begin with other values than zeros.
+template <int SUMS>
+DEVICE void hold_sums(int32_t (&sums)[SUMS]) {
+#pragma unroll
+  for (int i = 0; i < SUMS; ++i) asm volatile("" : "+r"(sums[i])::"memory");
 }
 
 // Before the first product, and whenever the sums have been read or written since: orders registers.

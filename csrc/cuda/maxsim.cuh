@@ -7,10 +7,12 @@
 namespace pyengine::cuda {
 
 // The bits of 1.5 * 2^23: an integer below 2^22 added to them makes the float32 which is so much larger. Sums that
-// begin with it become float32 by an addition, exactly, where a conversion has a fourth of the rate.
+// begin with it become float32 in the multiplication that follows, where a conversion has a fourth of the rate.
 constexpr int32_t BIASED = 0x4B400000;
 
-BOTH float product_of(int32_t biased) { return bits_of<float>(biased) - 12582912.0f; }
+// The product times a weight of 22 bits, rounded once, given what the weight makes of the difference, exactly.
+BOTH float less_of(float weight) { return -12582912.0f * weight; }
+BOTH float weighed(int32_t biased, float weight, float less) { return fmaf(bits_of<float>(biased), weight, less); }
 
 // The document that comes n-th where one of `stride` is seen first.
 BOTH int64_t spread_row(int64_t number, int64_t stride, int64_t n_docs) {

@@ -90,9 +90,10 @@ struct Run {
     may[i] = some;
   }
 
-  // After a barrier: what may reach its threshold goes to the pools. What finds no room is counted all the same.
-  DEVICE void append(const Scan& scan, bool both) const {
-    for (int i = threadIdx.x; i < count * n_queries; i += blockDim.x) {
+  // After a barrier, by the first so many threads: what may reach its threshold goes to the pools. What finds no room is
+  // counted all the same.
+  DEVICE void append(const Scan& scan, bool both, int threads) const {
+    for (int i = threadIdx.x; i < count * n_queries; i += threads) {
       const int doc = i / n_queries, q = i % n_queries;
       if (!(may[doc] >> q & 1)) continue;
       const int64_t own = query + q;
@@ -144,19 +145,24 @@ DEVICE int later(int stage) { return stage == STAGES - 1 ? 0 : stage + 1; }
 
 }  // namespace pyengine::cuda::maxsim
 
+#define MAXSIM_PARAMETERS                                                                                            \
+  int32_t *rows, float *upper, float *lower, int32_t *counts, int32_t *lost, const float *threshold,                 \
+      const int8_t *queries, const float *coefficients, const float *factors, const int32_t *begins,                 \
+      const int32_t *lengths, const int32_t *panels, const int32_t *group_queries, const double *query_terms,        \
+      const int8_t *docs, const float *weights, const float *shares, const int64_t *offsets,                         \
+      const double *doc_terms, const double *biases, const uint8_t *mask, const uint32_t *heads,                     \
+      const uint8_t *centroids, int64_t capacity, int64_t mask_stride, int64_t n_docs, int64_t groups,               \
+      int64_t first, int64_t count, int64_t stride, int64_t run, int64_t width, int64_t step_bits, int64_t scale
+
+#define MAXSIM_SCAN                                                                                                  \
+  maxsim::Scan {                                                                                                     \
+    rows, upper, lower, counts, lost, threshold, queries, coefficients, factors, begins, lengths, panels,            \
+        group_queries, query_terms, docs, weights, shares, offsets, doc_terms, biases, mask, heads, centroids,       \
+        capacity, mask_stride, n_docs, groups, first, count, stride, run, width, step_bits, scale                    \
+  }
+
 #define MAXSIM(name, threads, body)                                                                                  \
-  KERNEL(name, threads)(int32_t* rows, float* upper, float* lower, int32_t* counts, int32_t* lost,                   \
-                        const float* threshold, const int8_t* queries, const float* coefficients,                    \
-                        const float* factors, const int32_t* begins, const int32_t* lengths, const int32_t* panels,  \
-                        const int32_t* group_queries, const double* query_terms, const int8_t* docs,                 \
-                        const float* weights, const float* shares, const int64_t* offsets, const double* doc_terms,  \
-                        const double* biases, const uint8_t* mask, const uint32_t* heads, const uint8_t* centroids,  \
-                        int64_t capacity, int64_t mask_stride, int64_t n_docs, int64_t groups, int64_t first,        \
-                        int64_t count, int64_t stride, int64_t run, int64_t width, int64_t step_bits,                \
-                        int64_t scale) {                                                                             \
+  KERNEL(name, threads)(MAXSIM_PARAMETERS) {                                                                         \
     DYNAMIC_SHARED(shared);                                                                                          \
-    body(maxsim::Scan{rows, upper, lower, counts, lost, threshold, queries, coefficients, factors, begins, lengths,  \
-                      panels, group_queries, query_terms, docs, weights, shares, offsets, doc_terms, biases, mask,   \
-                      heads, centroids, capacity, mask_stride, n_docs, groups, first, count, stride, run, width,     \
-                      step_bits, scale}, shared);                                                                    \
+    body(MAXSIM_SCAN, shared);                                                                                       \
   }

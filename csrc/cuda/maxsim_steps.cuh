@@ -150,7 +150,7 @@ DEVICE void scan_steps(const Scan& scan, uint8_t* shared) {
     }
     __syncthreads();
   }
-  run.append(scan, SYMMETRIC);
+  run.append(scan, SYMMETRIC, 32 * WARPS);
 }
 
 }  // namespace pyengine::cuda::maxsim

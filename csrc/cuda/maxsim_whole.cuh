@@ -126,7 +126,7 @@ DEVICE void scan_whole(const Scan& scan, uint8_t* shared) {
     add_terms<BM, PITCH>(scan, run, terms, panel);
     __syncthreads();
   }
-  run.append(scan, false);
+  run.append(scan, false, 32 * WARPS);
 }
 
 }  // namespace pyengine::cuda::maxsim

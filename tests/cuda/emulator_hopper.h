@@ -208,6 +208,9 @@ void take_registers() {
   emulator::wait("setmaxnreg", emulator::GROUP);
 }
 
+template <int SUMS>
+void hold_sums(int32_t (&)[SUMS]) {}
+
 inline void fence_products() {
   emulator::wait("wgmma.fence", emulator::LANES);
   emulator::hopper[emulator::running].fenced = true;

@@ -24,6 +24,7 @@
 #include "maxsim_packed.cu"
 #include "maxsim_packed_steps.cu"
 #include "maxsim_refine.cu"
+#include "maxsim_sm90.cu"
 #include "maxsim_steps.cu"
 #include "refine.cu"
 #include "select.cu"
@@ -92,7 +93,7 @@ std::map<std::string, Entry> kernels{
     ENTRY(maxsim_32_steps), ENTRY(maxsim_128_steps), ENTRY(maxsim_32_both), ENTRY(maxsim_128_both), ENTRY(maxsim_sum),
     ENTRY(maxsim_maxima_float32), ENTRY(maxsim_maxima_float16), ENTRY(maxsim_maxima_bfloat16),
     ENTRY(maxsim_maxima_int8), ENTRY(token_norms_float32), ENTRY(token_norms_float16), ENTRY(token_norms_bfloat16),
-    ENTRY(token_norms_int8), ENTRY(token_norms_packed), ENTRY(maxsim_maxima_packed), ENTRY(maxsim_pack),
+    ENTRY(token_norms_int8), ENTRY(token_norms_packed), ENTRY(maxsim_maxima_packed), ENTRY(maxsim_pack), ENTRY(maxsim_sm90),
     PACKED_ENTRIES(1), PACKED_ENTRIES(2), PACKED_ENTRIES(4),
 };
 

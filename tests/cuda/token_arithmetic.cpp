@@ -5,8 +5,8 @@ using namespace pyengine::cuda;
 
 extern "C" {
 
-void products_of(const int32_t* products, float* values, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) values[i] = product_of(BIASED + products[i]);
+void weigh(const int32_t* products, const float* weights, float* values, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) values[i] = weighed(BIASED + products[i], weights[i], less_of(weights[i]));
 }
 
 void spread_rows(int64_t* rows, int64_t stride, int64_t n) {

@@ -181,13 +181,12 @@ class CudaMaxSim(MaxSimBackend):
         upper = problem.upper()
         if upper.reduce not in SCANNED or not _some(problem):
             return super().describe(problem)
-        plan, places = (
-            cuda_maxsim.plan(upper, cuda_device.gpu_of(problem.docs)),
-            cuda_maxsim.places(upper, self.first_width(problem)),
-        )
+        gpu, places = cuda_device.gpu_of(problem.docs), cuda_maxsim.places(upper, self.first_width(problem))
+        plan, (form, why) = cuda_maxsim.plan(upper, gpu), cuda_maxsim.form(upper, gpu)
         facts = {
             "store": f"{problem.docs.store}, scanned as {plan.form}",
             "tile": f"query tokens by document tokens: {plan.tile}",
+            "form": f"{form}: {why}",
             "places": f"{places:,} for each query",
             "reads": f"{plan.bytes_read:,} bytes or more",
             "computes": f"{plan.operations:,} operations",

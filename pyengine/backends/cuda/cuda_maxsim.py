@@ -12,7 +12,9 @@ from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.cuda.cuda_maxsim_kernels import OWN_SHARED, Pairs, Scoring, scan, score_pairs, shared_bytes
 from pyengine.backends.shared import row_pools, token_terms
 from pyengine.inputs.lists import first_rows
+from pyengine.kernels import maxsim_sm90_plan
 from pyengine.kernels.maxsim_plan import CUDA_SYMMETRIC_TILES, ScanPlan, cuda_tiles, plan_scan
+from pyengine.kernels.maxsim_sm90_plan import PageScan
 from pyengine.problems.problem_maxsim import MaxSimProblem
 from pyengine.specification import reference
 from pyengine.types import F32, I64, Attempt, Bool, Candidates
@@ -26,6 +28,13 @@ def plan(problem: MaxSimProblem, gpu: Gpu) -> ScanPlan:
     docs, symmetric = problem.docs, problem.reduce == "symmetric"
     form, lengths = cuda_tokens.form_of(docs), np.diff(problem.queries.offsets)
     return plan_scan(lengths, len(docs.tokens), docs.dim, form, gpu.chip, symmetric, cuda_tiles(form, symmetric))
+
+
+def form(problem: MaxSimProblem, gpu: Gpu) -> tuple[str, str]:
+    """The form of the scan, of `maxsim_plan` or of `maxsim_sm90_plan`, and why."""
+    docs, symmetric = problem.docs, problem.reduce == "symmetric"
+    kind, lengths = cuda_tokens.form_of(docs), np.diff(problem.queries.offsets)
+    return maxsim_sm90_plan.form(gpu.device.capability, gpu.chip, kind, docs.dim, symmetric, lengths)
 
 
 def most_tokens(gpu: Gpu) -> int:
@@ -56,9 +65,13 @@ def propose(problem: MaxSimProblem, width: int) -> Candidates:
 
 def listed(problem: MaxSimProblem, width: int, gpu: Gpu) -> Pools:
     """Pools of what can be among the k best. What is seen first is spread over the corpus, for a first threshold."""
-    made, symmetric, n_docs = plan(problem, gpu), problem.reduce == "symmetric", len(problem.docs)
+    made: ScanPlan | PageScan = plan(problem, gpu)
+    panel, symmetric, n_docs = made.tile.block_m, problem.reduce == "symmetric", len(problem.docs)
+    if form(problem, gpu)[0] == "sm_90":
+        made = maxsim_sm90_plan.plan_pages(gpu.chip, np.diff(problem.queries.offsets))
+        panel = made.tokens
     docs, units = cuda_tokens.scanned_docs(problem, gpu)
-    queries = cuda_tokens.scanned_queries(problem, units, made, gpu)
+    queries = cuda_tokens.scanned_queries(problem, units, panel, gpu)
     found = pools(gpu, problem.n_queries, places(problem, width), row_pools.score_floors(problem))
     centre = gpu.array(np.zeros(problem.n_queries, np.float32))
     mask = None if problem.mask is None else gpu.array(problem.mask)

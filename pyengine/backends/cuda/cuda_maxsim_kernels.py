@@ -6,16 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
-from pyengine.backends.cuda.cuda_kernels import Pools
+from pyengine.backends.cuda.cuda_device import KINDS, Argument, Array, Gpu
+from pyengine.backends.cuda.cuda_kernels import SM90_THREADS, Pools
+from pyengine.kernels import maxsim_sm90_plan
 from pyengine.kernels.chips import Chip
 from pyengine.kernels.maxsim_plan import BITS, WARP, ScanPlan, Tile
+from pyengine.kernels.maxsim_sm90_plan import PageScan
 from pyengine.types import F64
 
 DEPTH = 128  # bytes of a query's row in a step, where not all are in registers
 STEP_DIMS = 64  # of a token of few bits, which are as many bytes as float16
 RUN = 16  # documents of a block at most
 WAVES = 32  # blocks of threads for each multiprocessor, about, before a block takes more than one document
+PAGE_ROWS = 64  # query tokens of a box, where they stay in shared memory
 SCORE_THREADS, CHOOSERS, MEASURE_THREADS = 128, 8, 128
 OWN_SHARED = 2 << 10  # bytes that a kernel has beside those that a launch asks for, at most
 MAXIMA_BYTES = 64 << 20  # of maxima held between the kernels
@@ -91,22 +94,47 @@ def documents_of_a_block(count: int, chip: Chip) -> int:
 
 def scan(
     gpu: Gpu, found: Pools, queries: TokenQueries, docs: TokenDocs, mask: Array | None, first: int, count: int,
-    stride: int, plan: ScanPlan, symmetric: bool,
+    stride: int, plan: ScanPlan | PageScan, symmetric: bool,
 ) -> None:  # fmt: skip
     """Append to the pools what of the ``count`` documents from the ``first`` on may reach their thresholds: one of
     ``stride`` documents is seen before the others. ``mask`` uint8 [1 or Q, ceil(N / 8)] are bitmaps."""
-    groups, tile, codes = len(queries.panels) - 1, plan.tile, docs.codes
-    run = documents_of_a_block(count * groups, gpu.chip)
+    groups, codes = len(queries.panels) - 1, docs.codes
     heads, near, step_bits, scale = None, None, 0, 0
     if isinstance(codes, Packed):
         heads, near, step_bits, scale, codes = codes.heads, codes.near, codes.step_bits, codes.scale, codes.words
+    form = _form(gpu, plan, queries, codes, count, symmetric)
     gpu.launch(
-        kernel_of(tile, symmetric, plan.form), (groups * -(-count // run), 1), WARP * tile.num_warps,
+        form.kernel, (groups * -(-count // form.run), 1), form.threads, *form.arguments,
         found.rows, found.upper, found.lower, found.counts, found.lost, found.threshold, *queries[1:],
         codes, docs.weights, docs.shares, docs.offsets, docs.terms, docs.bias, mask, heads, near, found.capacity,
-        0 if mask is None or len(mask) == 1 else mask.stride, len(docs.offsets) - 1, groups, first, count, stride, run,
-        codes.stride * KINDS[codes.kind], step_bits, scale, shared=shared_bytes(tile, queries.longest, plan.form),
+        0 if mask is None or len(mask) == 1 else mask.stride, len(docs.offsets) - 1, groups, first, count, stride,
+        form.run, codes.stride * KINDS[codes.kind], step_bits, scale, shared=form.shared,
     )  # fmt: skip
+
+
+class Form(NamedTuple):
+    """A kernel of the scan, by blocks that take ``run`` documents each; its first arguments are its own."""
+
+    kernel: str
+    run: int
+    threads: int
+    shared: int
+    arguments: tuple[Argument, ...] = ()
+
+
+def _form(
+    gpu: Gpu, plan: ScanPlan | PageScan, queries: TokenQueries, codes: Array, count: int, symmetric: bool
+) -> Form:
+    groups = len(queries.panels) - 1
+    if isinstance(plan, ScanPlan):
+        kernel, shared = kernel_of(plan.tile, symmetric, plan.form), shared_bytes(plan.tile, queries.longest, plan.form)
+        return Form(kernel, documents_of_a_block(count * groups, gpu.chip), WARP * plan.tile.num_warps, shared)
+    run = maxsim_sm90_plan.documents_of_a_block(count, groups, gpu.chip.multiprocessors)
+    maps = (
+        gpu.tensor_map(codes, codes.stride, maxsim_sm90_plan.BOX),
+        gpu.tensor_map(queries.codes, queries.codes.stride, PAGE_ROWS),
+    )
+    return Form("maxsim_sm90", run, SM90_THREADS, plan.shared, (*maps, plan.stages, plan.tokens))
 
 
 class TokenSets(NamedTuple):

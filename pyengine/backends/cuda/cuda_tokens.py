@@ -15,18 +15,20 @@ from pyengine.backends.shared import token_terms
 from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
 from pyengine.backends.shared.token_terms import UNDERFLOW, Coded
 from pyengine.inputs.rows import Rows
-from pyengine.kernels.maxsim_plan import BITS, ScanPlan, lay, packed_form, padded
+from pyengine.kernels.maxsim_plan import BITS, lay, packed_form, padded
 from pyengine.problems.problem_maxsim import MaxSimProblem, TokenDocuments
 from pyengine.specification import reference
 from pyengine.types import F32, F64, I64
 
 UNIT = 2.0**-24
 TERMS, DOCUMENT = 64, 64  # bytes of a token beside its vectors, and of a document
+BEYOND = 128  # weights that may be read beyond those of all tokens
 
 
 class Mirror(NamedTuple):
     """The tokens of a corpus as they are scanned: ``codes`` on the GPU, the rest of `Coded` on the host. ``weights``
-    float32 [T] are the factors, in units of the largest; ``reach`` float64 [N, 2] is that of `token_terms`."""
+    float32 [T + BEYOND] are the factors, of 22 bits, in units of the largest; ``reach`` float64 [N, 2] is that of
+    `token_terms`."""
 
     coded: Coded
     weights: Array
@@ -43,9 +45,16 @@ def form_of(docs: TokenDocuments) -> str:
 def rounding(dims: int, tokens: int, form: str) -> float:
     """How far a float32 sum of ``tokens`` maxima of coded products may be off, in units of sum_i |a_i| |q'_i| |d'|: one
     rounding of each product of int8, or 4 D of float16 (kernels/maxsim_topk.py), as many of each of n maxima as it is
-    multiplied, and n of n sums; twice that covers terms of second order, and the factors' own rounding to float32."""
+    multiplied, and n of n sums, and four of a weight of 22 bits; twice that covers terms of second order, and the
+    factors' own rounding to float32."""
     dot = 4 * (dims + 12) if form in BITS else 1
-    return 2 * (dot + tokens + 8) * UNIT
+    return 2 * (dot + tokens + 12) * UNIT
+
+
+def of_22_bits(weights: F32) -> F32:
+    """The nearest of float32 values whose last two bits are 0, ties to even: times 3 2^22 they are exact."""
+    bits = weights.view(np.uint32)
+    return ((bits + 1 + (bits >> 2 & 1)) & np.uint32(0xFFFFFFFC)).view(np.float32)
 
 
 def footprint(problem: MaxSimProblem) -> Footprint:
@@ -72,7 +81,9 @@ def _mirror(docs: TokenDocuments, normalize: bool, gpu: Gpu) -> Mirror:
         coded = token_terms.unit_coded(codes, scale, residual, lengths, normalize)
     unit = float(coded.factor.max(initial=0)) or 1.0
     reach = token_terms.reach(coded, np.diff(docs.offsets))
-    return Mirror(coded, gpu.array((coded.factor / unit).astype(np.float32)), unit, gpu.array(reach))
+    weights = np.zeros(len(coded.factor) + BEYOND, np.float32)
+    weights[: len(coded.factor)] = of_22_bits((coded.factor / unit).astype(np.float32))
+    return Mirror(coded, gpu.array(weights), unit, gpu.array(reach))
 
 
 def _coded(docs: TokenDocuments, gpu: Gpu) -> tuple[Array, F64, F64, F64]:
@@ -110,25 +121,26 @@ def _offsets(docs: TokenDocuments, gpu: Gpu) -> Array:
     return cuda_device.mirrored(docs, gpu, "offsets", lambda: gpu.array(docs.offsets))
 
 
-def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], plan: ScanPlan, gpu: Gpu) -> TokenQueries:
-    """The queries in panels, with ``units`` of the documents' weights and shares."""
-    queries, lengths, tile = problem.queries, np.diff(problem.queries.offsets), plan.tile
-    packed, dim = plan.form in BITS, problem.docs.dim
-    laid = lay(lengths, tile.block_m, alone=problem.reduce == "symmetric")
+def scanned_queries(problem: MaxSimProblem, units: tuple[float, float], panel: int, gpu: Gpu) -> TokenQueries:
+    """The queries in panels of so many tokens, with ``units`` of the documents' weights and shares."""
+    queries, lengths = problem.queries, np.diff(problem.queries.offsets)
+    form, dim = form_of(problem.docs), problem.docs.dim
+    packed = form in BITS
+    laid = lay(lengths, panel, alone=problem.reduce == "symmetric")
     coded = token_terms.code(queries.values, "float16" if packed else "int8", problem.normalize)
     share, most = token_terms.coefficients(problem)[0], token_terms.most_tokens(problem)
     owner = np.repeat(np.arange(len(queries)), lengths)
-    width = padded(dim, plan.form) if packed else -(-dim // DOC_ALIGN) * DOC_ALIGN
-    underflow, lost = most * dim * UNDERFLOW, rounding(width, most, plan.form)
+    width = padded(dim, form) if packed else -(-dim // DOC_ALIGN) * DOC_ALIGN
+    underflow, lost = most * dim * UNDERFLOW, rounding(width, most, form)
     terms = token_terms.query_terms(coded, share, owner, lengths, units, lost, underflow)
     places = laid.starts[owner] + np.arange(len(owner)) - queries.offsets[owner]
-    rows = laid.count * tile.block_m
+    rows = laid.count * panel
     codes = np.zeros((rows, width), coded.codes.dtype)
     codes[places, :dim] = coded.codes
     codes = cuda_packed.operand(codes) if packed else codes
     numbers = (each.astype(np.int32) for each in (laid.starts, lengths, laid.firsts, laid.queries))
     kept = _spread(terms.coefficients, places, rows, 0), _spread(terms.factors, places, rows, np.nan)
-    longest = int(np.diff(laid.firsts).max(initial=1)) * tile.block_m
+    longest = int(np.diff(laid.firsts).max(initial=1)) * panel
     return TokenQueries(longest, *gpu.arrays(codes, *kept, *numbers, terms.sums))
 
 

@@ -34,12 +34,14 @@ class PageScan:
 
 
 def form(
-    capability: int, chip: Chip, kind: str, dim: int, symmetric: bool, lengths: Sequence[int] | Numbers
+    capability: int, chip: Chip, kind: str, tokens: int, dim: int, symmetric: bool, lengths: Sequence[int] | Numbers
 ) -> tuple[str, str]:
-    """The form that scans documents of a ``kind`` for queries of these ``lengths`` on a GPU of that compute capability
+    """The form that scans documents of a ``kind``, of so many ``tokens`` in all, for queries of these ``lengths`` on a GPU of that compute capability
     (90 is 9.0), and why."""
     if capability != 90:
         return "sm_80", "wgmma is of compute capability 9.0 alone"
+    if not tokens:
+        return "sm_80", "a tensor map describes one row at least"
     if kind != "int8":
         return "sm_80", "tokens of few bits are decoded in registers"
     if symmetric:

@@ -33,8 +33,8 @@ def plan(problem: MaxSimProblem, gpu: Gpu) -> ScanPlan:
 def form(problem: MaxSimProblem, gpu: Gpu) -> tuple[str, str]:
     """The form of the scan, of `maxsim_plan` or of `maxsim_sm90_plan`, and why."""
     docs, symmetric = problem.docs, problem.reduce == "symmetric"
-    kind, lengths = cuda_tokens.form_of(docs), np.diff(problem.queries.offsets)
-    return maxsim_sm90_plan.form(gpu.device.capability, gpu.chip, kind, docs.dim, symmetric, lengths)
+    kind, lengths, tokens = cuda_tokens.form_of(docs), np.diff(problem.queries.offsets), len(docs.tokens)
+    return maxsim_sm90_plan.form(gpu.device.capability, gpu.chip, kind, tokens, docs.dim, symmetric, lengths)
 
 
 def most_tokens(gpu: Gpu) -> int:

@@ -36,8 +36,8 @@ class PageScan:
 def form(
     capability: int, chip: Chip, kind: str, tokens: int, dim: int, symmetric: bool, lengths: Sequence[int] | Numbers
 ) -> tuple[str, str]:
-    """The form that scans documents of a ``kind``, of so many ``tokens`` in all, for queries of these ``lengths`` on a GPU of that compute capability
-    (90 is 9.0), and why."""
+    """The form that scans documents of a ``kind``, of so many ``tokens`` in all, for queries of these ``lengths`` on a
+    GPU of that compute capability (90 is 9.0), and why."""
     if capability != 90:
         return "sm_80", "wgmma is of compute capability 9.0 alone"
     if not tokens:

@@ -18,7 +18,6 @@ from pyengine.kernels import dense_sm90_plan, maxsim_sm90_plan
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_sm90_plan import forced
 from pyengine.kernels.maxsim_sm90_plan import BOX, PANELS, documents_of_a_block, form, plan_pages
-from pyengine.searches.search import exact_search
 from pyengine.specification.reference import FLOAT32_MAX
 from tests import maxsim_cases
 from tests.cuda_driver import FakeDriver
@@ -56,21 +55,21 @@ def test_answers_are_the_specification_s(sets: Sets, hopper: FakeDriver) -> None
     assert scans(hopper.log) == ({"maxsim_sm90"} if sum(sets.docs) else set())
 
 
-@pytest.mark.parametrize("lengths", [[250], [300, 0, 150], [1000], [600, 700], [9] * 40], ids=str)
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("lengths", "masked"), [([250], False), ([300, 0, 150], True), ([600], True), ([900, 20], False), ([9] * 40, True)]
+)
 def test_panels(lengths: list[int], masked: bool, hopper: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every size, several of a query, several queries of one; with several documents of a block, boxes of a document
     and rounds of a short ring."""
     monkeypatch.setattr(cuda_maxsim, "PLACES", 0)
     monkeypatch.setattr(maxsim_sm90_plan, "documents_of_a_block", lambda count, groups, multiprocessors: 4)
     monkeypatch.setattr(maxsim_sm90_plan, "MOST_STAGES", 2)
-    docs = [5, 0, 129, 1, 300, 128, 0, 7, 20]
+    docs = [5, 0, 129, 1, 128, 7]
     mask = np.random.default_rng(4).random((len(lengths), len(docs))) < 0.5 if masked else None
     problem = Sets(lengths, docs, 66, scoring="cosine").problem(2, mask=mask)
     found = BACKEND.propose(problem, 3)
     assert scans(hopper.log) == {"maxsim_sm90"}
     conformance.check_candidates(problem, found, rank_scores(problem))
-    conformance.same(exact_search(problem, BACKEND), conformance.specified(problem), str(lengths))
 
 
 @pytest.mark.parametrize("kind", ["normal", "magnitudes", "opposed"])

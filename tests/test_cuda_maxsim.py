@@ -245,7 +245,7 @@ def test_products_are_weighed_with_one_rounding(arithmetic: ctypes.CDLL) -> None
 
 def test_weights_of_22_bits() -> None:
     weights = np.random.default_rng(1).random(1000).astype(np.float32)
-    found = cuda_tokens.of_22_bits(np.append(weights, np.float32([0, 1, 1e-44])))
+    found = cuda_tokens.of_22_bits(np.append(weights, np.array([0, 1, 1e-44], np.float32)))
     assert not (found.view(np.uint32) & 3).any()
     assert found[-3:-1].tolist() == [0, 1]
     assert (abs(found[:-3].astype(np.float64) - weights) <= 2.0**-22 * weights).all()

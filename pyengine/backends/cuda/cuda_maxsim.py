@@ -65,8 +65,9 @@ def propose(problem: MaxSimProblem, width: int) -> Candidates:
 
 def listed(problem: MaxSimProblem, width: int, gpu: Gpu) -> Pools:
     """Pools of what can be among the k best. What is seen first is spread over the corpus, for a first threshold."""
-    made: ScanPlan | PageScan = plan(problem, gpu)
-    panel, symmetric, n_docs = made.tile.block_m, problem.reduce == "symmetric", len(problem.docs)
+    tiled = plan(problem, gpu)
+    made: ScanPlan | PageScan = tiled
+    panel, symmetric, n_docs = tiled.tile.block_m, problem.reduce == "symmetric", len(problem.docs)
     if form(problem, gpu)[0] == "sm_90":
         made = maxsim_sm90_plan.plan_pages(gpu.chip, np.diff(problem.queries.offsets))
         panel = made.tokens

@@ -54,7 +54,8 @@ def rounding(dims: int, tokens: int, form: str) -> float:
 def of_22_bits(weights: F32) -> F32:
     """The nearest of float32 values whose last two bits are 0, ties to even: times 3 2^22 they are exact."""
     bits = weights.view(np.uint32)
-    return ((bits + 1 + (bits >> 2 & 1)) & np.uint32(0xFFFFFFFC)).view(np.float32)
+    nearest: F32 = ((bits + 1 + (bits >> 2 & 1)) & np.uint32(0xFFFFFFFC)).view(np.float32)
+    return nearest
 
 
 def footprint(problem: MaxSimProblem) -> Footprint:

@@ -20,6 +20,7 @@ from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of, shared_bytes
 from pyengine.backends.cuda.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS, Chip
+from pyengine.kernels.dense_forms import MANY, bit_kernel, bit_shared, bit_tiles
 from pyengine.kernels.dense_plan import MOST_DIMS, limited_tile, tiles
 from pyengine.kernels.dense_sm90_plan import plan_hopper
 from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
@@ -77,8 +78,14 @@ def dynamic_shared(kernel: str, chip: Chip) -> int:
     """The most that a launch asks for."""
     if kernel == "dense_few":
         return 2 * FEW * MOST_DIMS
+    if kernel == "dense_between_bits":
+        return bit_shared(MANY, MOST_DIMS // 8)
     if kernel.startswith("dense_between"):
         return limited_tile(chip, "i8").shared_bytes("i8")
+    if kernel.startswith(("dense_bits", "dense_signs")):
+        return max(bit_shared(tile, MOST_DIMS // 8) for tile in bit_tiles() if kernel == bit_kernel(tile))
+    if kernel.endswith("_float32") and kernel.startswith("dense"):
+        return max(tile.shared_bytes("fp32") for tile in tiles(chip, "fp32") if f"dense_{tile.queries}_" in kernel)
     if kernel == "dense_both":
         return dense_both_plan.tile_for(chip).shared_bytes("i8")
     if kernel.startswith("sparse_topk"):

@@ -102,6 +102,13 @@ def plan_dense_scan(
     """Plan the scan of [N, D] documents of that kind, in rows of ``row_bytes``, for Q queries, with pools of at least
     ``width`` places: `first_places`, or more where a certificate has failed. By Triton, or by ``cuda`` C++."""
     tile, rejected = _tile(chip, kind, n_queries, dims, cuda)
+    return scan_with(tile, rejected, n_queries, n_docs, dims, k, row_bytes, width)
+
+
+def scan_with(
+    tile: Tile, rejected: dict[str, str], n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
+) -> DenseScan:
+    """The same with a tile that has been chosen, and reasons why others were not."""
     k = min(k, n_docs)
     places = _power(max(width, 2 * k, FEWEST_PLACES))
     capacity = min(places, max(FEWEST_PLACES, _power(n_docs)))

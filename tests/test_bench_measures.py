@@ -45,7 +45,7 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert peer.times(ours) == 2.0
 
 
-@pytest.mark.parametrize("kind", ["clustered", "scaled", "gaussian"])
+@pytest.mark.parametrize("kind", ["clustered", "scaled", "gaussian", "signs"])
 def test_corpora_are_seeded_and_queries_do_not_depend_on_their_number(kind: str) -> None:
     docs, queries = data.load(shapes.Corpus(data.CHUNK + 5, 8, kind), 20)
     again, few = data.load(shapes.Corpus(data.CHUNK + 5, 8, kind), 3)

@@ -10,7 +10,7 @@ import pytest
 import pyengine as pe
 from pyengine import checks
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_both, cuda_dense, cuda_device
+from pyengine.backends.cuda import cuda_both, cuda_dense, cuda_device, cuda_documents
 from pyengine.kernels import dense_both_plan
 from pyengine.problems.problem import DenseProblem
 from pyengine.specification import reference
@@ -112,7 +112,7 @@ def test_pools_that_are_too_large_are_two_searches(monkeypatch: pytest.MonkeyPat
 def test_tensors_stay_where_they_are(kind: str, emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
-    monkeypatch.setattr(cuda_dense, "copied", lambda *given: pytest.fail("copied"))
+    monkeypatch.setattr(cuda_documents, "copied", lambda *given: pytest.fail("copied"))
     check_tensors(kind, "cpu", "cuda")
     assert f"norms_{kind}" in {line.split()[0] for line in emulated.log}
 

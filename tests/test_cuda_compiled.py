@@ -12,6 +12,7 @@ import pytest
 from bench import cuda_compiled
 from pyengine.backends.cuda.cuda_maxsim_kernels import OWN_SHARED, kernel_of
 from pyengine.kernels.chips import CHIPS
+from pyengine.kernels.dense_forms import bit_kernel, bit_tiles
 from pyengine.kernels.dense_plan import tiles
 from pyengine.kernels.maxsim_plan import CUDA_FORMS, cuda_tiles
 from pyengine.refining import exact
@@ -48,12 +49,12 @@ def test_every_kernel_that_a_plan_asks_for_is_there_for_every_chip() -> None:
         forms = ["", "_float16", "_bfloat16"] + ["_sm90", "_float16_sm90", "_bfloat16_sm90"] * (chip.name == "sm_90")
         assert {f"dense_{tile.queries}{form}" for tile in tiles(chip, "i8") for form in forms} <= there
         assert {
-            "dense_between",
-            "dense_between_float16",
-            "dense_between_bfloat16",
+            *(f"dense_between{form}" for form in ("", "_float16", "_bfloat16", "_float32", "_bits")),
             "count_before",
             "dense_both",
         } <= there
+        assert {f"dense_{tile.queries}_float32" for tile in tiles(chip, "fp32")} <= there
+        assert {"split_queries", "refine_bits", *map(bit_kernel, bit_tiles())} <= there
         assert {"sparse_topk", "sparse_topk_signed", "sparse_refine_uint16_float16", "sliced_refine"} <= there
         for form in CUDA_FORMS:
             for both in (False, True):

@@ -11,7 +11,7 @@ import pytest
 import pyengine as pe
 from pyengine import checks, conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_dense
+from pyengine.backends.cuda import cuda_dense, cuda_documents
 from pyengine.conformance import Case
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
@@ -46,7 +46,7 @@ def test_stores(store: str, metric: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cuda_dense, "score_everything", lambda problem: pytest.fail("not certified"))
     for _ in range(2):
         conformance.same(exact_search(problem, registry.get("cuda")), conformance.specified(problem), store)
-        monkeypatch.setattr(cuda_dense, "code_docs", lambda *given: pytest.fail("coded again"))
+        monkeypatch.setattr(cuda_documents, "code_docs", lambda *given: pytest.fail("coded again"))
     monkeypatch.undo()
 
 
@@ -126,7 +126,7 @@ def test_tensors_stay_where_they_are(kind: str, dims: int, monkeypatch: pytest.M
     monkeypatch.setattr(checks, "RESIDENT", ("cpu",))
     docs, queries = torch.from_numpy(rows(12, 90, 37)).to(getattr(torch, kind)), torch.from_numpy(rows(13, 3, 37))
     want = pe.topk(queries.numpy(), docs.float().numpy(), 4, dims=dims, backend="numpy")
-    monkeypatch.setattr(cuda_dense, "copied", lambda *given: pytest.fail("copied"))
+    monkeypatch.setattr(cuda_documents, "copied", lambda *given: pytest.fail("copied"))
     for kept in (docs, docs.T.contiguous().T):
         found = pe.topk(queries, kept, 4, dims=dims, backend="cuda")
         conformance.same(pe.TopK(*(each.numpy() for each in found)), want, kind)

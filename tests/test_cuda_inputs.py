@@ -13,7 +13,7 @@ import pytest
 import pyengine as pe
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_dense, cuda_device
+from pyengine.backends.cuda import cuda_device, cuda_documents
 from pyengine.backends.cuda.cuda_device import Array
 from pyengine.backends.cuda.cuda_inputs import DLPACK_GPU, DLPACK_KINDS, _Tensor, adopted
 from pyengine.inputs.device_arrays import DeviceArray
@@ -65,7 +65,7 @@ class Lent:
 def test_they_stay_where_they_are(
     make: Callable[[Any], Any], metric: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_dense, "copied", lambda *given: pytest.fail("copied"))
+    monkeypatch.setattr(cuda_documents, "copied", lambda *given: pytest.fail("copied"))
     docs, queries = rows(1, 150, 24).astype(kind), rows(2, 3, 24).astype(kind)
     want = pe.topk(queries.astype(np.float32), docs.astype(np.float32), 5, metric=metric, backend="numpy")
     for name in ("auto", "cuda"):

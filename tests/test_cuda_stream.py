@@ -13,7 +13,7 @@ import pytest
 import pyengine as pe
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_kernels
+from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_documents, cuda_kernels
 from pyengine.backends.cuda.cuda_backend import CudaBackend
 from pyengine.backends.shared import parts
 from pyengine.indexes import stores
@@ -120,14 +120,14 @@ def test_a_copy_that_fails_half_way(emulated: FakeDriver, monkeypatch: pytest.Mo
 
     def full(*given: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(cuda_dense, "code_docs", code)
+            patch.setattr(cuda_documents, "code_docs", code)
             emulated.tell(cuMemAllocAsync=2)
             return code(*given)
 
     problem = dense.prepare(rows(2, 2, 8), Documents(rows(3, 200, 8), cache={}), 3, metric="dot")
     backend, codes = CudaBackend(), 200 * (8 + 64)
     with monkeypatch.context() as patch:
-        patch.setattr(cuda_dense, "code_docs", full)
+        patch.setattr(cuda_documents, "code_docs", full)
         with pytest.raises(RuntimeError, match="out of memory"):
             exact_search(problem, backend)
     emulated.tell(cuMemAllocAsync=0)

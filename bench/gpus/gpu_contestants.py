@@ -14,7 +14,7 @@ from bench.gpus.gpu_arena import DEVICE, on_host
 from bench.operations.training import TRAINERS, Score, Trainer
 from bench.ours import contestants, sparse_contestants
 from bench.ours.contestants import BITS, Contestant, Search, module, require
-from bench.ours.cuda_forms import in_form
+from bench.ours.cuda_forms import in_form, of_signs
 from bench.peers._sparse import matrix
 from bench.peers.sentence_transformers import from_hits
 from bench.workloads.sparse_shapes import LISTED
@@ -25,6 +25,7 @@ from pyengine.types import F32
 
 BACKENDS = ("triton", "cuda")  # ours
 STORES = {"int8": 1, "float16": 2}  # bytes of a value that is scanned
+FLOAT32 = 4
 FLOAT16 = "products of float16"
 
 
@@ -36,7 +37,8 @@ def backends_of(family: str) -> list[str]:
 def ours(backend: str, store: str) -> Contestant:
     """`DenseIndex` with that store; what the device needs of it is copied there by the first search."""
     built = contestants.index(store, backend)
-    return replace(built, name=f"{backend}-{store}", arithmetic=store, value_bytes=STORES[store], read=on_host)
+    value_bytes = STORES.get(store, FLOAT32)
+    return replace(built, name=f"{backend}-{store}", arithmetic=store, value_bytes=value_bytes, read=on_host)
 
 
 def ours_as_graph(store: str) -> Contestant:
@@ -144,6 +146,8 @@ DENSE = (
     *(ours(backend, store) for backend in backends_of("dense") for store in STORES),
     *map(ours_as_graph, STORES),
     *(in_form(ours("cuda", store), "sm_90") for store in STORES),
+    in_form(ours("cuda", "float32"), "float32"),
+    replace(of_signs(), read=on_host),
     matmul("float16"),
     matmul("float16", compiled=True),
     matmul("float32"),

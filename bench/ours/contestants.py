@@ -47,7 +47,7 @@ class Contestant:
     prepare: Prepare
     ours: bool = False
     arithmetic: str = "float32"
-    value_bytes: int = 4
+    value_bytes: float = 4
     isa: str = ""
     copies: float = 0.0
     pair_bytes: int = 0

@@ -2,7 +2,8 @@
 
 "clustered" is meant to be like text embeddings: unit vectors around a few thousand centres, with a decaying spectrum
 that a rotation spreads over all dimensions. "scaled" gives those vectors log-normal lengths, for ``dot`` and ``l2``.
-"gaussian" is uniform on the sphere: no structure at all, the hardest for a bound. "scifact" is real: MiniLM
+"gaussian" is uniform on the sphere: no structure at all, the hardest for a bound. "signs" are those of the first, 1 or
+-1, which one bit a dimension keeps as they are. "scifact" is real: MiniLM
 embeddings of SciFact. The last bit of a corpus may differ between machines (it goes through their BLAS); every answer
 is judged on the very arrays that were searched.
 """
@@ -41,14 +42,22 @@ def load(corpus: Corpus, n_queries: int) -> tuple[F32, F32]:
     """
     if corpus.data == "scifact":
         return np.load(SCIFACT / "doc_dense_f32.npy"), np.load(SCIFACT / "query_dense_f32.npy")[:n_queries]
-    if corpus.data not in ("clustered", "scaled", "gaussian"):
-        raise ValueError(f"data must be 'clustered', 'scaled', 'gaussian' or 'scifact'; got {corpus.data!r}")
+    if corpus.data not in ("clustered", "scaled", "gaussian", "signs"):
+        raise ValueError(f"data must be 'clustered', 'scaled', 'gaussian', 'signs' or 'scifact'; got {corpus.data!r}")
     draw = _directions(corpus)
     docs = _documents(corpus, draw)
     picks = np.random.default_rng([SEED, 2]).integers(len(docs), size=n_queries)
     lengths = np.linalg.norm(docs[picks], axis=1, keepdims=True)
     queries = docs[picks] + np.float32(QUERY_SPREAD) * lengths * draw(np.random.default_rng([SEED, 3]), n_queries)
+    if corpus.data == "signs":
+        return signs(docs), signs(queries)
     return docs, queries if corpus.data == "scaled" else unit(queries)
+
+
+def signs(rows: F32) -> F32:
+    """1 or -1 for each value, in place."""
+    np.copysign(np.float32(1), rows, out=rows)
+    return rows
 
 
 def load_tokens(corpus: TokenCorpus, n_queries: int) -> tuple[Ragged, Ragged]:

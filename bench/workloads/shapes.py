@@ -29,7 +29,7 @@ class Corpus(NamedTuple):
 
 DENSE_WORDS: dict[str, dict[str, Any]] = {
     **{metric: {"metric": metric} for metric in ("cosine", "dot", "l2")},
-    **{data: {"data": data} for data in ("clustered", "scaled", "gaussian")},
+    **{data: {"data": data} for data in ("clustered", "scaled", "gaussian", "signs")},
     "scifact": {"data": "scifact", "n_docs": SCIFACT_DOCS, "dim": SCIFACT_DIM},
 }
 

@@ -12,7 +12,7 @@ if(NOT PYENGINE_CUDA STREQUAL "OFF")
     if(NVCC_VERSION VERSION_GREATER_EQUAL 13.0)
       set(CUDA_IMAGES
         select filtering refine code
-        dense_topk dense_topk_sm90 dense_between dense_rank dense_both
+        dense_topk dense_topk_sm90 dense_between dense_rank dense_both dense_float32 dense_bits
         maxsim maxsim_sm90 maxsim_steps maxsim_refine maxsim_packed maxsim_packed_steps
         sparse_topk sparse_refine)
     endif()

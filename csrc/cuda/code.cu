@@ -1,5 +1,5 @@
 // Unit vectors as they are multiplied, one block to a row: int8 codes of documents that have none, and queries in one part or
-// two, of int8 codes or of 16 bits.
+// two, of int8 codes or of 16 bits, or in float32.
 #include "device.cuh"
 
 namespace pyengine::cuda {
@@ -76,6 +76,14 @@ struct Part {
   static DEVICE double value(Value code) { return code; }
 };
 
+template <>
+struct Part<FLOAT32> {
+  using Value = float;
+  static DEVICE double scale(int, double) { return 1.0; }
+  static DEVICE Value code(double u, double) { return static_cast<float>(u); }
+  static DEVICE double value(Value code) { return code; }
+};
+
 template <class T>
 struct Half {
   using Value = T;
@@ -149,6 +157,7 @@ DEVICE void code_query(const float* queries, typename Part<KIND>::Value* first_p
   }
 
 CODE_QUERIES(code_queries, INT8)
+CODE_QUERIES(code_queries_float32, FLOAT32)
 CODE_QUERIES(code_queries_float16, FLOAT16)
 CODE_QUERIES(code_queries_bfloat16, BFLOAT16)
 

@@ -22,12 +22,14 @@ constexpr double NEAREST = 6755399441055744.0;   // 1.5 * 2^52: adding it leaves
 constexpr double FLOAT_MAX = 3.4028234663852886e38;
 
 enum Metric { COSINE, DOT, L2 };
-enum Kind { INT8, FLOAT16, BFLOAT16 };  // what is multiplied: codes, which are summed exactly, or 16 bits, in float32
+enum Kind { INT8, FLOAT16, BFLOAT16, FLOAT32, BITS };  // what is multiplied: integers are summed exactly, floats in float32
 
 template <Kind>
 struct Sum { using type = float; };
 template <>
 struct Sum<INT8> { using type = int32_t; };
+template <>
+struct Sum<BITS> { using type = int32_t; };
 template <Kind KIND>
 using SumOf = typename Sum<KIND>::type;
 

@@ -1,6 +1,7 @@
 // Dense scan between two limits: list what may lie from a threshold up to a ceiling, and count what is certainly above. The
 // counterpart of kernels/dense_between.py, and like it of one form: 64 queries in two parts, whose bounds leave least undecided.
-#include "dense_tile.cuh"
+#include "dense_bits.cuh"
+#include "dense_float32.cuh"
 
 namespace pyengine::cuda {
 namespace {
@@ -60,14 +61,16 @@ struct TileLimits : TileQueries<BQ> {
 }  // namespace
 
 // Shared memory leaves room for one block or two: registers need not be few.
-#define BETWEEN(name, kind)                                                                              \
+#define BETWEEN(name, ...)                                                                               \
   KERNEL(name, 256, 1)(OPERAND_PARAMETERS, const float* ceiling, int32_t* above, SCAN_PARAMETERS) {      \
     DYNAMIC_SHARED(shared);                                                                              \
-    scan_tile<TileLimits, kind, 64, 2, 2>(Between{SCAN, ceiling, above}, OPERAND, shared);               \
+    __VA_ARGS__(Between{SCAN, ceiling, above}, OPERAND, shared);                                         \
   }
 
-BETWEEN(dense_between, INT8)
-BETWEEN(dense_between_float16, FLOAT16)
-BETWEEN(dense_between_bfloat16, BFLOAT16)
+BETWEEN(dense_between, scan_tile<TileLimits, INT8, 64, 2, 2>)
+BETWEEN(dense_between_float16, scan_tile<TileLimits, FLOAT16, 64, 2, 2>)
+BETWEEN(dense_between_bfloat16, scan_tile<TileLimits, BFLOAT16, 64, 2, 2>)
+BETWEEN(dense_between_float32, scan_floats<TileLimits, 64, 2>)
+BETWEEN(dense_between_bits, scan_bits<TileLimits, 8, 16, 2>)
 
 }  // namespace pyengine::cuda

@@ -60,11 +60,11 @@ struct Products {
   static constexpr int NARROW = BQ / COLUMNS / 8, COUNT = 8 * NARROW;  // blocks of 8 queries
   SumOf<KIND> sums[PARTS][2][NARROW][4] = {};
 
-  DEVICE void add(uint32_t base) {
+  DEVICE void add(uint32_t base, int pieces = Operands::PIECES) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, eighth = lane % 8, matrix = lane / 8;
     const int docs = warp / COLUMNS * 32, queries = DOCS + warp % COLUMNS * (BQ / COLUMNS);
 #pragma unroll
-    for (int at = 0; at < Operands::PIECES; at += 2) {
+    for (int at = 0; at < pieces; at += 2) {
       uint32_t a[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m)

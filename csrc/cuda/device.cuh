@@ -32,7 +32,8 @@ DEVICE void load_matrices(uint32_t (&to)[4], uint32_t row) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row) : "memory");
 }
 
-// sums [16 x 8] += a [16 x 32 bytes] b [8 x 32 bytes]^T, of int8, or of 16 bits in float32.
+// sums [16 x 8] += a [16 x 32 bytes] b [8 x 32 bytes]^T, of int8, of 16 bits in float32, or of bits, whose product is
+// how many both have. Where tensor cores have no bits (sm_100), the compiler takes them for bytes.
 template <Kind KIND = INT8>
 DEVICE void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #define MMA(form, letter)                                                                                         \
@@ -40,6 +41,7 @@ DEVICE void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0
                : "+" letter(sums[0]), "+" letter(sums[1]), "+" letter(sums[2]), "+" letter(sums[3])               \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
   if constexpr (KIND == INT8) MMA("m16n8k32.row.col.s32.s8.s8.s32", "r");
+  else if constexpr (KIND == BITS) MMA("m16n8k256.row.col.s32.b1.b1.s32.and.popc", "r");
   else if constexpr (KIND == FLOAT16) MMA("m16n8k16.row.col.f32.f16.f16.f32", "f");
   else MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "f");
 #undef MMA

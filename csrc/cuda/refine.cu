@@ -13,6 +13,13 @@ DEVICE double lane_sum(double lane) {
   return lane + __shfl_xor_sync(WARP, lane, 4);
 }
 
+template <class T>
+DEVICE float value_at(const T* row, int64_t i) { return value_of(row[i]); }
+
+struct Signs { uint8_t eight; };  // bits of eight dimensions, of which the first is the lowest
+
+DEVICE float value_at(const Signs* row, int64_t i) { return row[i / 8].eight >> i % 8 & 1 ? 1.0f : -1.0f; }
+
 // `scores` and `rows` have the entries starts[q] .. starts[q] + counts[q] of each query q. `step` and `bias` may be null.
 template <class T>
 DEVICE void refine(const float* queries, const T* docs, const float* step, const double* bias, const int32_t* rows,
@@ -29,7 +36,7 @@ DEVICE void refine(const float* queries, const T* docs, const float* step, const
     const float scale = step ? step[row] : 1.0f;
     Sums sums{0, 0, 0};
 #pragma unroll 4
-    for (int64_t i = lane; i < (held ? dims : 0); i += 8) accumulate(sums, metric, own[i], value_of(doc[i]) * scale);
+    for (int64_t i = lane; i < (held ? dims : 0); i += 8) accumulate(sums, metric, own[i], value_at(doc, i) * scale);
     sums = {lane_sum(sums.products), lane_sum(sums.own), lane_sum(sums.squares)};
     if (held && lane == 0) {
       const double score = score_of(sums, metric);
@@ -51,5 +58,6 @@ REFINE(refine_float32, float)
 REFINE(refine_float16, Float16)
 REFINE(refine_bfloat16, BFloat16)
 REFINE(refine_int8, int8_t)
+REFINE(refine_bits, Signs)
 
 }  // namespace pyengine::cuda

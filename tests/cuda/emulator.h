@@ -26,6 +26,7 @@
 struct Dim3 { unsigned x = 1, y = 1, z = 1; };
 struct int4 { int32_t x, y, z, w; };
 struct uint4 { uint32_t x, y, z, w; };
+struct float4 { float x, y, z, w; };
 inline Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
@@ -304,11 +305,14 @@ inline void load_matrices(uint32_t (&to)[4], uint32_t row) {
     memcpy(&to[matrix], emulator::dynamic.data() + told(8 * matrix + lane / 4) + lane % 4 * 4, 4);
 }
 
-// As much as tensor cores do of 32 bytes: int8 exactly; of 16 bits the sum is cut off to float32.
+// As much as tensor cores do of 32 bytes: int8 and bits exactly; of 16 bits the sum is cut off to float32.
 template <Kind KIND>
 SumOf<KIND> dot(const uint8_t* a, const uint8_t* b, SumOf<KIND> sum) {
   if constexpr (KIND == INT8) {
     for (int i = 0; i < 32; ++i) sum += static_cast<int8_t>(a[i]) * static_cast<int8_t>(b[i]);
+    return sum;
+  } else if constexpr (KIND == BITS) {
+    for (int i = 0; i < 32; ++i) sum += __builtin_popcount(a[i] & b[i]);
     return sum;
   } else {
     using Value = std::conditional_t<KIND == FLOAT16, Float16, BFloat16>;
@@ -324,7 +328,7 @@ SumOf<KIND> dot(const uint8_t* a, const uint8_t* b, SumOf<KIND> sum) {
   }
 }
 
-// The layouts of mma.m16n8k32 for int8 and of mma.m16n8k16 for 16 bits, which have the same bytes: PTX ISA, "Matrix Fragments".
+// The layouts of mma.m16n8k32 for int8, of mma.m16n8k16 for 16 bits and of mma.m16n8k256 for bits, which have the same bytes: PTX ISA, "Matrix Fragments".
 template <Kind KIND = INT8>
 void multiply(SumOf<KIND> (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Fragments { uint32_t a[4], b[2]; };

@@ -15,7 +15,9 @@
 
 #include "code.cu"
 #include "dense_between.cu"
+#include "dense_bits.cu"
 #include "dense_both.cu"
+#include "dense_float32.cu"
 #include "dense_rank.cu"
 #include "dense_topk.cu"
 #include "dense_topk_sm90.cu"
@@ -79,11 +81,14 @@ std::map<std::string, Entry> kernels{
     ENTRY(code_queries),  ENTRY(dense_few),      ENTRY(dense_16),      ENTRY(dense_64),     ENTRY(dense_128),
     ENTRY(dense_16_float16), ENTRY(dense_64_float16), ENTRY(dense_128_float16),
     ENTRY(dense_16_bfloat16), ENTRY(dense_64_bfloat16), ENTRY(dense_128_bfloat16),
-    ENTRY(dense_between), ENTRY(dense_between_float16), ENTRY(dense_between_bfloat16), ENTRY(count_before), ENTRY(dense_both),
+    ENTRY(dense_between), ENTRY(dense_between_float16), ENTRY(dense_between_bfloat16), ENTRY(dense_between_float32), ENTRY(dense_between_bits), ENTRY(count_before), ENTRY(dense_both),
     ENTRY(dense_16_sm90), ENTRY(dense_64_sm90), ENTRY(dense_128_sm90),
     ENTRY(dense_16_float16_sm90), ENTRY(dense_64_float16_sm90), ENTRY(dense_128_float16_sm90),
     ENTRY(dense_16_bfloat16_sm90), ENTRY(dense_64_bfloat16_sm90), ENTRY(dense_128_bfloat16_sm90),
-    ENTRY(code_queries_float16), ENTRY(code_queries_bfloat16), ENTRY(norms_float32), ENTRY(norms_float16), ENTRY(norms_bfloat16),
+    ENTRY(dense_16_float32), ENTRY(dense_64_float32), ENTRY(dense_128_float32), ENTRY(code_queries_float32),
+    ENTRY(norms_float32), ENTRY(refine_bits),
+    ENTRY(split_queries), ENTRY(dense_signs_4), ENTRY(dense_signs_64), ENTRY(dense_bits_8), ENTRY(dense_bits_16),
+    ENTRY(code_queries_float16), ENTRY(code_queries_bfloat16), ENTRY(norms_float16), ENTRY(norms_bfloat16),
     ENTRY(refine_float32), ENTRY(refine_float16), ENTRY(refine_bfloat16), ENTRY(refine_int8),
     ENTRY(sparse_topk), ENTRY(sparse_topk_signed), ENTRY(sparse_refine_uint16_float32),
     ENTRY(sparse_refine_uint16_float16), ENTRY(sparse_refine_uint16_uint8), ENTRY(sparse_refine_int32_float32),

@@ -13,7 +13,9 @@ from pyengine.backends.cuda import (
     cuda_both,
     cuda_dense,
     cuda_device,
+    cuda_documents,
     cuda_maxsim,
+    cuda_products,
     cuda_sliced,
     cuda_sparse,
     cuda_stream,
@@ -39,7 +41,7 @@ MOST_TOKENS = 1 << 14  # of a query, where its maxima are kept in shared memory
 
 
 class CudaBackend(Backend):
-    """Products of int8 codes, or of documents of 16 bits as they are, with the bounds that `dense_terms` derives; what
+    """Products of int8 codes, of bits, or of documents as they are, with the bounds that `dense_terms` derives; what
     they leave is refined and selected on the GPU. The plans are those of the backend ``triton``, and the kernels its
     counterparts in CUDA C++ (`csrc/cuda`).
 
@@ -59,11 +61,11 @@ class CudaBackend(Backend):
         if dims > MOST_DIMS:
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
         reasons += too_many(len(docs))
-        return reasons or cuda_stream.refusals(docs, cuda_dense.footprint(problem))
+        return reasons or cuda_stream.refusals(docs, cuda_documents.footprint(problem))
 
     def _parts(self, problem: DenseProblem) -> list[slice] | None:
         """The parts in which documents of the host pass through a GPU that cannot hold them all."""
-        return cuda_stream.cuts(problem.docs, cuda_dense.footprint(problem))
+        return cuda_stream.cuts(problem.docs, cuda_documents.footprint(problem))
 
     def checks_finite(self, problem: DenseProblem) -> bool:
         some = problem.n_queries > 0 and len(problem.docs) > 0
@@ -74,7 +76,7 @@ class CudaBackend(Backend):
 
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         return cuda_stream.propose(
-            problem, self._parts(problem), cuda_dense.scanned, lambda part: cuda_dense.propose(part, width),
+            problem, self._parts(problem), cuda_documents.scanned, lambda part: cuda_dense.propose(part, width),
             exact.refine,
         )  # fmt: skip
 
@@ -109,11 +111,20 @@ class CudaBackend(Backend):
 
     def describe(self, problem: DenseProblem) -> tuple[dict[str, str], dict[str, str]]:
         facts, _ = super().describe(problem)
-        gpu, kind = cuda_device.gpu_of(problem.docs), cuda_dense.kind_of(problem.docs)
-        plan = cuda_dense.plan(problem, gpu, self.first_width(problem), kind)
-        form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[kind], plan.tile, 0, 0)
-        facts |= {"tile": str(plan.tile), "form": f"{form}: {why}", "places": f"{plan.capacity:,} for each query"}
-        return facts | part_facts(self._parts(problem)), plan.rejected
+        gpu = cuda_device.gpu_of(problem.docs)
+        product = cuda_documents.product_of(problem, gpu)
+        plan = cuda_dense.plan(problem, gpu, self.first_width(problem), product.kind)
+        facts |= {
+            "store": f"{problem.docs.store}, scanned as {product.kind}: {product.why}",
+            "reads": f"{plan.bytes_read:,} bytes or more",
+            "computes": f"{plan.operations:,} operations",
+            "tile": str(plan.tile),
+        }
+        if product.kind in PLANNED:
+            form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[product.kind], plan.tile, 0, 0)
+            facts["form"] = f"{form}: {why}"
+        facts["places"] = f"{plan.capacity:,} for each query"
+        return facts | part_facts(self._parts(problem)), plan.rejected | cuda_products.rejected(product, problem.docs)
 
 
 class CudaMaxSim(MaxSimBackend):

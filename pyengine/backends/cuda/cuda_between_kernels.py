@@ -9,11 +9,11 @@ import numpy as np
 
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import (
-    PLANNED,
     Coded,
     Pools,
     operand_arguments,
     scan_arguments,
+    shared_bytes,
     suffix,
     tighten,
 )
@@ -43,7 +43,7 @@ def scan(
     """`cuda_kernels.scan` of what is not above the ceiling; or, where thresholds are not ``rising``, of all that may
     reach them."""
     tile, kind = plan.tile, docs.kind
-    blocks, shared = -(-len(found.rows) // tile.queries), tile.shared_bytes(PLANNED[kind])
+    blocks, shared = -(-len(found.rows) // tile.queries), shared_bytes(docs, plan)
     operands = operand_arguments(docs, queries, plan.dims, tile.stages)
     for first, last in pairwise(plan.parts if rising else (0, plan.n_tiles)):
         gpu.launch(

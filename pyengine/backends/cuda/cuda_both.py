@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.backends.cuda import cuda_dense, cuda_device
+from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_documents
 from pyengine.backends.cuda.cuda_dense import Found
 from pyengine.backends.cuda.cuda_device import Argument, Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import (
@@ -58,9 +58,9 @@ def attempt(forth: DenseProblem, back: DenseProblem) -> tuple[Attempt, Attempt] 
 def scanned(forth: DenseProblem, back: DenseProblem, gpu: Gpu) -> tuple[Side, Side]:
     """The rows, which are the documents of the first problem, and the columns, which are those of the second: with full
     pools."""
-    docs, dims = cuda_dense.originals(forth.docs, gpu).values, forth.dims
+    docs, dims = cuda_documents.originals(forth.docs, gpu).values, forth.dims
     codes, scale, residual, own = code_docs(gpu, docs, dims)
-    norms = cuda_dense.norms_of(back.docs, cuda_dense.originals(back.docs, gpu).values, dims, gpu)
+    norms = cuda_documents.norms_of(back.docs, cuda_documents.originals(back.docs, gpu).values, dims, gpu)
     plan = plan_dense_both(gpu.chip, len(codes), len(norms), dims, forth.k)
     rows = _side(back, forth, own, norms, plan.places[0], gpu)
     columns = _side(forth, back, norms, own, plan.places[1], gpu)
@@ -73,7 +73,7 @@ def scanned(forth: DenseProblem, back: DenseProblem, gpu: Gpu) -> tuple[Side, Si
 def _side(problem: DenseProblem, other: DenseProblem, own: F64, others: F64, places: int, gpu: Gpu) -> Side:
     """The queries of a problem, which are the documents of the other one, of these norms float64 [N]; they look for
     others of those norms."""
-    values = cuda_dense.originals(other.docs, gpu).values
+    values = cuda_documents.originals(other.docs, gpu).values
     terms = side_terms(own, others, problem.metric, problem.dims)
     return Side(
         vectors=values if values.kind == "float32" else gpu.array(problem.queries),

@@ -1,60 +1,39 @@
-"""Dense search by the kernels of `csrc/cuda`: documents as they are kept on the GPU, and the steps of a search.
-`dense_terms` derives the bounds, and `pyengine.kernels.dense_plan` plans."""
+"""The steps of a dense search by the kernels of `csrc/cuda`. `dense_terms` derives the bounds, and
+`pyengine.kernels.dense_plan` and `dense_forms` plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pyengine import checks
-from pyengine.backends.cuda import cuda_device, cuda_filters
+from pyengine.backends.cuda import cuda_device, cuda_filters, cuda_products
 from pyengine.backends.cuda.cuda_between_kernels import ceiling
 from pyengine.backends.cuda.cuda_between_kernels import scan as scan_between
 from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
+from pyengine.backends.cuda.cuda_documents import Scanned, originals, scanned
 from pyengine.backends.cuda.cuda_filters import Limits
 from pyengine.backends.cuda.cuda_kernels import (
-    ALIGN,
     PAD,
     PLANNED,
     Coded,
     Pools,
-    code_docs,
     code_queries,
     decode,
-    norms,
     pools,
     refine_pairs,
     scan,
 )
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
-from pyengine.backends.shared.dense_terms import DocumentTerms, Lengths, Scale, document_terms, scale_of
-from pyengine.backends.shared.parts import Footprint, Share, vector_bytes
-from pyengine.inputs.rows import Rows
+from pyengine.backends.shared.dense_terms import DocumentTerms, Scale, document_terms, scale_of
+from pyengine.kernels import dense_forms
 from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan
-from pyengine.problems.problem import Codes, DenseProblem, Documents
+from pyengine.problems.problem import DenseProblem
 from pyengine.refining import exact
 from pyengine.specification import reference
-from pyengine.types import F32, F64, I64, U8, Attempt, Candidates, TopK
-
-HALVES = "float16", "bfloat16"
-TERMS = 64  # bytes of a document beside its vector
-
-
-class Originals(NamedTuple):
-    """The vectors, as they are refined: ``values`` [N, D] of floats, or int8 codes to be multiplied by ``step``."""
-
-    values: Array
-    step: Array | None = None
-
-
-class Scanned(NamedTuple):
-    """What is scanned, ``values`` [N, W], int8 codes or documents of 16 bits, and what is known of it, on the host."""
-
-    values: Array
-    lengths: Lengths
+from pyengine.types import F32, F64, I64, Attempt, Candidates, TopK
 
 
 class Found(NamedTuple):
@@ -68,116 +47,30 @@ class Found(NamedTuple):
     above: Array | None = None
 
 
-def footprint(problem: DenseProblem) -> Footprint:
-    """What documents take on the GPU, beside vectors that are there."""
-    docs = problem.docs
-    if docs.device is not None:
-        codes = docs.dim if kind_of(docs) == "int8" else 0
-        return Footprint((Share(("scanned", problem.dims), codes + TERMS),), len(docs))
-    own, codes = vector_bytes(docs)
-    return Footprint((Share("originals", own), Share(("scanned", problem.dims), codes + TERMS)), len(docs))
-
-
-def originals(docs: Documents, gpu: Gpu) -> Originals:
-    """The vectors on the GPU: where they are, or a copy that lasts as long as the corpus."""
-    if docs.device is not None:
-        return Originals(cuda_device.resident(docs.rows))
-    return cuda_device.mirrored(docs, gpu, "originals", lambda: copied(docs.rows, gpu))
-
-
-def copied(rows: Any, gpu: Gpu) -> Originals:
-    """A copy of vectors of the host."""
-    kind = rows.kind if isinstance(rows, Rows) else "float32"
-    if kind in HALVES:
-        return Originals(_aligned(rows.data, kind, gpu))
-    if kind == "codes":
-        return Originals(gpu.array(signed(rows.data)), gpu.array(rows.step))
-    return Originals(gpu.array(rows[:] if isinstance(rows, Rows) else rows))
-
-
-def _aligned(halves: Any, kind: str, gpu: Gpu) -> Array:
-    """A copy whose rows begin at multiples of 16 bytes, seen as [N, D]."""
-    count, dim = halves.shape
-    wide = np.zeros((count, -(-2 * dim // ALIGN) * ALIGN // 2), halves.dtype)
-    wide[:, :dim] = halves
-    made = gpu.array(wide, kind)
-    return Array(made.owner, made.pointer, (count, dim), kind, made.stride)
-
-
-def signed(codes: U8) -> Any:
-    """int8 codes of bytes biased by 128."""
-    return (codes ^ np.uint8(128)).view(np.int8)
-
-
-def scanned(problem: DenseProblem, gpu: Gpu) -> Scanned:
-    """What is scanned for a problem. Raises ArithmeticError for documents with NaN or inf that nobody has looked at."""
-    docs, dims = problem.docs, problem.dims
-    found = cuda_device.mirrored(docs, gpu, ("scanned", dims), lambda: _scanned(docs, dims, gpu))
-    if not docs.checked and not np.isfinite(found.lengths.norms).all():
-        raise ArithmeticError
-    return found
-
-
-def _scanned(docs: Documents, dims: int, gpu: Gpu) -> Scanned:
-    values = originals(docs, gpu).values
-    if isinstance(docs.codes, Codes) and not docs.codes.planes:
-        kept, own = docs.codes, norms_of(docs, values, dims, gpu)
-        whole = own if dims == docs.dim else norms_of(docs, values, docs.dim, gpu)
-        codes = values if values.kind == "int8" else gpu.array(signed(kept.codes))
-        return Scanned(codes, Lengths(own, kept.scale, kept.residual, whole))
-    if values.kind == "int8":
-        raise TypeError("codes that are the vectors come with a scale and a residual")
-    if scanned_kind(values) != "int8":
-        return Scanned(values, Lengths(norms_of(docs, values, dims, gpu)))
-    codes, scale, residual, own = code_docs(gpu, values, dims)
-    return Scanned(codes, Lengths(own, scale, residual, own))
-
-
-def kind_of(docs: Documents) -> str:
-    """How they are multiplied."""
-    if isinstance(docs.codes, Codes) and not docs.codes.planes:
-        return "int8"
-    if docs.device is not None:
-        return scanned_kind(cuda_device.resident(docs.rows))
-    return docs.rows.kind if isinstance(docs.rows, Rows) and docs.rows.kind in HALVES else "int8"
-
-
-def scanned_kind(values: Array) -> str:
-    """How vectors that are not codes are multiplied: as they are, if they have 16 bits and rows apart that begin at
-    multiples of 16 bytes, else by int8 codes."""
-    size, (count, dim) = KINDS[values.kind], values.shape
-    apart = count == 1 or values.stride >= dim
-    fits = apart and values.pointer % ALIGN == 0 and values.stride * size % ALIGN == 0
-    return values.kind if values.kind in HALVES and fits else "int8"
-
-
-def norms_of(docs: Documents, values: Array, dims: int, gpu: Gpu) -> F64:
-    """float64 [N], on the host: of their first ``dims`` dimensions."""
-    if docs.norms is not None and dims == docs.dim:
-        return docs.norms
-    if docs.device is not None:
-        return norms(gpu, values, dims)
-    return exact.norms(docs.rows, dims, checks.thread_count(None))
-
-
 def _terms(problem: DenseProblem, known: Scanned, gpu: Gpu) -> tuple[Array, Array]:
     """The columns and the units of `DocumentTerms` on the GPU, kept where they do not depend on a bias."""
 
     def build() -> tuple[Array, Array]:
-        made: DocumentTerms = document_terms(known.lengths, False, problem.bias, problem.metric, problem.dims)
+        rounded = known.values.kind == "float32"
+        made: DocumentTerms = document_terms(
+            known.lengths, False, problem.bias, problem.metric, problem.dims, rounded
+        )  # fmt: skip
         return gpu.array(made.columns), gpu.array(made.units)
 
-    key = ("terms", problem.metric, problem.dims)
+    key = ("terms", problem.metric, problem.dims, known.values.kind)
     return cuda_device.mirrored(problem.docs, gpu, key, build) if problem.bias is None else build()
 
 
 def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> DenseScan:
     """The tile, the pools and the parts of a scan of documents of that kind."""
-    n_docs, dims = len(problem.docs), problem.dims
+    n_queries, n_docs, dims, k = problem.n_queries, len(problem.docs), problem.dims, problem.k
+    if kind == "bits":
+        signs = cuda_products.are_signs(problem)
+        return dense_forms.plan_bits(signs, n_queries, n_docs, dims, k, -(-dims // 8), width)
     row_bytes = dims * KINDS[kind]
-    return plan_dense_scan(
-        gpu.chip, PLANNED[kind], problem.n_queries, n_docs, dims, problem.k, row_bytes, width, cuda=True
-    )
+    if kind == "float32":
+        return dense_forms.plan_float32(gpu.chip, n_queries, n_docs, dims, k, row_bytes, width)
+    return plan_dense_scan(gpu.chip, PLANNED[kind], n_queries, n_docs, dims, k, row_bytes, width, cuda=True)
 
 
 def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> Iterator[Found]:
@@ -188,7 +81,8 @@ def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> I
     kind, limited = known.values.kind, problem.ceiling is not None or not rising
     chosen = plan(problem, gpu, width, kind)
     if limited:
-        chosen = replace(chosen, tile=limited_tile(gpu.chip, PLANNED[kind]))
+        tile = dense_forms.MANY if kind == "bits" else limited_tile(gpu.chip, PLANNED.get(kind, "fp32"))
+        chosen = replace(chosen, tile=tile)
     for first in range(0, problem.n_queries, chosen.query_block):
         part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
         queries = gpu.array(part.queries)

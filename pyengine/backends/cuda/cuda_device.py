@@ -29,13 +29,14 @@ KINDS = {
     "float32": 4,
     "float16": 2,
     "bfloat16": 2,
+    "bits": 1,
     "int8": 1,
     "uint8": 1,
     "uint16": 2,
     "int32": 4,
     "int64": 8,
     "float64": 8,
-}  # bytes
+}  # bytes; rows of bits are as many as eight of them need
 _drivers: dict[str, Any] = {}  # those that are loaded, by name
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyengine.backends.cuda.cuda_device import KINDS, Argument, Array, Gpu
-from pyengine.kernels import dense_sm90_plan
+from pyengine.kernels import dense_forms, dense_sm90_plan
 from pyengine.kernels.dense_plan import DenseScan, Tile
 from pyengine.types import F32, F64, I64
 
@@ -16,7 +17,8 @@ METRICS = ("cosine", "dot", "l2")
 ALIGN = 16  # bytes of a row that are read at a time
 QUERY_ALIGN = 128  # values to which queries are filled up with zeros: the depth of a step, or two
 DOC_ALIGN = 64
-PLANNED = {"int8": "i8", "float16": "fp16", "bfloat16": "bf16"}  # kinds that are multiplied, and what plans call them
+PLANNED = {"int8": "i8", "float16": "fp16", "bfloat16": "bf16"}  # what tensor cores multiply, and what plans call it
+PLANE_BYTES = 128  # to which planes of queries are filled up
 FEW = 4  # queries that are multiplied without tensor cores
 CODE_THREADS, SELECT_THREADS, REFINE_THREADS, FEW_THREADS, SM90_THREADS = 128, 512, 256, 128, 384
 PAIRS = REFINE_THREADS // 8  # of a step, eight lanes each
@@ -125,6 +127,9 @@ def suffix(kind: str) -> str:
 def code_queries(gpu: Gpu, queries: Array, units: Array, metric: str, dims: int, tile: Tile, kind: str) -> Coded:
     """Queries float32 [Q, D] for a scan of documents of that kind with that tile. ``units`` float64 [2] as
     `DocumentTerms.units`."""
+    if kind == "bits":
+        codes = code_queries(gpu, queries, units, metric, dims, replace(tile, parts=1), "int8")
+        return _split(gpu, codes, tile)
     padded, width = -(-len(queries) // tile.queries) * tile.queries, -(-dims // QUERY_ALIGN) * QUERY_ALIGN
     terms, scaling = gpu.empty((5, padded), "float32"), gpu.empty((padded, 2), "float64")
     made = Coded(gpu.empty((tile.parts * padded, width), kind), terms, scaling, gpu.empty((padded,), "float32"))
@@ -135,14 +140,27 @@ def code_queries(gpu: Gpu, queries: Array, units: Array, metric: str, dims: int,
     return made
 
 
+def _split(gpu: Gpu, codes: Coded, tile: Tile) -> Coded:
+    """Queries of int8 codes as planes of bits: ``parts`` has one row for each, in an order of the kernels' own."""
+    padded, width = codes.parts.shape
+    row_bytes = -(-width // (8 * PLANE_BYTES)) * PLANE_BYTES
+    bits = gpu.empty((tile.parts * padded, row_bytes), "bits")
+    gpu.launch("split_queries", (padded, 1), CODE_THREADS, codes.parts, bits, codes.terms, width, row_bytes, tile.parts)
+    return codes._replace(parts=bits)
+
+
 def scan(
     gpu: Gpu, docs: Array, columns: Array, queries: Coded, mask: Array | None, found: Pools, plan: DenseScan
 ) -> None:
-    """Fill the pools with all that may be among the k best of ``docs`` [N, W], int8 codes or of 16 bits. ``columns``
-    are those of `DocumentTerms`, ``mask`` uint8 [1 or Q, ceil(N / 8)] bitmaps."""
+    """Fill the pools with all that may be among the k best of ``docs`` [N, W], of one of the kinds that are scanned.
+    ``columns`` are those of `DocumentTerms`, ``mask`` uint8 [1 or Q, ceil(N / 8)] bitmaps."""
     stride = docs.stride * KINDS[docs.kind]
-    form, _ = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride)
-    part = _scan_sm90 if form == "sm_90" else _scan_sm80
+    part = _scan_sm80
+    if docs.kind in PLANNED:
+        form, _ = dense_sm90_plan.form(
+            gpu.device.capability, gpu.chip, PLANNED[docs.kind], plan.tile, docs.pointer, stride
+        )
+        part = _scan_sm90 if form == "sm_90" else _scan_sm80
     for first, last in pairwise(plan.parts):
         scanned = scan_arguments(docs, columns, queries, mask, found, plan, first)
         part(gpu, docs, queries, plan, len(found.rows), last - first, scanned)
@@ -172,7 +190,15 @@ def operand_arguments(docs: Array, queries: Coded, dims: int, stages: int) -> tu
 def _length(docs: Array, dims: int) -> int:
     """The bytes of a row that are read: what is beyond meets zeros of the queries."""
     size = KINDS[docs.kind]
-    return min(-(-dims * size // ALIGN) * ALIGN, docs.stride * size)
+    row_bytes = -(-dims // 8) if docs.kind == "bits" else dims * size
+    return min(-(-row_bytes // ALIGN) * ALIGN, docs.stride * size)
+
+
+def shared_bytes(docs: Array, plan: DenseScan) -> int:
+    """What a kernel that multiplies tiles asks for, without a form for Hopper."""
+    if docs.kind == "bits":
+        return dense_forms.bit_shared(plan.tile, _length(docs, plan.dims))
+    return plan.tile.shared_bytes(PLANNED.get(docs.kind, "fp32"))
 
 
 def tighten(gpu: Gpu, found: Pools, centre: Array, k: int) -> None:
@@ -190,7 +216,9 @@ def _scan_sm80(
     """A part of ``n_tiles`` tiles: ``scanned`` are the last arguments of the kernel."""
     tile, operands = plan.tile, operand_arguments(docs, queries, plan.dims, plan.tile.stages)
     kernel, blocks = f"dense_{tile.queries}{suffix(docs.kind)}", -(-n_queries // tile.queries)
-    threads, shared = 32 * tile.warps, tile.shared_bytes(PLANNED[docs.kind])
+    threads, shared = 32 * tile.warps, shared_bytes(docs, plan)
+    if docs.kind == "bits":
+        kernel = dense_forms.bit_kernel(tile)
     if n_queries <= FEW and docs.kind == "int8" and tile.parts == 2:
         kernel, threads, shared = "dense_few", FEW_THREADS, 2 * n_queries * _length(docs, plan.dims)
     gpu.launch(kernel, (n_tiles * blocks, 1), threads, *operands, *scanned, shared=shared)

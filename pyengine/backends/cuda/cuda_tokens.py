@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.backends.cuda import cuda_dense, cuda_device, cuda_packed
+from pyengine.backends.cuda import cuda_device, cuda_documents, cuda_packed
 from pyengine.backends.cuda.cuda_device import Array, Gpu
 from pyengine.backends.cuda.cuda_kernels import DOC_ALIGN, code_docs
 from pyengine.backends.cuda.cuda_maxsim_kernels import TokenDocs, TokenQueries, TokenSets, token_norms
@@ -94,13 +94,17 @@ def _coded(docs: TokenDocuments, gpu: Gpu) -> tuple[Array, F64, F64, F64]:
         source = values if values.kind != "int8" else gpu.array(docs.tokens.rows[:])
         codes, scale, residual, lengths = code_docs(gpu, source, docs.dim)
     else:
-        codes = values if values.kind == "int8" else gpu.array(cuda_dense.signed(known.codes))
-        scale, residual, lengths = known.scale, known.residual, cuda_dense.norms_of(docs.tokens, values, docs.dim, gpu)
+        codes = values if values.kind == "int8" else gpu.array(cuda_documents.signed(known.codes))
+        scale, residual, lengths = (
+            known.scale,
+            known.residual,
+            cuda_documents.norms_of(docs.tokens, values, docs.dim, gpu),
+        )
     return codes, scale.astype(np.float64), residual.astype(np.float64), lengths
 
 
-def _values(docs: TokenDocuments, gpu: Gpu) -> cuda_dense.Originals:
-    return cuda_device.mirrored(docs, gpu, "tokens", lambda: cuda_dense.copied(docs.tokens.rows, gpu))
+def _values(docs: TokenDocuments, gpu: Gpu) -> cuda_documents.Originals:
+    return cuda_device.mirrored(docs, gpu, "tokens", lambda: cuda_documents.copied(docs.tokens.rows, gpu))
 
 
 def scanned_docs(problem: MaxSimProblem, gpu: Gpu) -> tuple[TokenDocs, tuple[float, float]]:

@@ -20,7 +20,8 @@ of w, beta unit that of h. What is multiplied is q' and d', near u_q and u_d:
 By Cauchy-Schwarz |<u_q, u_d> - <q', d'>| <= e |d'| + r |u_q| <= e (1 + r) + r = e + r (1 + e). Integer products are
 exact; those of tensor cores in float32 are off by at most A (1 + e) (1 + r), A = `float32.error_factor` as for reduced
 precision, four times what rounding to nearest would give, since they align and cut off what they add (which costs less
-than three times as much; of two parts of a query the magnitudes add up to 2^-8 more than q', which the rest covers). So
+than three times as much; of two parts of a query the magnitudes add up to 2^-8 more than q', which the rest covers); of
+float32 without tensor cores A is that of sums that are rounded to nearest. So
 
     |s - s'| <= alpha w (e + (1 + e) R) + beta o,    R = r + A (1 + r) + 2^-19,    o = 2^-20 |h| + (D + 16) 2^-50 H
 
@@ -68,16 +69,19 @@ class DocumentTerms(NamedTuple):
     units: Any
 
 
-def document_terms(known: Lengths, tf32: bool, bias: Any, metric: str, dims: int) -> DocumentTerms:
-    """The terms of documents, scanned as codes if those are known, else as they are (in ``tf32`` or in 16 bits), of
-    which ``dims`` dimensions are scored; ``bias`` float64 [N] or None."""
+def document_terms(
+    known: Lengths, tf32: bool, bias: Any, metric: str, dims: int, rounded: bool = False
+) -> DocumentTerms:  # fmt: skip
+    """The terms of documents, scanned as codes if those are known, else as they are (in ``tf32``, in 16 bits, or in
+    float32 with each sum ``rounded`` to nearest), of which ``dims`` dimensions are scored; ``bias`` float64 [N] or
+    None."""
     xp, norms = array_namespace(known.norms), known.norms
     some = norms > 0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if known.scale is None:
             whole, scale = norms, xp.where(some, 1 / norms, 0.0)
             far = some & ~((norms <= LARGEST) & (norms >= 1 / LARGEST))
-            residual, adding = xp.full_like(norms, TF32 if tf32 else 0.0), error_factor(dims, UNIT)
+            residual, adding = xp.full_like(norms, TF32 if tf32 else 0.0), error_factor(dims, 0.0 if rounded else UNIT)
         else:
             whole, adding = known.whole, 0.0
             scale, residual = (xp.asarray(each, dtype=xp.float64) for each in (known.scale, known.residual))
@@ -146,7 +150,8 @@ class Scale(NamedTuple):
     def estimates(self, lower: Any, upper: Any) -> Any:
         """float64 [Q, C]: rank scores in the middle between bounds on s; of what has none, of s = 0."""
         xp = array_namespace(lower)
-        middle = (xp.asarray(lower, dtype=xp.float64) + upper) / 2
+        with np.errstate(invalid="ignore"):  # -inf + inf
+            middle = (xp.asarray(lower, dtype=xp.float64) + upper) / 2
         known = xp.where(xp.isfinite(middle), middle, 0.0)
         return self.unit[:, None] * known + self.base[:, None]
 

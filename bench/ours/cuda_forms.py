@@ -1,6 +1,7 @@
 """The forms of the CUDA scans of dense vectors and of pages as contestants: those of `csrc/cuda/dense_topk.cu` and
 `maxsim.cu`, and of their `_sm90`, of which a search takes what `pyengine.kernels.dense_sm90_plan` and
-`maxsim_sm90_plan` say, by what this measures; float32 without tensor cores, and bits (`pyengine.kernels.dense_forms`)."""
+`maxsim_sm90_plan` say, by what this measures; float32 without tensor cores, and bits
+(`pyengine.kernels.dense_forms`)."""
 
 from __future__ import annotations
 

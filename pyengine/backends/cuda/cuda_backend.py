@@ -120,7 +120,9 @@ class CudaBackend(Backend):
             "computes": f"{plan.operations:,} operations",
             "tile": str(plan.tile),
         }
-        if product.kind in PLANNED:
+        if cuda_dense.between_limits(problem):
+            facts["form"] = "sm_80: the one that counts what is certainly above the mark, and does not list it"
+        elif product.kind in PLANNED:
             form, why = dense_sm90_plan.form(gpu.device.capability, gpu.chip, PLANNED[product.kind], plan.tile, 0, 0)
             facts["form"] = f"{form}: {why}"
         facts["places"] = f"{plan.capacity:,} for each query"

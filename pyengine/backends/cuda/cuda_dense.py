@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ from pyengine.backends.cuda.cuda_kernels import (
 from pyengine.backends.cuda.cuda_kernels import select as select_keys
 from pyengine.backends.shared.dense_terms import DocumentTerms, Scale, document_terms, scale_of
 from pyengine.kernels import dense_forms
-from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan
+from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan, scan_with
 from pyengine.problems.problem import DenseProblem
 from pyengine.refining import exact
 from pyengine.specification import reference
@@ -61,16 +60,24 @@ def _terms(problem: DenseProblem, known: Scanned, gpu: Gpu) -> tuple[Array, Arra
     return cuda_device.mirrored(problem.docs, gpu, key, build) if problem.bias is None else build()
 
 
-def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8") -> DenseScan:
-    """The tile, the pools and the parts of a scan of documents of that kind."""
+def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8", rising: bool = True) -> DenseScan:
+    """The tile, the pools and the parts of a scan of documents of that kind, as `scans` has it."""
     n_queries, n_docs, dims, k = problem.n_queries, len(problem.docs), problem.dims, problem.k
+    row_bytes = -(-dims // 8) if kind == "bits" else dims * KINDS[kind]
+    if between_limits(problem, rising):
+        tile = dense_forms.MANY if kind == "bits" else limited_tile(gpu.chip, PLANNED.get(kind, "fp32"))
+        return scan_with(tile, {}, n_queries, n_docs, dims, k, row_bytes, width)
     if kind == "bits":
         signs = cuda_products.are_signs(problem)
-        return dense_forms.plan_bits(signs, n_queries, n_docs, dims, k, -(-dims // 8), width)
-    row_bytes = dims * KINDS[kind]
+        return dense_forms.plan_bits(signs, n_queries, n_docs, dims, k, row_bytes, width)
     if kind == "float32":
         return dense_forms.plan_float32(gpu.chip, n_queries, n_docs, dims, k, row_bytes, width)
     return plan_dense_scan(gpu.chip, PLANNED[kind], n_queries, n_docs, dims, k, row_bytes, width, cuda=True)
+
+
+def between_limits(problem: DenseProblem, rising: bool = True) -> bool:
+    """Whether a scan counts what is above a ceiling, for which there is one form."""
+    return problem.ceiling is not None or not rising
 
 
 def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> Iterator[Found]:
@@ -78,11 +85,8 @@ def scans(problem: DenseProblem, width: int, gpu: Gpu, rising: bool = True) -> I
     ceiling; or, where thresholds are not ``rising``, of all between floor and ceiling."""
     known = scanned(problem, gpu)
     columns, units = _terms(problem, known, gpu)
-    kind, limited = known.values.kind, problem.ceiling is not None or not rising
-    chosen = plan(problem, gpu, width, kind)
-    if limited:
-        tile = dense_forms.MANY if kind == "bits" else limited_tile(gpu.chip, PLANNED.get(kind, "fp32"))
-        chosen = replace(chosen, tile=tile)
+    kind, limited = known.values.kind, between_limits(problem, rising)
+    chosen = plan(problem, gpu, width, kind, rising)
     for first in range(0, problem.n_queries, chosen.query_block):
         part = problem.only(np.arange(first, min(first + chosen.query_block, problem.n_queries)))
         queries = gpu.array(part.queries)

@@ -109,6 +109,7 @@ DEVICE void code_query(const float* queries, typename Part<KIND>::Value* first_p
                        const double* units, int64_t n_queries, int64_t dims, int64_t stride, int64_t width,
                        int64_t metric, int64_t parts) {
   using Kept = Part<KIND>;
+  if constexpr (KIND == FLOAT32) parts = 1;  // rounded to float32 they leave nothing to another
   __shared__ double scratch[2 * CODE_THREADS / 32];
   const int64_t query = blockIdx.x, padded = gridDim.x;
   const int held = query < n_queries ? static_cast<int>(dims) : 0, all = static_cast<int>(width);

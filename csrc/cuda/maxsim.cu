@@ -5,18 +5,21 @@
 //
 // What it costs, of T document tokens and M query tokens of D <= 128: T (D + 4) bytes for each group of queries, once
 // from memory since groups of a document run side by side, and 2 T M D operations; beside every 4 mma (16 x 8 products
-// of 128 dimensions) 4 times a multiplication and a maximum. Two forms follow from that:
+// of 128 dimensions) 4 times an addition, a multiplication and a maximum. Two forms follow from that:
 // - One query of 32 tokens, documents of 300 x 128: 39 KB and 2.5 million operations a document, 63 a byte, where an
 //   H100 by its datasheet multiplies 590 for each byte it reads: bound by memory. So a block is one warp, with tiles of
 //   32 tokens: 120 registers, 17 KB of shared memory, so that 13 blocks have 100 KB of copies on their way at once.
 // - Queries of a page (1,024 tokens), or many: bound by mma. A block is four warps, each with 64 query tokens of its
 //   own (168 registers: three blocks); all read the same tiles of 64 tokens, so that 132 bytes come from L2 for 32,768
-//   products, and what `ldmatrix` reads is multiplied four times. A tile is 128 mma of a warp, and some 500 other
-//   instructions, of which 256 are for the maxima.
+//   products, and what `ldmatrix` reads is multiplied four times. A tile is 128 mma of a warp, and 630 other
+//   instructions, of which 384 are for the maxima.
 #include "maxsim_whole.cuh"
 
 namespace pyengine::cuda {
 namespace maxsim {
+
+// `weighed` would take a register for each weight, of which there are none to spare.
+DEVICE float product_of(int32_t biased) { return bits_of<float>(biased) - 12582912.0f; }
 
 // A tile is the rows of its tokens, then their weights.
 template <int MT, int WARPS, int WIDTH>
@@ -62,12 +65,12 @@ struct Codes : Panel<MT, WIDTH> {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int token = n + i / 2 * 8 + lane % 4 * 2 + i % 2;
-        const float weight = token < count ? weights[token] : NAN, less = less_of(weight);
+        const float weight = token < count ? weights[token] : NAN;
 #pragma unroll
         for (int m = 0; m < MT; ++m)
 #pragma unroll
           for (int half = 0; half < 2; ++half)
-            this->take(m, half, weighed(sums[m][i / 2][2 * half + i % 2], weight, less));
+            this->take(m, half, product_of(sums[m][i / 2][2 * half + i % 2]) * weight);
       }
     }
   }

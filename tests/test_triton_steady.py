@@ -178,6 +178,21 @@ def test_queries_of_about_the_same_size_have_the_same_room(family: str) -> None:
     assert after == before
 
 
+def test_queries_of_the_same_lengths_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyengine.backends.triton import triton_maxsim
+
+    make, planned, plan = _maxsim(), list[Problem](), triton_maxsim.plan
+
+    def watched(problem: Any) -> Any:
+        planned.append(problem)
+        return plan(problem)
+
+    monkeypatch.setattr(triton_maxsim, "plan", watched)
+    for seed, size in ((1, 8), (2, 8), (3, 7), (4, 7), (5, 8)):
+        check(make(seed, size=size))
+    assert len(planned) == 3
+
+
 @one_of_each
 def test_a_search_within_another(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another thread may search, between any two launches: here before the k best are chosen."""

@@ -18,7 +18,7 @@ from pyengine.backends.triton import triton_tokens
 from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.lists import first_rows
 from pyengine.kernels import maxsim_plan, maxsim_queries, maxsim_refine, maxsim_topk
-from pyengine.kernels.maxsim_plan import SLOTS, Tile, lay
+from pyengine.kernels.maxsim_plan import SLOTS, lay
 from pyengine.kernels.maxsim_queries import Coding, Laid
 from pyengine.kernels.selection import Pools
 from pyengine.kernels.token_values import TokenSets
@@ -58,12 +58,10 @@ def laid(offsets: I64, block_m: int, alone: bool) -> Laid:
     return Laid(token_of, slots, *(each.astype(np.int32) for each in (begins, panels.firsts, panels.queries, lengths)))
 
 
-def asked(problem: MaxSimProblem, tile: Tile, room: Workspace) -> Asked:
+def asked(problem: MaxSimProblem, own: Laid, room: Workspace) -> Asked:
     """The queries of a problem, copied to the device."""
-    queries, alone = problem.queries, problem.reduce == "symmetric"
-    tokens, weights, offsets, *rest = room.sent(
-        "queries", queries.values, problem.query_weights, queries.offsets, *laid(queries.offsets, tile.block_m, alone)
-    )
+    queries = problem.queries
+    tokens, weights, offsets, *rest = room.sent("queries", queries.values, problem.query_weights, queries.offsets, *own)
     return Asked(tokens, weights, offsets, Laid(*rest), triton_tokens.longest(queries.offsets))
 
 

@@ -24,7 +24,7 @@ from pyengine.kernels import answers, filtering, maxsim_plan, maxsim_refine, max
 from pyengine.kernels.answers import Answer
 from pyengine.kernels.filtering import Limits
 from pyengine.kernels.maxsim_plan import ScanPlan, plan_scan
-from pyengine.kernels.maxsim_queries import Coding
+from pyengine.kernels.maxsim_queries import Coding, Laid
 from pyengine.kernels.maxsim_refine import Maxima, Scoring
 from pyengine.kernels.maxsim_topk import CodedTokens
 from pyengine.kernels.selection import Pools
@@ -183,11 +183,11 @@ def room_for(problem: MaxSimProblem, k: int, which: Listed) -> AbstractContextMa
 def steps(problem: MaxSimProblem, which: Listed, k: int, room: Workspace, refined: bool = True) -> Steps:
     """What the launches read, to answer with k results, or only to scan where nothing is ``refined``: copied to the
     device where it comes with the search."""
-    own, made = triton_tokens.mirror(problem), plan(problem)
+    own, (made, laid) = triton_tokens.mirror(problem), _planned(problem, room)
     bias, doc_weights = room.sent("biases", problem.bias, problem.doc_weights)
     docs, units = triton_tokens.coded_tokens(problem, own, doc_weights)
     mask = problem.mask
-    asked = triton_asked.asked(problem, made.tile, room)
+    asked = triton_asked.asked(problem, laid, room)
     return Steps(
         asked=asked,
         coding=triton_asked.coding(problem, made.form, units),
@@ -204,6 +204,17 @@ def steps(problem: MaxSimProblem, which: Listed, k: int, room: Workspace, refine
         floor=None if problem.floor is None else room.copied("floor", row_pools.score_floors(problem)),
         order=id_places(problem) if refined else None,
     )
+
+
+def _planned(problem: MaxSimProblem, room: Workspace) -> tuple[ScanPlan, Laid]:
+    """The plan of the scan, and where tokens lie, which depend on the lengths of the queries alone."""
+    offsets, alone = problem.queries.offsets, problem.reduce == "symmetric"
+
+    def build() -> tuple[ScanPlan, Laid]:
+        made = plan(problem)
+        return made, triton_asked.laid(offsets, made.tile.block_m, alone)
+
+    return room.latest("plan", (offsets.tobytes(), alone), build)
 
 
 def _rows(problem: MaxSimProblem, which: Listed) -> Tensor:

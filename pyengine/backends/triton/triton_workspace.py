@@ -26,10 +26,9 @@ MOST_STAGED = 1 << 24  # bytes: for more, pinned memory takes longer to get than
 
 
 class Parcel(NamedTuple):
-    """Arrays of a ``layout`` that are sent together: where they are put, ``staged`` in the bytes that are ``begun``
-    with, and where they have ``arrived`` in the ``whole``."""
+    """Arrays that are sent together: where they are put, ``staged`` in the bytes that are ``begun`` with, and where
+    they have ``arrived`` in the ``whole``."""
 
-    layout: tuple[Any, ...]
     begun: Tensor
     whole: Tensor
     staged: tuple[Any, ...]
@@ -49,6 +48,15 @@ class Workspace:
         if name not in self._kept:
             self._kept[name], self._nbytes = build(), None
         found: T = self._kept[name]
+        return found
+
+    def latest(self, name: str, key: Hashable, build: Callable[[], T]) -> T:
+        """What ``build()`` made for this key, until another is asked for."""
+        known = self._kept.get(name)
+        if known is None or known[0] != key:
+            known = self._kept[name] = key, build()
+            self._nbytes = None
+        found: T = known[1]
         return found
 
     def room(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -73,9 +81,7 @@ class Workspace:
         change afterwards. Once in a search for each ``name``."""
         sources = [None if each is None else tensor(each) for each in arrays]
         layout = tuple(None if each is None else (each.dtype, each.shape) for each in sources)
-        parcel: Parcel | None = self._kept.get(f"{name}, sent")
-        if parcel is None or parcel.layout != layout:
-            parcel = self._kept[f"{name}, sent"] = self._parcel(name, sources, layout)
+        parcel = self.latest(f"{name}, sent", layout, lambda: self._parcel(name, sources))
         for place, source in zip(parcel.staged, sources):
             if source is not None:
                 place.copy_(source, non_blocking=True)
@@ -83,7 +89,7 @@ class Workspace:
             parcel.whole.copy_(parcel.begun, non_blocking=True)
         return parcel.arrived
 
-    def _parcel(self, name: str, sources: list[Tensor | None], layout: tuple[Any, ...]) -> Parcel:
+    def _parcel(self, name: str, sources: list[Tensor | None]) -> Parcel:
         sizes = (0 if each is None else each.nbytes for each in sources)
         ends = list(accumulate((-(-size // ALIGN) * ALIGN for size in sizes), initial=0))
 
@@ -97,7 +103,7 @@ class Workspace:
         begun = whole
         if ends[-1] <= MOST_STAGED:
             begun = self._bytes(f"{name}, staged", ends[-1], torch.device("cpu"))[: ends[-1]]
-        return Parcel(layout, begun, whole, views(begun), views(whole))
+        return Parcel(begun, whole, views(begun), views(whole))
 
     def _bytes(self, name: str, least: int, device: torch.device) -> Tensor:
         """uint8, so many or more. Those of the host are pinned, unless it is the host that searches."""

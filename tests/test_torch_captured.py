@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine as pe
-from pyengine.backends.triton import triton_backend, triton_refusals
+from pyengine.backends.triton import triton_backend, triton_maxsim_backend, triton_refusals
 from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
@@ -153,7 +153,7 @@ def test_a_launch_by_late_interaction_allocates_nothing() -> None:
         search.finish()
 
 
-def test_what_tokens_cannot_do_is_refused_in_a_sentence() -> None:
+def test_what_tokens_cannot_do_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     index, words = pe.MultiVectorIndex(8), pe.SparseIndex(10)
     index.add(np.ones((2, 3, 8)))
     with pytest.raises(ValueError, match="n_tokens must be given with a MultiVectorIndex"):
@@ -166,6 +166,9 @@ def test_what_tokens_cannot_do_is_refused_in_a_sentence() -> None:
         pe.torch.captured(words, 1)
     with pytest.raises(RuntimeError, match="reduce='aligned' is scored on the host"):
         pe.torch.captured(index, 1, n_tokens=3, reduce="aligned")
+    monkeypatch.setattr(triton_maxsim_backend.TritonMaxSim, "_parts", lambda self, problem: [slice(0, 1)])
+    with pytest.raises(RuntimeError, match="pass through it in parts, which is not one graph"):
+        pe.torch.captured(index, 1, n_tokens=3)
 
 
 class Graph:

@@ -121,5 +121,5 @@ class TritonBackend(Backend):
         from pyengine.backends.triton import triton_standing
 
         if self._parts(problem) is not None:
-            raise RuntimeError("documents that the GPU cannot hold pass through it in parts, which is not one graph")
+            raise RuntimeError(triton_refusals.IN_PARTS)
         return triton_standing.dense(problem, self.first_width(problem))

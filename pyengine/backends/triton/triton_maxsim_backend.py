@@ -88,7 +88,7 @@ class TritonMaxSim(MaxSimBackend):
         if problem.reduce not in SCANNED:
             raise RuntimeError(f"reduce={problem.reduce!r} is scored on the host, which no graph waits for")
         if self._parts(problem) is not None:
-            raise RuntimeError("documents that the GPU cannot hold pass through it in parts, which is not one graph")
+            raise RuntimeError(triton_refusals.IN_PARTS)
         return triton_standing.maxsim(problem, self.first_width(problem))
 
     def describe(self, problem: MaxSimProblem) -> tuple[dict[str, str], dict[str, str]]:

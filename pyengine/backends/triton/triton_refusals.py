@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from pyengine.backends.shared.counts import too_many
 
+IN_PARTS = "documents that the GPU cannot hold pass through it in parts, which is not one graph"
 NO_DRIVER = "it needs an NVIDIA GPU, and no driver is installed; TRITON_INTERPRET=1 runs its kernels, slowly, without"
 
 

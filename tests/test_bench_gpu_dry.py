@@ -40,7 +40,10 @@ from tests.cuda_driver import FakeDriver
 
 SHORT, STEP = Lengths(3, 3, 3), gpu_shapes.STEPS[0]
 TINY = {
-    "dense": heats("gpu-dense", replace(gpu_shapes.ONE, n_docs=60, dim=32, k=2)),
+    "dense": (
+        *heats("gpu-dense", replace(gpu_shapes.ONE, n_docs=60, dim=32, k=2)),
+        *heats("gpu-dense", replace(gpu_shapes.SIGN, n_docs=60, dim=32, k=2)),  # the last, which all of ours can
+    ),
     "maxsim": (
         *heats("gpu-maxsim", replace(gpu_shapes.TEXTS, n_docs=9, dim=32, lengths=SHORT, query_tokens=4, k=2)),
         *heats("gpu-training", replace(STEP, n_docs=3, n_queries=3, dim=16, lengths=SHORT, query_tokens=4)),

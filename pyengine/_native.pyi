@@ -116,6 +116,26 @@ def maxsim_pairs(
     temperature: float | None = None,
     num_threads: int,
 ) -> tuple[F32, NDArray[np.int32] | None, NDArray[np.int32] | None]: ...
+def search(
+    queries: NDArray[Any],
+    docs: NDArray[Any],
+    k: int,
+    metric: str,
+    ids: I64 | None = None,
+    norms: F64 | None = None,
+    codes: U8 | None = None,
+    scale: F32 | None = None,
+    residual: F32 | None = None,
+    *,
+    largest_norm: float = 0.0,
+    tile: int = 0,
+    sample: int = 0,
+    sample_rank: int = 0,
+    width: int = 0,
+    query_block: int = 0,
+    row_queries: int = 0,
+    deviations: float = 0.0,
+) -> tuple[F32, I64, NDArray[np.bool_]] | None: ...
 def quantize(rows: F32, num_threads: int = 1) -> tuple[U8, F32, F32]: ...
 def pack_planes(rows: F32, planes: int, num_threads: int = 1) -> tuple[U8, F32, F32, F32]: ...
 def norms(rows: Rows, dims: int, num_threads: int = 1) -> F64: ...

@@ -13,9 +13,8 @@ from pyengine.kernels.dense_plan import DenseScan, Tile, cuda_tiles, scan_with
 
 STEP = 128  # bytes of a row
 PLANES = 8  # of a query: one part of int8
-FEW_SIGNS = Tile(
-    128, 4, 8 * STEP, 4, 3, 1, 1
-)  # by popc, the others by tensor cores; a part of a query is a plane of it
+# By popc, the others by tensor cores; a part of a query is a plane of it.
+FEW_SIGNS = Tile(128, 4, 8 * STEP, 4, 3, 1, 1)
 SIGNS = Tile(128, 64, 8 * STEP, 8, 3, 2, 1)
 FEW = Tile(128, 8, 8 * STEP, 4, 3, PLANES, 1)
 MANY = Tile(128, 16, 8 * STEP, 8, 3, PLANES, 1)
@@ -56,9 +55,7 @@ def bit_tiles() -> tuple[Tile, ...]:
 
 
 @lru_cache(maxsize=256)
-def plan_bits(
-    signs: bool, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
-) -> DenseScan:  # fmt: skip
+def plan_bits(signs: bool, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int) -> DenseScan:
     """Plan the scan of documents of one bit a dimension, as `plan_dense_scan`; ``signs`` says that queries are."""
     rejected = {}
     if signs:
@@ -84,9 +81,7 @@ def bit_shared(tile: Tile, row_bytes: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def plan_float32(
-    chip: Chip, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int
-) -> DenseScan:  # fmt: skip
+def plan_float32(chip: Chip, n_queries: int, n_docs: int, dims: int, k: int, row_bytes: int, width: int) -> DenseScan:
     """Plan the scan of float32 documents without tensor cores, as `plan_dense_scan`: the tile that wastes least."""
     ranked = sorted(cuda_tiles(chip, "fp32"), key=lambda tile: (_cost(tile, n_queries), -tile.queries))
     chosen, *others = ranked

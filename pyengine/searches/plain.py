@@ -49,9 +49,9 @@ def documents(docs: Any) -> PlainDocuments:
 
 def array(value: Any) -> Any:
     """The memory of a torch tensor of the host; anything else as it is."""
-    if type(value) is np.ndarray or not checks.is_torch(value) or not value.is_cpu:
+    if type(value) is np.ndarray or not checks.is_torch(value) or value.device.type in checks.RESIDENT:
         return value
     try:
         return value.numpy()
-    except (TypeError, RuntimeError):  # one with a gradient, or bfloat16
+    except (TypeError, RuntimeError):  # one with a gradient, or bfloat16, or of another device
         return value

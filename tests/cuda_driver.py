@@ -68,6 +68,12 @@ class FakeDriver:
         return text.decode()
 
     @property
+    def contexts(self) -> int:
+        """How many devices hold their context."""
+        count: int = self.library.fake_contexts()
+        return count
+
+    @property
     def allocated(self) -> int:
         """How many allocations there are."""
         count: int = self.library.fake_allocated()

@@ -191,6 +191,14 @@ def test_what_is_kept_is_there_for_other_streams(emulated: FakeDriver) -> None:
     np.testing.assert_array_equal(own._replace(stream=9 << 4).host(kept), block)
 
 
+def test_a_device_that_fails_half_way_lets_its_context_go(emulated: FakeDriver) -> None:
+    driver, before = native.CudaDriver(emulated.path), emulated.contexts  # type: ignore[union-attr]
+    emulated.tell(cuLibraryLoadData=2)
+    with pytest.raises(RuntimeError, match=r"^cuLibraryLoadData failed: out of memory"):
+        native.CudaDevice(driver, 0)  # type: ignore[union-attr]
+    assert emulated.contexts == before
+
+
 def test_who_was_measured_to_be_faster_comes_first(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50, 8)), 3, metric="dot")
     as_built = registry.names()

@@ -182,10 +182,14 @@ int Driver::shared_bytes(int device) const {
   return most;
 }
 
-Device::Device(std::shared_ptr<Driver> driver, int number)
-    : driver_(std::move(driver)), number_(number), handle_(driver_->handle(number)) {
+Device::Device(std::shared_ptr<Driver> driver, int number, void* context)
+    : driver_(std::move(driver)), number_(number), handle_(driver_->handle(number)), context_(context) {
+  driver_->check(driver_->functions().cuDevicePrimaryCtxRetain(&context_, handle_), "cuDevicePrimaryCtxRetain");
+}
+
+// What fails from here on is undone by the destructor: there is a Device by now.
+Device::Device(std::shared_ptr<Driver> driver, int number) : Device(std::move(driver), number, nullptr) {
   const Functions& cu = driver_->functions();
-  driver_->check(cu.cuDevicePrimaryCtxRetain(&context_, handle_), "cuDevicePrimaryCtxRetain");
   Current current(*driver_, context_);
   uint64_t keep = UINT64_MAX;  // what a search gives back is there for the next one
   driver_->check(cu.cuDeviceGetDefaultMemPool(&pool_, handle_), "cuDeviceGetDefaultMemPool");
@@ -314,6 +318,7 @@ Device::Kernel& Device::kernel(const std::string& name) {
 
 TensorMap Device::tensor_map(uint64_t pointer, uint64_t width, uint64_t rows, uint64_t stride,
                              unsigned box_rows) const {
+  Current current(*driver_, context_);
   alignas(64) TensorMap map;
   const uint64_t size[] = {width, rows};
   const uint32_t box[] = {128, box_rows}, every[] = {1, 1};

@@ -76,11 +76,12 @@ class Device {
     size_t words;                    // of all
     unsigned shared;                 // bytes that it has been allowed
   };
+  Device(std::shared_ptr<Driver> driver, int number, void* context);  // which it holds, and nothing loaded
   Kernel& kernel(const std::string& name);
 
   std::shared_ptr<Driver> driver_;
   int number_, handle_;
-  void *context_ = nullptr, *pool_ = nullptr;
+  void *context_, *pool_ = nullptr;
   std::vector<void*> libraries_;
   std::map<std::string, Kernel> kernels_;
   std::mutex mutex_;

@@ -114,7 +114,7 @@ std::map<CUstream, std::vector<Copy>> under_way;
 std::map<const uint8_t*, size_t> pinned;
 std::mutex mutex;
 std::string log_text, trouble;
-int contexts = 0;
+int contexts = 0, held_contexts = 0;  // that are current, and that devices hold
 pid_t user = 0;  // the process that has initialised it: of one forked from that it is not
 
 int setting(const char* name, int otherwise) {
@@ -160,6 +160,7 @@ void fake_forget() {
 const char* fake_log() { return log_text.c_str(); }
 const char* fake_trouble() { return trouble.c_str(); }
 int fake_user() { return user; }
+int fake_contexts() { return held_contexts; }
 int64_t fake_allocated() { return static_cast<int64_t>(memory.size()); }
 
 CUresult cuInit(unsigned) {
@@ -189,8 +190,8 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
     default: return CUDA_ERROR_INVALID_VALUE;
   }
 }
-CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; return CUDA_SUCCESS; }
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; ++held_contexts; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { --held_contexts; return CUDA_SUCCESS; }
 CUresult cuCtxPushCurrent_v2(CUcontext) {
   if (user != getpid()) return CUDA_ERROR_NOT_INITIALIZED;
   ++contexts;
@@ -318,6 +319,7 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
                                 CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion lines,
                                 CUtensorMapFloatOOBfill fill) {
   ANSWER(cuTensorMapEncodeTiled);
+  if (contexts < 1) return CUDA_ERROR_INVALID_CONTEXT;
   const uint64_t address = reinterpret_cast<uint64_t>(from), limit = uint64_t{1} << 32;
   if (reinterpret_cast<uint64_t>(map) % 64 != 0 || type != CU_TENSOR_MAP_DATA_TYPE_UINT8 || rank != 2 || address % 16 != 0 ||
       size[0] == 0 || size[0] > limit || size[1] == 0 || size[1] > limit || strides[0] % 16 != 0 ||

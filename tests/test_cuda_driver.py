@@ -191,6 +191,15 @@ def test_what_is_kept_is_there_for_other_streams(emulated: FakeDriver) -> None:
     np.testing.assert_array_equal(own._replace(stream=9 << 4).host(kept), block)
 
 
+def test_what_was_copied_may_change(emulated: FakeDriver) -> None:
+    """Where the GPU reads the memory of the host as it is, copies of more than 64 KB are under way when they return."""
+    emulated.tell(coherent=1)
+    values = rows(13, 200, 100)
+    copy, wanted = gpu().array(values), values.copy()
+    values[:] = 0
+    np.testing.assert_array_equal(gpu().host(copy), wanted)
+
+
 def test_a_device_that_fails_half_way_lets_its_context_go(emulated: FakeDriver) -> None:
     driver, before = native.CudaDriver(emulated.path), emulated.contexts  # type: ignore[union-attr]
     emulated.tell(cuLibraryLoadData=2)

@@ -1,6 +1,7 @@
 // A driver without a GPU: a libcuda.so.1 that runs the kernels in the emulator, writes down what is launched, and fails where
 // it is told to. Memory of the device is the host's, full of 0xFF at first, with a fence at either end. Copies from pinned
-// memory are under way until somebody waits for their stream. One call at a time.
+// memory are under way until somebody waits for their stream, and so are larger ones from any other where "coherent" is
+// told. One call at a time.
 #include <cuda.h>
 #include <unistd.h>
 
@@ -35,7 +36,7 @@
 
 namespace {
 
-constexpr size_t FENCE = 64;
+constexpr size_t FENCE = 64, STAGED = 64 << 10;
 constexpr uint8_t POST = 0xC3;
 constexpr int MOST_SHARED = 227 << 10;
 constexpr unsigned PLAIN_SHARED = 38 << 10;  // without asking: 48 KB, less what kernels have of their own, here all alike
@@ -240,7 +241,8 @@ CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n_bytes, CUstream stream) {
   const std::lock_guard<std::mutex> alone(mutex);
   if (!held(to, n_bytes)) return CUDA_ERROR_INVALID_VALUE;
-  if (is_pinned(from)) return under_way[stream].push_back({to, from, n_bytes}), CUDA_SUCCESS;
+  if (is_pinned(from) || (setting("coherent", 0) && n_bytes > STAGED))
+    return under_way[stream].push_back({to, from, n_bytes}), CUDA_SUCCESS;
   memcpy(reinterpret_cast<void*>(to), from, n_bytes);
   return CUDA_SUCCESS;
 }

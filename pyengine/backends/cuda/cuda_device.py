@@ -20,6 +20,7 @@ from pyengine.refining import exact
 from pyengine.types import I64
 
 T = TypeVar("T")
+STAGED = 1 << 16  # bytes: a copy of more may read the memory of the host after it was asked for
 BLOCK = 1 << 25  # bytes of pinned memory that are copied at a time
 ALIGNED = 256  # bytes, as allocations are
 LIBRARY = "libcuda.so.1"
@@ -94,10 +95,12 @@ class Gpu(NamedTuple):
         """A copy. ``kind`` names what NumPy cannot: bfloat16, of which ``values`` are the bits."""
         values = np.ascontiguousarray(values)
         made = self.empty(values.shape, kind or values.dtype.name)
-        if self.feed is None:
-            self.device.copy_in(made.pointer, values, self.stream)
-        else:
+        if self.feed is not None:
             self.feed.copy(made.pointer, values)
+            return made
+        self.device.copy_in(made.pointer, values, self.stream)
+        if values.nbytes > STAGED:  # they may go, or change, when this returns
+            self.device.wait(self.stream)
         return made
 
     def arrays(self, *values: NDArray[Any]) -> list[Array]:

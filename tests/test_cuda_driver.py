@@ -114,6 +114,19 @@ def test_a_gpu_that_is_too_small(emulated: FakeDriver) -> None:
     assert registry.reasons(problem)["cuda"] == []
 
 
+@pytest.mark.parametrize("function", ["cuDevicePrimaryCtxRetain", "cuLibraryLoadData"])
+def test_a_gpu_that_is_taken_is_refused(function: str, emulated: FakeDriver) -> None:
+    """Its memory is full, or it is another process's alone: others are chosen, and `explain` says so."""
+    cuda_device._feed.cache_clear()
+    cuda_device._device.cache_clear()
+    emulated.tell(**{function: 2})
+    said = f"{function} failed: out of memory (CUDA error 2)"
+    problem = dense.prepare(rows(2, 1, 8), Documents(rows(3, 50, 8)), 3, metric="dot")
+    assert registry.reasons(problem)["cuda"] == [said]
+    emulated.tell(**{function: 0})
+    assert registry.reasons(problem)["cuda"] == []
+
+
 @pytest.mark.parametrize(
     ("function", "error", "said"),
     [

@@ -191,7 +191,12 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
     default: return CUDA_ERROR_INVALID_VALUE;
   }
 }
-CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) { *context = nullptr; ++held_contexts; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
+  ANSWER(cuDevicePrimaryCtxRetain);
+  *context = nullptr;
+  ++held_contexts;
+  return CUDA_SUCCESS;
+}
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { --held_contexts; return CUDA_SUCCESS; }
 CUresult cuCtxPushCurrent_v2(CUcontext) {
   if (user != getpid()) return CUDA_ERROR_NOT_INITIALIZED;

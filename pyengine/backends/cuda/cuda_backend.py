@@ -57,7 +57,7 @@ class CudaBackend(Backend):
 
     def refusals(self, problem: DenseProblem) -> list[str]:
         docs, dims = problem.docs, problem.dims
-        reasons = cuda_device.unusable()
+        reasons = cuda_device.unusable(docs)
         if dims > MOST_DIMS:
             reasons.append(f"its kernels take at most {MOST_DIMS:,} dimensions, and {dims:,} are scored")
         reasons += too_many(len(docs))
@@ -145,7 +145,8 @@ class CudaMaxSim(MaxSimBackend):
         return cuda_device.missing()
 
     def refusals(self, problem: MaxSimProblem) -> list[str]:
-        docs, reasons = problem.docs, super().refusals(problem) + cuda_device.unusable()
+        docs = problem.docs
+        reasons = super().refusals(problem) + cuda_device.unusable(docs)
         if reasons:
             return reasons
         if docs.dim > MOST_TOKEN_DIMS:
@@ -221,7 +222,7 @@ class CudaSparse(SparseBackend):
 
     def refusals(self, problem: SparseProblem) -> list[str]:
         docs, longest = problem.docs, int(problem.queries.lengths.max(initial=0))
-        reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
+        reasons = super().refusals(problem) + cuda_device.unusable(docs) + too_many(len(docs))
         if longest > MOST_TERMS:
             reasons.append(f"its kernels take queries of at most {MOST_TERMS:,} terms, and one has {longest:,}")
         return reasons or cuda_stream.refusals(docs, cuda_sparse.footprint(problem))
@@ -267,7 +268,7 @@ class CudaSliced(SlicedBackend):
 
     def refusals(self, problem: SlicedProblem) -> list[str]:
         docs = problem.docs
-        reasons = super().refusals(problem) + cuda_device.unusable() + too_many(len(docs))
+        reasons = super().refusals(problem) + cuda_device.unusable(docs) + too_many(len(docs))
         if docs.dim > MOST_TERMS:
             reasons.append(f"its kernels take at most {MOST_TERMS:,} dimensions, and {docs.dim:,} are scored")
         return reasons or cuda_stream.refusals(docs, cuda_sliced.footprint(problem))

@@ -213,11 +213,12 @@ def capability(number: int) -> int:
     return found
 
 
-def unusable() -> list[str]:
-    """Why the driver will not do, which `missing` may have taken on trust: a reason to refuse a problem, none where it
-    will."""
+def unusable(corpus: Corpus) -> list[str]:
+    """Why the driver will not do, or its GPU cannot be used now, which `missing` may have taken on trust: a reason to
+    refuse a problem with these documents, none where there is nothing."""
     try:
-        driver(LIBRARY).capability(0)
+        driver(LIBRARY).capability(0)  # which a fork of a process that used it may not ask
+        gpu_of(corpus)
     except RuntimeError as error:
         return [str(error)]
     return []

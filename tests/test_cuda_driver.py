@@ -175,6 +175,24 @@ def test_launches_are_as_planned(n_queries: int, emulated: FakeDriver) -> None:
     assert sum(line.startswith(f"tighten grid {n_queries} 1 ") for line in emulated.log) == len(scans)
 
 
+def test_launches_have_no_more_blocks_than_there_can_be(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of documents with one of queries is a block: bits have narrow tiles, and many documents in 80 GB."""
+    bits = replace(
+        dense.prepare(rows(2, 20_000, 2), Documents(rows(3, 5, 2)), 3, metric="dot"),
+        docs=Documents(np.broadcast_to(np.zeros(1, np.float32), (400_000_000, 2))),
+    )
+    planned = cuda_dense.plan(bits, gpu(), 4096, "bits")
+    assert 0 < planned.n_tiles * -(-planned.query_block // planned.tile.queries) < 1 << 31
+    monkeypatch.setattr(cuda_dense, "MOST_BLOCKS", 3)
+    queries, docs = rows(6, 130, 40), rows(7, 300, 40)
+    found, wanted = (pe.topk(queries, docs, 3, backend=name) for name in ("cuda", "numpy"))
+    np.testing.assert_array_equal(found.ids, wanted.ids)
+    np.testing.assert_array_equal(found.scores, wanted.scores)
+    scanned = [int(line.split()[2]) for line in emulated.log if line.startswith("dense_128 ")]
+    assert len(scanned) > 1
+    assert max(scanned) <= 3
+
+
 @pytest.mark.parametrize("n_queries", [1, 3, 4])
 def test_what_a_kernel_has_of_its_own_counts_as_shared_memory(n_queries: int, emulated: FakeDriver) -> None:
     queries, docs = rows(8, n_queries, 6144), rows(9, 20, 6144)

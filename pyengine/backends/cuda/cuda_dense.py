@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyengine.backends.cuda.cuda_device import KINDS, Array, Gpu
 from pyengine.backends.cuda.cuda_documents import Scanned, originals, scanned
 from pyengine.backends.cuda.cuda_filters import Limits
 from pyengine.backends.cuda.cuda_kernels import (
+    MOST_BLOCKS,
     PAD,
     PLANNED,
     Coded,
@@ -61,7 +63,14 @@ def _terms(problem: DenseProblem, known: Scanned, gpu: Gpu) -> tuple[Array, Arra
 
 
 def plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str = "int8", rising: bool = True) -> DenseScan:
-    """The tile, the pools and the parts of a scan of documents of that kind, as `scans` has it."""
+    """The tile, the pools and the parts of a scan of documents of that kind, as `scans` has it: for so many queries at
+    a time as a launch has blocks for."""
+    found = _plan(problem, gpu, width, kind, rising)
+    most = found.tile.queries * max(1, MOST_BLOCKS // max(1, found.n_tiles))
+    return replace(found, query_block=min(found.query_block, most))
+
+
+def _plan(problem: DenseProblem, gpu: Gpu, width: int, kind: str, rising: bool) -> DenseScan:
     n_queries, n_docs, dims, k = problem.n_queries, len(problem.docs), problem.dims, problem.k
     row_bytes = -(-dims // 8) if kind == "bits" else dims * KINDS[kind]
     if between_limits(problem, rising):

@@ -23,6 +23,7 @@ FEW = 4  # queries that are multiplied without tensor cores
 CODE_THREADS, SELECT_THREADS, REFINE_THREADS, FEW_THREADS, SM90_THREADS = 128, 512, 256, 128, 384
 PAIRS = REFINE_THREADS // 8  # of a step, eight lanes each
 WAVES = 8  # blocks of threads for each multiprocessor, about
+MOST_BLOCKS = (1 << 31) - 1  # of a launch
 LEAST, PAD = -(2**31), -(2**63)  # the least ordered key; the key of a place that no document fills
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pyengine.backends.cuda import cuda_device, cuda_rows
 from pyengine.backends.cuda.cuda_device import Array, Gpu
-from pyengine.backends.cuda.cuda_kernels import SELECT_THREADS
+from pyengine.backends.cuda.cuda_kernels import MOST_BLOCKS, SELECT_THREADS
 from pyengine.backends.cuda.cuda_rows import Found, Listed
 from pyengine.backends.shared import row_pools
 from pyengine.backends.shared.posting_windows import WINDOW, Windows
@@ -27,7 +27,6 @@ SUMS = 4 * WINDOW  # bytes of shared memory
 TOUCHED = WINDOW // 8  # and more of them for signed weights
 POSTING = 6  # bytes on the GPU, with its share of what finds it
 LAST = (1 << 31) - 1  # row, before which all are
-MOST_BLOCKS = (1 << 31) - 1  # of a launch
 
 
 class DeviceWindows(NamedTuple):

@@ -71,6 +71,19 @@ def test_what_a_search_is_given() -> None:
     check(dense.prepare(rows(4, 2, 6), tied, 70, metric="l2", ids=np.arange(203)[::-1] * 5 + (1 << 40)))
 
 
+def test_a_page_takes_one_pass(seen: list[int]) -> None:
+    """What comes before it, in whatever part, neither takes places nor raises the floor."""
+    queries, docs, backend = rows(2, 2, 8), Documents(rows(3, 203, 8)), registry.get("cuda")
+    scores, ids, _ = conformance.specified(dense.prepare(queries, docs, 203, metric="dot"))
+    for at in (7, 100):
+        seen.clear()
+        filters = FilterArguments(after=(scores[:, at], ids[:, at]))
+        found = exact_search(dense.prepare(queries, docs, 5, metric="dot", filters=filters), backend)
+        assert (found.ids == ids[:, at + 1 : at + 6]).all()
+        assert (found.scores == scores[:, at + 1 : at + 6]).all()
+        assert seen == [70, 70, 63]
+
+
 @pytest.mark.usefixtures("seen")
 def test_the_first_parts_rule_out_most_of_the_others() -> None:
     """Documents in falling order of score: of the later parts nothing is listed."""

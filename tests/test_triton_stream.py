@@ -79,6 +79,23 @@ def test_what_else_a_search_is_given() -> None:
     check(dense.prepare(rows(6, 2, 16), Documents(rows(7, 0, 16)), 9, metric="cosine"))
 
 
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_a_page_takes_one_pass(metric: str, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before it, in whatever part, neither takes places nor raises the floor."""
+    monkeypatch.setattr(BACKEND, "first_width", lambda problem: 40)
+    queries, docs = rows(2, 2, 8), Documents(rows(3, 203, 8))
+    whole = dense.prepare(queries, docs, 203, metric=metric)
+    scores, ids, _ = conformance.specified(whole)
+    for at in (0, 7, 100, 197):
+        seen.clear()
+        filters = FilterArguments(after=(scores[:, at], ids[:, at]))
+        found = exact_search(dense.prepare(queries, docs, 5, metric=metric, filters=filters), BACKEND)
+        assert (found.ids == ids[:, at + 1 : at + 6]).all()
+        assert (found.scores == scores[:, at + 1 : at + 6]).all()
+        assert found.certified.all()
+        assert seen == [70, 70, 63]
+
+
 def test_the_first_parts_rule_out_most_of_the_others() -> None:
     """Documents in falling order of score: of the later parts nothing is listed."""
     docs = np.linspace(2, 1, 640, dtype=np.float32)[:, None] * np.ones((1, 8), np.float32)

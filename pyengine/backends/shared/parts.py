@@ -156,7 +156,10 @@ def _floor(problem: Problem, best: F32) -> F64 | None:
 
 
 def _best(problem: Problem, best: F32, found: Candidates) -> F32:
-    """float32 [Q, k]: the rank scores of the best so far, -inf where there are fewer."""
+    """float32 [Q, k]: the rank scores of the best so far that are not above a ceiling, -inf where there are fewer."""
+    if problem.ceiling is not None:
+        above = reference.rank_score(found.estimates, problem.metric) > problem.ceiling[lists.first_rows(found.offsets)]
+        found = lists.take(found, ~above)
     scores, ids = exact.select(replace(problem, ids=None, k=best.shape[1]), found, found.estimates)
     new = np.where(ids >= 0, reference.rank_score(scores, problem.metric), np.float32(-np.inf))
     worst = best.shape[1]

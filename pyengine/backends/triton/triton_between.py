@@ -16,14 +16,14 @@ from torch import Tensor
 from pyengine.backends.torch.torch_float32 import tensor
 from pyengine.backends.triton import triton_dense, triton_device
 from pyengine.backends.triton.triton_answers import id_places, on_host
+from pyengine.backends.triton.triton_dense import allowing, documents, limitable, limited_plan
 from pyengine.backends.triton.triton_filters import ceiling, limits
 from pyengine.backends.triton.triton_steps import Found
 from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.lists import runs
 from pyengine.kernels import dense_between, dense_rank, selection
 from pyengine.kernels import refine as refining
-from pyengine.kernels.chips import Chip
-from pyengine.kernels.dense_plan import PLACE_BYTES, POOL_BYTES, DenseScan, limited_tile
+from pyengine.kernels.dense_plan import PLACE_BYTES, POOL_BYTES, DenseScan
 from pyengine.kernels.dense_topk import ScanDocuments, code_queries, query_room
 from pyengine.problems.problem import DenseProblem
 from pyengine.types import F32, I64, Attempt, Candidates
@@ -41,50 +41,17 @@ class Between(NamedTuple):
     longest: int
 
 
-def documents(problem: DenseProblem) -> tuple[ScanDocuments, Tensor]:
-    """The documents as this scan takes them, with offsets, be they zero; and the units of their terms."""
-    known = triton_dense.scanned(problem)
-    columns, units = triton_dense.terms(problem, known)
-    if len(columns) == 3:
-        key = ("terms with offsets", problem.metric, problem.dims, known.values.dtype)
-        columns = triton_device.mirrored(
-            problem.docs, key, lambda _: torch.cat([columns, torch.zeros_like(columns[:2])])
-        )
-    return ScanDocuments(known.values, columns), units
-
-
-def allowing(problem: DenseProblem, device: torch.device) -> Tensor:
-    """uint8 [1 or Q, ceil(N / 8)]: the mask, one that allows everything where there is none."""
-    if problem.mask is not None:
-        return tensor(problem.mask).to(device)
-    n_bytes = -(-len(problem.docs) // 8)
-    return triton_device.mirrored(
-        problem.docs, "everything", lambda there: torch.full((1, n_bytes), 255, dtype=torch.uint8, device=there)
-    )
-
-
 def attempt(problem: DenseProblem, asked: DenseProblem, width: int) -> Attempt | None:
     """`triton_dense.attempt` where something is filtered: what is certainly above a ceiling is not listed, and what the
     filters leave is selected from."""
     if problem.n_queries == 0 or len(problem.docs) == 0:
         return None
-    device = triton_device.device_of(problem.docs)
-    if asked.ceiling is not None and asked.docs.cache is None:  # documents are scanned as if they outlived the search
-        asked = replace(asked, docs=replace(asked.docs, cache={}))
+    device, asked = triton_device.device_of(problem.docs), limitable(asked)
     with triton_device.launching_on(device):
         room = Workspace(device)
         queries, made = room.copied("queries", asked.queries), triton_dense.steps(asked, width, room)
         made = replace(made, k=problem.k, order=id_places(problem), limits=limits(problem, device))
-        if asked.ceiling is not None:
-            docs, _ = documents(asked)
-            plan, high = _planned(made.plan, docs, made.chip), tensor(asked.ceiling).to(device)
-            made = replace(made, docs=docs, plan=plan, mask=allowing(asked, device), ceiling=high)
         return on_host(problem, made.answer(queries, room).packed)
-
-
-def _planned(plan: DenseScan, docs: ScanDocuments, chip: Chip) -> DenseScan:
-    """The plan with the tile that this scan has."""
-    return replace(plan, tile=limited_tile(chip, triton_dense.NAMES[docs.values.dtype]))
 
 
 def between(problem: DenseProblem) -> Iterator[Between]:
@@ -96,7 +63,7 @@ def between(problem: DenseProblem) -> Iterator[Between]:
 def _between(problem: DenseProblem, docs: ScanDocuments, units: Tensor, which: I64, width: int) -> Iterator[Between]:
     kind, row_bytes = docs.values.dtype, docs.values.stride(0) * docs.values.itemsize
     plan = triton_dense.plan(replace(problem.only(which), k=1), width, kind, row_bytes)
-    plan = _planned(plan, docs, triton_device.chip(docs.values.device))
+    plan = limited_plan(plan, docs, triton_device.chip(docs.values.device))
     for first in range(0, len(which), plan.query_block):
         some = which[first : first + plan.query_block]
         found, above = _scan(problem.only(some), docs, units, plan)

@@ -4,6 +4,7 @@ host but the last (`triton_steps`). `dense_terms` derives the bounds."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from pyengine.backends.triton.triton_workspace import Workspace
 from pyengine.inputs.rows import Rows
 from pyengine.kernels import refine as refining
 from pyengine.kernels import selection
-from pyengine.kernels.dense_plan import DenseScan, plan_dense_scan
+from pyengine.kernels.chips import Chip
+from pyengine.kernels.dense_plan import DenseScan, limited_tile, plan_dense_scan
 from pyengine.kernels.dense_topk import ALIGN, ScanDocuments, code_docs
 from pyengine.problems.problem import Codes, DenseProblem, Documents
 from pyengine.refining import exact
@@ -143,8 +145,9 @@ def room_for(problem: DenseProblem, width: int) -> AbstractContextManager[Worksp
     """Room for one search."""
     mask = None if problem.mask is None else problem.mask.shape
     return triton_workspace.room_for(
-        problem.docs, problem.n_queries, problem.k, problem.dims, width, problem.floor is None, mask
-    )
+        problem.docs, problem.n_queries, problem.k, problem.dims, width, problem.floor is None,
+        problem.ceiling is None, mask,
+    )  # fmt: skip
 
 
 def steps(problem: DenseProblem, width: int, room: Workspace, order: Tensor | None = None) -> Steps:
@@ -153,7 +156,7 @@ def steps(problem: DenseProblem, width: int, room: Workspace, order: Tensor | No
     values, own, n_queries = known.values, terms(problem, known), problem.n_queries
     chosen = plan(problem, width, values.dtype, values.stride(0) * values.itemsize)
     none = lambda: torch.full((n_queries,), -torch.inf, dtype=torch.float64, device=values.device)  # noqa: E731
-    return Steps(
+    made = Steps(
         docs=ScanDocuments(values, own.columns),
         units=own.units,
         originals=originals(problem.docs),
@@ -167,12 +170,56 @@ def steps(problem: DenseProblem, width: int, room: Workspace, order: Tensor | No
         bias=None if problem.bias is None else room.copied("bias", problem.bias),
         order=order,
     )
+    return made if problem.ceiling is None else _limited(problem, made)
+
+
+def documents(problem: DenseProblem) -> tuple[ScanDocuments, Tensor]:
+    """The documents as this scan takes them, with offsets, be they zero; and the units of their terms."""
+    known = scanned(problem)
+    columns, units = terms(problem, known)
+    if len(columns) == 3:
+        key = ("terms with offsets", problem.metric, problem.dims, known.values.dtype)
+        columns = triton_device.mirrored(
+            problem.docs, key, lambda _: torch.cat([columns, torch.zeros_like(columns[:2])])
+        )
+    return ScanDocuments(known.values, columns), units
+
+
+def allowing(problem: DenseProblem, device: torch.device) -> Tensor:
+    """uint8 [1 or Q, ceil(N / 8)]: the mask, one that allows everything where there is none."""
+    if problem.mask is not None:
+        return tensor(problem.mask).to(device)
+    n_bytes = -(-len(problem.docs) // 8)
+    return triton_device.mirrored(
+        problem.docs, "everything", lambda there: torch.full((1, n_bytes), 255, dtype=torch.uint8, device=there)
+    )
+
+
+def limitable(problem: DenseProblem) -> DenseProblem:
+    """The problem; its documents are scanned as if they outlived the search, where that is up to a ceiling."""
+    docs = problem.docs
+    keeps = problem.ceiling is None or docs.cache is not None
+    return problem if keeps else replace(problem, docs=replace(docs, cache={}))
+
+
+def limited_plan(plan: DenseScan, docs: ScanDocuments, chip: Chip) -> DenseScan:
+    """The plan with the tile that a scan up to a ceiling has."""
+    return replace(plan, tile=limited_tile(chip, NAMES[docs.values.dtype]))
+
+
+def _limited(problem: DenseProblem, made: Steps) -> Steps:
+    """The same steps, which list nothing that is certainly above the problem's ceiling."""
+    (docs, _), device = documents(problem), made.floor.device
+    high = tensor(problem.ceiling).to(device)
+    plan = limited_plan(made.plan, docs, made.chip)
+    return replace(made, docs=docs, plan=plan, mask=allowing(problem, device), ceiling=high)
 
 
 def propose(problem: DenseProblem, width: int) -> Candidates:
     """What may be among the k best, by the scan, on the host."""
     if problem.n_queries == 0 or len(problem.docs) == 0:
         return exact.everything(problem)
+    problem = limitable(problem)
     with room_for(problem, width) as room:
         queries, made = room.copied("queries", problem.queries), steps(problem, width, room)
         parts = [listed(problem, found) for found in made.scans(queries, room)]

@@ -52,6 +52,23 @@ def test_answers_of_an_array(given: dict[str, Any]) -> None:
         same(search(there(queries)), pe.topk(queries, docs, 5, backend="numpy", **given))
 
 
+@pytest.mark.parametrize("tokens", [None, 2])
+def test_gradients_and_inference_mode_change_nothing(tokens: int | None) -> None:
+    """Queries of a model that is being trained, and an object made within one mode and called in the other."""
+    index: Any = pe.DenseIndex(8) if tokens is None else pe.MultiVectorIndex(8)
+    index.add(rows(1, 60, 8) if tokens is None else list(rows(1, 60, 8).reshape(20, 3, 8)))
+    queries = rows(2, 2, 8) if tokens is None else rows(2, 4, 8).reshape(2, 2, 8)
+    want = index.search(queries, 5, backend="numpy")
+    with torch.inference_mode():
+        search = pe.torch.captured(index, 2, 5, n_tokens=tokens)
+        same(search(there(queries)), want)
+    for _ in range(2):
+        same(search(there(queries).requires_grad_()), want)
+        assert not search.queries.requires_grad
+        search.certified[:] = False
+        same(search.finish(), want)
+
+
 @pytest.mark.parametrize("store", ["float32", "float16", "residual4"])
 def test_answers_of_an_index(store: str) -> None:
     """With ids that do not rise, of which some are gone; and more places than documents."""

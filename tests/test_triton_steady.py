@@ -168,6 +168,16 @@ def test_a_workspace_serves_other_searches(family: str) -> None:
 
 
 @one_of_each
+def test_a_room_of_inference_mode_serves_what_comes_after_it(family: str) -> None:
+    make = FAMILIES[family]()
+    with torch.inference_mode():
+        check(make(1), "within")
+    check(make(2), "after")
+    (room,) = idle(make(1))
+    assert not any(each.is_inference() for each in triton_workspace._tensors(room._kept.values()))
+
+
+@one_of_each
 def test_queries_of_about_the_same_size_have_the_same_room(family: str) -> None:
     make = FAMILIES[family]()
     check(make(1, size=9))

@@ -59,7 +59,7 @@ class Captured:
         shape."""
         if tuple(queries.shape) != tuple(self.queries.shape):
             raise ValueError(f"queries must have shape {tuple(self.queries.shape)}; got {tuple(queries.shape)}")
-        self.queries.copy_(queries, non_blocking=True)
+        self.queries.copy_(queries.detach(), non_blocking=True)
         self.replay()
         return TopK(self.scores, self.ids, self.certified)
 
@@ -132,7 +132,8 @@ def captured(
     if len(problem.docs) == 0:
         raise ValueError("docs must hold one document at least, to be captured; got none")
     try:
-        return Captured(problem, backend)
+        with torch.inference_mode(False):  # what a call writes is made here, in whatever mode that call will be
+            return Captured(problem, backend)
     except ArithmeticError:
         problem.docs.check_finite()  # names the first such row
         raise

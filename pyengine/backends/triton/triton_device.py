@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -63,9 +63,13 @@ def device_of(corpus: Corpus) -> torch.device:
     return torch.device("cpu") if interpreted() else torch.device("cuda", torch.cuda.current_device())
 
 
-def launching_on(device: torch.device) -> AbstractContextManager[Any]:
-    """Within the block, kernels are launched on that device."""
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+@contextmanager
+def launching_on(device: torch.device) -> Iterator[None]:
+    """Within the block, kernels are launched on that device, and tensors are ordinary ones, which a later search may
+    write, even where the caller is in torch's inference mode."""
+    current = nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+    with torch.inference_mode(False), torch.no_grad(), current:
+        yield
 
 
 def mirrored(corpus: Corpus, key: Any, build: Callable[[torch.device], T]) -> T:

@@ -152,13 +152,12 @@ class Workspaces:
     @contextmanager
     def borrowed(self, shapes: Hashable) -> Iterator[Workspace]:
         """A workspace of the current stream for searches of these shapes, which nobody else gets within the block.
-        On its stream what comes later runs later: a search need not have ended when the block does."""
+        On its stream what comes later runs later: a search need not have ended when the block does. One that fails
+        leaves none: the GPU may be about to read what the next would write to pinned memory."""
         key = stream_of(self.device), shapes
         own = self._taken(key)
-        try:
-            yield own
-        finally:
-            self._returned(key, own)
+        yield own
+        self._returned(key, own)
 
     def _taken(self, key: Hashable) -> Workspace:
         with self._lock:

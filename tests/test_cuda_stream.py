@@ -19,7 +19,7 @@ from pyengine.backends.shared import parts
 from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
-from pyengine.searches import dense
+from pyengine.searches import dense, search
 from pyengine.searches.search import exact_search
 from tests import dense_cases
 from tests.cuda_driver import FakeDriver
@@ -71,8 +71,9 @@ def test_what_a_search_is_given() -> None:
     check(dense.prepare(rows(4, 2, 6), tied, 70, metric="l2", ids=np.arange(203)[::-1] * 5 + (1 << 40)))
 
 
-def test_a_page_takes_one_pass(seen: list[int]) -> None:
+def test_a_page_takes_one_pass(seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes before it, in whatever part, neither takes places nor raises the floor."""
+    monkeypatch.setattr(search, "_scan", lambda *_: pytest.fail("it takes more than one pass"))
     queries, docs, backend = rows(2, 2, 8), Documents(rows(3, 203, 8)), registry.get("cuda")
     scores, ids, _ = conformance.specified(dense.prepare(queries, docs, 203, metric="dot"))
     for at in (7, 100):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,12 @@ from pyengine import checks
 from pyengine.backends.shared import parts
 from pyengine.backends.shared.parts import Footprint, Share
 from pyengine.conformance import rank_scores
+from pyengine.inputs.filters import FilterArguments
+from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.problems.problem_sparse import SparseProblem
+from pyengine.refining import exact
+from pyengine.searches import dense
+from pyengine.types import Candidates
 from tests import stream_cases
 
 EACH = Footprint((Share("a", 3, 2), Share("b", 5)), 4, np.array([0, 2, 2, 12, 13]))
@@ -80,6 +87,28 @@ def test_a_part_of_a_search_has_its_scores(case: str, which: slice) -> None:
         want = checks.unpack(problem.mask, len(problem.docs))[:, which]
         assert (checks.unpack(part.mask, count) == want).all()
         assert np.unpackbits(part.mask).sum() == want.sum()  # nothing behind the last
+
+
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_what_comes_before_a_page_raises_no_floor(metric: str) -> None:
+    """The floor of the second part is below the third best of the first that is not above the mark."""
+    docs = np.arange(1, 21, dtype=np.float32)[:, None]
+    if metric == "l2":
+        docs = 21 - docs
+    queries = np.ones((1, 1), np.float32) if metric == "dot" else np.zeros((1, 1), np.float32)
+    mark = (np.float32([7]), np.array([0])) if metric == "dot" else (np.float32([14**2]), np.array([0]))
+    problem = dense.prepare(queries, Documents(docs), 3, metric=metric, filters=FilterArguments(after=mark))
+    floors: list[Any] = []
+
+    def scan(part: DenseProblem) -> Candidates:
+        floors.append(part.floor)
+        return exact.everything(part)
+
+    asked = problem.asking(problem.places())
+    found = parts.propose(asked, [slice(0, 10), slice(10, 20)], lambda part: None, scan, exact.refine)
+    assert len(found.rows) == 20
+    third = 5 if metric == "dot" else -(16**2)
+    assert [floor.tolist() for floor in floors] == [[-np.inf], [np.nextafter(np.float32(third), np.float32(-np.inf))]]
 
 
 def test_what_is_filtered_is_said_to_be() -> None:

@@ -19,7 +19,7 @@ from pyengine.indexes import stores
 from pyengine.inputs.filters import FilterArguments
 from pyengine.problems.problem import DenseProblem, Documents
 from pyengine.refining import exact
-from pyengine.searches import dense
+from pyengine.searches import dense, search
 from pyengine.searches.search import exact_search
 from tests import dense_cases
 from tests.dense_cases import rows
@@ -82,7 +82,7 @@ def test_what_else_a_search_is_given() -> None:
 @pytest.mark.parametrize("metric", ["dot", "l2"])
 def test_a_page_takes_one_pass(metric: str, seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes before it, in whatever part, neither takes places nor raises the floor."""
-    monkeypatch.setattr(BACKEND, "first_width", lambda problem: 40)
+    monkeypatch.setattr(search, "_scan", lambda *_: pytest.fail("it takes more than one pass"))
     queries, docs = rows(2, 2, 8), Documents(rows(3, 203, 8))
     whole = dense.prepare(queries, docs, 203, metric=metric)
     scores, ids, _ = conformance.specified(whole)

@@ -91,12 +91,12 @@ def test_a_part_of_a_search_has_its_scores(case: str, which: slice) -> None:
 
 @pytest.mark.parametrize("metric", ["dot", "l2"])
 def test_what_comes_before_a_page_raises_no_floor(metric: str) -> None:
-    """The floor of the second part is below the third best of the first that is not above the mark."""
+    """The floor of the second part is below the third best of the first that comes after the mark."""
     docs = np.arange(1, 21, dtype=np.float32)[:, None]
     if metric == "l2":
         docs = 21 - docs
     queries = np.ones((1, 1), np.float32) if metric == "dot" else np.zeros((1, 1), np.float32)
-    mark = (np.float32([7]), np.array([0])) if metric == "dot" else (np.float32([14**2]), np.array([0]))
+    mark = (np.float32([7]), np.array([6])) if metric == "dot" else (np.float32([14**2]), np.array([6]))
     problem = dense.prepare(queries, Documents(docs), 3, metric=metric, filters=FilterArguments(after=mark))
     floors: list[Any] = []
 
@@ -107,7 +107,7 @@ def test_what_comes_before_a_page_raises_no_floor(metric: str) -> None:
     asked = problem.asking(problem.places())
     found = parts.propose(asked, [slice(0, 10), slice(10, 20)], lambda part: None, scan, exact.refine)
     assert len(found.rows) == 20
-    third = 5 if metric == "dot" else -(16**2)
+    third = 4 if metric == "dot" else -(17**2)
     assert [floor.tolist() for floor in floors] == [[-np.inf], [np.nextafter(np.float32(third), np.float32(-np.inf))]]
 
 

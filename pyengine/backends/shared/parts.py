@@ -156,10 +156,9 @@ def _floor(problem: Problem, best: F32) -> F64 | None:
 
 
 def _best(problem: Problem, best: F32, found: Candidates) -> F32:
-    """float32 [Q, k]: the rank scores of the best so far that are not above a ceiling, -inf where there are fewer."""
-    if problem.ceiling is not None:
-        above = reference.rank_score(found.estimates, problem.metric) > problem.ceiling[lists.first_rows(found.offsets)]
-        found = lists.take(found, ~above)
+    """float32 [Q, k]: the rank scores of the best so far that may be returned, -inf where there are fewer."""
+    if problem.filters is not None and problem.filters.groups is None:  # of a group the better may be in another part
+        found = problem.eligible(found)
     scores, ids = exact.select(replace(problem, ids=None, k=best.shape[1]), found, found.estimates)
     new = np.where(ids >= 0, reference.rank_score(scores, problem.metric), np.float32(-np.inf))
     worst = best.shape[1]

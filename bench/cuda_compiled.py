@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pyengine.backends.cuda.cuda_backend import MOST_TOKENS
 from pyengine.backends.cuda.cuda_kernels import FEW
+from pyengine.backends.cuda.cuda_maxsim_backend import MOST_TOKENS
 from pyengine.backends.cuda.cuda_maxsim_kernels import kernel_of, shared_bytes
 from pyengine.backends.cuda.cuda_windows import SUMS, TOUCHED
 from pyengine.kernels import dense_both_plan

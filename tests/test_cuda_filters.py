@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 from pyengine import conformance
 from pyengine.backends import registry
-from pyengine.backends.cuda import cuda_backend, cuda_device, cuda_filters, cuda_kernels
+from pyengine.backends.cuda import cuda_device, cuda_filters, cuda_kernels
+from pyengine.backends.cuda.cuda_backend import CudaBackend
+from pyengine.backends.cuda.cuda_maxsim_backend import CudaMaxSim
+from pyengine.backends.cuda.cuda_sliced_backend import CudaSliced
+from pyengine.backends.cuda.cuda_sparse_backend import CudaSparse
 from pyengine.inputs.filters import FilterArguments, Filters, Mark, build
 from pyengine.inputs.lists import RowLists
 from pyengine.kernels import dense_plan
@@ -124,7 +128,7 @@ def problem(family: str, k: int = 5, **options: Any) -> Problem:
 @pytest.fixture
 def on_the_gpu(emulated: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No list comes to the host, and the filters have run."""
-    for own in (cuda_backend.CudaBackend, cuda_backend.CudaMaxSim, cuda_backend.CudaSparse, cuda_backend.CudaSliced):
+    for own in (CudaBackend, CudaMaxSim, CudaSparse, CudaSliced):
         monkeypatch.setattr(own, "propose", lambda *given: pytest.fail("proposed to the host"))
     yield
     assert any(line.startswith("filter_pools ") for line in emulated.log)

@@ -15,7 +15,7 @@ import pyengine
 from pyengine import conformance
 from pyengine.backends import registry
 from pyengine.backends.cuda import cuda_device, cuda_sparse, cuda_windows
-from pyengine.backends.cuda.cuda_backend import CudaSparse
+from pyengine.backends.cuda.cuda_sparse_backend import CudaSparse
 from pyengine.backends.shared import row_pools
 from pyengine.backends.shared.posting_windows import WINDOW
 from pyengine.conformance.conformance_sparse import rows

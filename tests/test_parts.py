@@ -96,7 +96,7 @@ def test_what_comes_before_a_page_raises_no_floor(metric: str) -> None:
     if metric == "l2":
         docs = 21 - docs
     queries = np.ones((1, 1), np.float32) if metric == "dot" else np.zeros((1, 1), np.float32)
-    mark = (np.float32([7]), np.array([6])) if metric == "dot" else (np.float32([14**2]), np.array([6]))
+    mark = (np.array([7.0]), np.array([6])) if metric == "dot" else (np.array([14.0**2]), np.array([6]))
     problem = dense.prepare(queries, Documents(docs), 3, metric=metric, filters=FilterArguments(after=mark))
     floors: list[Any] = []
 

@@ -41,6 +41,11 @@ def test_parts_have_each_document_once_and_fit_where_they_can(lengths: list[int]
         assert following == part.stop or taken.before(following) - taken.before(part.start) > room
 
 
+def test_searches_need_room_beside_documents() -> None:
+    assert parts.for_documents(1600) == 1500
+    assert parts.for_documents(80 << 30) == 79 << 30
+
+
 def test_what_is_there_counts_and_nothing_else() -> None:
     assert EACH.lacking(lambda key: False) == 4 * 8 + 13 * 2
     assert EACH.lacking(lambda key: key == "a") == 4 * 5

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pyengine.backends.shared import nvml
+from pyengine.backends.shared import nvml, parts
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.kernels.chips import Chip, chip_of
 from pyengine.problems.problem import Corpus
@@ -287,6 +287,5 @@ def kept(corpus: Corpus, key: Any) -> bool:
 
 
 def free(corpus: Corpus) -> int:
-    """The bytes that are free on the GPU of a corpus."""
-    found: int = gpu_of(corpus).device.free_bytes()
-    return found
+    """The bytes that documents may take of those that are free on the GPU of a corpus."""
+    return parts.for_documents(gpu_of(corpus).device.free_bytes())

@@ -23,6 +23,7 @@ from pyengine.types import F32, F64, I64, Candidates
 P = TypeVar("P", bound=Problem)
 KEPT = {"float16": 2, "bfloat16": 2, "codes": 1}  # bytes of a dimension; else float32
 LEAST = 1 << 26  # bytes: where less than this is free, and not enough for all, a GPU is of no use
+POOLS = 1 << 30  # bytes that a search needs beside the documents, at most
 AT_A_TIME = 3  # of the parts' size, in what is free: two parts, and half as much again for what a search needs
 
 
@@ -74,6 +75,11 @@ def row_bytes(rows: TermRows) -> tuple[int, int]:
     """Bytes of a sparse row beside its weights, and of each of these."""
     steps = 0 if rows.low is None else 2 * rows.low.itemsize
     return rows.offsets.itemsize + steps, rows.terms.itemsize + rows.values.itemsize
+
+
+def for_documents(free: int) -> int:
+    """The bytes that documents may take of so many free ones: a sixteenth, or `POOLS`, is left to searches."""
+    return free - min(POOLS, free // 16)
 
 
 def cuts(taken: Footprint, lacking: int, free: int | None) -> list[slice] | None:

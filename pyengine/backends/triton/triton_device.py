@@ -12,7 +12,7 @@ import torch
 import triton
 from numpy.typing import NDArray
 
-from pyengine.backends.shared import nvml
+from pyengine.backends.shared import nvml, parts
 from pyengine.kernels.chips import CHIPS, Chip, chip_of
 from pyengine.problems.problem import Corpus
 
@@ -97,9 +97,10 @@ def kept(corpus: Corpus, key: Any) -> bool:
 
 
 def free(corpus: Corpus) -> int | None:
-    """The bytes that are free on the GPU of a corpus; None where there is no GPU to fill."""
+    """The bytes that documents may take of those that are free on the GPU of a corpus; None where there is no GPU to
+    fill."""
     if interpreted():
         return None
     device = device_of(corpus)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(torch.cuda.mem_get_info(device)[0]) + int(unused)
+    return parts.for_documents(int(torch.cuda.mem_get_info(device)[0]) + int(unused))

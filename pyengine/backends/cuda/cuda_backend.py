@@ -4,9 +4,8 @@ search. `cuda_maxsim_backend`, `cuda_sparse_backend` and `cuda_sliced_backend` a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from pyengine.backends.base import Backend, score_all
+from pyengine.backends.base import score_all
 from pyengine.backends.cuda import (
     cuda_between,
     cuda_both,
@@ -18,16 +17,17 @@ from pyengine.backends.cuda import (
 )
 from pyengine.backends.cuda.cuda_kernels import PLANNED
 from pyengine.backends.shared.counts import too_many
+from pyengine.backends.shared.on_gpu import DenseOnGpu
 from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.inputs.device_arrays import DeviceArray
 from pyengine.kernels import dense_sm90_plan
-from pyengine.kernels.dense_plan import MOST_DIMS, first_places
+from pyengine.kernels.dense_plan import MOST_DIMS
 from pyengine.problems.problem import DenseProblem
 from pyengine.refining import exact
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
 
 
-class CudaBackend(Backend):
+class CudaBackend(DenseOnGpu):
     """Products of int8 codes, of bits, or of documents as they are, with the bounds that `dense_terms` derives; what
     they leave is refined and selected on the GPU. The plans are those of the backend ``triton``, and the kernels its
     counterparts in CUDA C++ (`csrc/cuda`).
@@ -54,13 +54,6 @@ class CudaBackend(Backend):
         """The parts in which documents of the host pass through a GPU that cannot hold them all."""
         return cuda_stream.cuts(problem.docs, cuda_documents.footprint(problem))
 
-    def checks_finite(self, problem: DenseProblem) -> bool:
-        some = problem.n_queries > 0 and len(problem.docs) > 0
-        return some and problem.dims == problem.docs.dim  # then the norms show it
-
-    def first_width(self, problem: DenseProblem) -> int:
-        return first_places(problem.k)
-
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         return cuda_stream.propose(
             problem, self._parts(problem), cuda_documents.scanned, lambda part: cuda_dense.propose(part, width),
@@ -74,11 +67,6 @@ class CudaBackend(Backend):
         if self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return cuda_dense.refine(problem, candidates)
-
-    def lasting(self, problem: DenseProblem) -> DenseProblem:
-        """Documents that come with one call are copied to the GPU once for it."""
-        docs = problem.docs
-        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         return super().within(problem) if self._parts(problem) is not None else cuda_between.within(problem)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from pyengine.backends.base import MaxSimBackend
 from pyengine.backends.cuda import cuda_device, cuda_maxsim, cuda_stream, cuda_tokens
 from pyengine.backends.shared.counts import too_many
+from pyengine.backends.shared.on_gpu import MaxSimOnGpu
 from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.problems.problem_maxsim import MaxSimProblem
@@ -19,7 +17,7 @@ MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 MOST_TOKENS = 1 << 14  # of a query, where its maxima are kept in shared memory
 
 
-class CudaMaxSim(MaxSimBackend):
+class CudaMaxSim(MaxSimOnGpu):
     """Late interaction by products of int8 codes of tokens, with the bounds that `kernels/maxsim_topk.py` derives;
     refined in float64 by `csrc/cuda/maxsim_refine.cu`. Documents are copied to the GPU once: their codes, and the
     vectors that define the scores. Tokens of few bits stay so, and are decoded as they are read. What the GPU cannot
@@ -54,14 +52,6 @@ class CudaMaxSim(MaxSimBackend):
     def _parts(self, problem: MaxSimProblem) -> list[slice] | None:
         """The parts in which documents of the host pass through a GPU that cannot hold them all."""
         return cuda_stream.cuts(problem.docs, cuda_tokens.footprint(problem))
-
-    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
-        """Documents that come with one search are copied to the GPU once for it."""
-        docs = problem.docs
-        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
-
-    def first_width(self, problem: MaxSimProblem) -> int:
-        return 2 * problem.k + 256
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
         if problem.upper().reduce not in SCANNED or not _some(problem):

@@ -4,14 +4,14 @@ search. `triton_maxsim_backend`, `triton_sparse_backend` and `triton_sliced_back
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pyengine.backends.base import Backend, foreign
+from pyengine.backends.base import foreign
+from pyengine.backends.shared.on_gpu import DenseOnGpu
 from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.triton import triton_refusals
 from pyengine.backends.triton.triton_refusals import beyond
-from pyengine.kernels.dense_plan import MOST_DIMS, first_places
+from pyengine.kernels.dense_plan import MOST_DIMS
 from pyengine.problems.problem import DenseProblem
 from pyengine.refining import exact
 from pyengine.types import F32, I64, Attempt, Candidates, TopK
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyengine.backends.triton.triton_standing import Standing
 
 
-class TritonBackend(Backend):
+class TritonBackend(DenseOnGpu):
     """Products on tensor cores of int8 codes, of 16-bit vectors as they are, or in tf32, with the bounds that
     `dense_terms` derives; what they leave is refined and selected on the device.
 
@@ -47,13 +47,6 @@ class TritonBackend(Backend):
 
         return triton_stream.cuts(problem.docs, triton_dense.footprint(problem))
 
-    def checks_finite(self, problem: DenseProblem) -> bool:
-        some = problem.n_queries > 0 and len(problem.docs) > 0
-        return some and problem.dims == problem.docs.dim  # then the norms show it
-
-    def first_width(self, problem: DenseProblem) -> int:
-        return first_places(problem.k)
-
     def propose(self, problem: DenseProblem, width: int) -> Candidates:
         from pyengine.backends.triton import triton_dense, triton_stream
 
@@ -77,11 +70,6 @@ class TritonBackend(Backend):
         if self._parts(problem) is not None:
             return super().refine(problem, candidates)
         return triton_dense.refine(problem, candidates)
-
-    def lasting(self, problem: DenseProblem) -> DenseProblem:
-        """Documents that come with one call are copied to the device once for it."""
-        docs = problem.docs
-        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
 
     def within(self, problem: DenseProblem) -> Iterator[tuple[I64, Candidates, I64]]:
         from pyengine.backends.triton import triton_between

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pyengine.backends.base import MaxSimBackend
+from pyengine.backends.shared.on_gpu import MaxSimOnGpu
 from pyengine.backends.shared.parts import facts as part_facts
 from pyengine.backends.shared.token_terms import SCANNED
 from pyengine.backends.triton import triton_refusals
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 MOST_TOKEN_DIMS = 1 << 16  # sums of int8 products stay in int32
 
 
-class TritonMaxSim(MaxSimBackend):
+class TritonMaxSim(MaxSimOnGpu):
     """Late interaction by products of int8 codes, where a store has them, else of float16 values, with the bounds that
     `kernels/maxsim_topk.py` derives; refined in float64 by `kernels/maxsim_refine.py`. Documents are copied to the GPU
     once: their codes, and the vectors that define the scores; tokens of few bits as they are, which both decode. What
@@ -47,14 +46,6 @@ class TritonMaxSim(MaxSimBackend):
         from pyengine.backends.triton import triton_stream, triton_tokens
 
         return triton_stream.cuts(problem.docs, triton_tokens.footprint(problem))
-
-    def readied(self, problem: MaxSimProblem) -> MaxSimProblem:
-        """Documents that come with one search are copied to the device once for it."""
-        docs = problem.docs
-        return problem if docs.cache is not None else replace(problem, docs=replace(docs, cache={}))
-
-    def first_width(self, problem: MaxSimProblem) -> int:
-        return 2 * problem.k + 256
 
     def propose(self, problem: MaxSimProblem, width: int) -> Candidates:
         from pyengine.backends.triton import triton_maxsim, triton_stream, triton_tokens

@@ -5,9 +5,10 @@ The scans bound scores in units of each query; what is read here is multiplied b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from pyengine.kernels.selection import Pools
 from pyengine.kernels.triton_parts import LEAST
 from pyengine.problems.problem import Problem
 from pyengine.types import F32, F64, Attempt, Candidates
+
+P = TypeVar("P", bound=Problem)
 
 
 class Beginning(NamedTuple):
@@ -88,6 +91,15 @@ def candidates(found: Found) -> Candidates:
     held = Held(*(each.cpu().numpy() for each in found.pools[:4]))
     bounds = selection.dropped(found.pools).cpu().numpy().astype(np.float64)
     return row_pools.candidates(held, found.units, found.dropped(bounds))
+
+
+def proposed(problem: P, width: int, scanned: Callable[[P, int, Workspace], Found]) -> Candidates:
+    """What the pools hold that ``scanned`` fills, for some of the queries at a time."""
+    each = []
+    for part in row_pools.parts(problem, width):
+        with room_for(part, part.k, width) as room:
+            each.append(candidates(scanned(part, width, room)))
+    return row_pools.together(each)
 
 
 class Listed(NamedTuple):

@@ -165,12 +165,7 @@ def _errors(problem: SlicedProblem, sizes: F64) -> tuple[F64, F64]:
 
 def propose(problem: SlicedProblem, width: int) -> Candidates:
     """What the pools hold."""
-    return row_pools.together([_proposed(part, width) for part in row_pools.parts(problem, width)])
-
-
-def _proposed(problem: SlicedProblem, width: int) -> Candidates:
-    with triton_pools.room_for(problem, problem.k, width) as room:
-        return triton_pools.candidates(scanned(problem, width, room))
+    return triton_pools.proposed(problem, width, scanned)
 
 
 def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt:

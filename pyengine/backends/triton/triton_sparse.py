@@ -87,12 +87,7 @@ def scanned(problem: SparseProblem, width: int, room: Workspace) -> SparseFound:
 
 def propose(problem: SparseProblem, width: int) -> Candidates:
     """What the pools hold."""
-    return row_pools.together([_proposed(part, width) for part in row_pools.parts(problem, width)])
-
-
-def _proposed(problem: SparseProblem, width: int) -> Candidates:
-    with triton_pools.room_for(problem, problem.k, width) as room:
-        return triton_pools.candidates(scanned(problem, width, room))
+    return triton_pools.proposed(problem, width, scanned)
 
 
 def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt:

@@ -1,4 +1,4 @@
-"""Documents of the other families that a GPU cannot hold, by the CUDA kernels: the specification's answers."""
+"""Documents of the other families that a GPU cannot hold, by each backend's kernels: the specification's answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pytest
 from tests import stream_cases
 from tests.stream_cases import CASES, FAMILIES, Streams
 
-pytestmark = pytest.mark.usefixtures("emulated", "poison")
+KERNELS = {"cuda": "emulated", "triton": "interpreter"}  # and what runs them
 
 
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
-    return Streams("cuda", monkeypatch, [])
+@pytest.fixture(params=KERNELS)
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Streams:
+    for each in (KERNELS[request.param], "poison"):
+        request.getfixturevalue(each)
+    return Streams(request.param, monkeypatch, [])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 import pyengine as pe
 from pyengine import conformance
@@ -33,6 +34,19 @@ def made(kind: str, seed: int, count: int, dim: int) -> F32:
     if kind == "sorted":
         values = np.linspace(1, 3, count, dtype=np.float32)[:, None] * np.ones((1, dim), np.float32)
     return values
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[int]:
+    """How many queries each search by this module's `attempt` has, from now on."""
+    found: list[int] = []
+    attempt = module.attempt
+
+    def watching(problem: DenseProblem, asked: DenseProblem, width: int) -> Any:
+        found.append(problem.n_queries)
+        return attempt(problem, asked, width)
+
+    monkeypatch.setattr(module, "attempt", watching)
+    return found
 
 
 def problems(a: Any, b: Any, k: int, metric: str, dims: int | None = None) -> tuple[DenseProblem, DenseProblem]:

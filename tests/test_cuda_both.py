@@ -16,7 +16,7 @@ from pyengine.problems.problem import DenseProblem
 from pyengine.specification import reference
 from pyengine.types import F32
 from tests import both_cases
-from tests.both_cases import KINDS, Offered, check_offered, check_tensors, made, problems
+from tests.both_cases import KINDS, Offered, check_offered, check_tensors, made, problems, watched
 from tests.cuda_driver import FakeDriver
 from tests.dense_cases import rows
 
@@ -89,14 +89,7 @@ def test_each_pair_is_offered_once_to_both(
 def test_what_overflows_is_searched_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours in falling order fill the pools of a few, whose certificates fail."""
     monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 4)
-    again: list[int] = []
-    attempt = cuda_dense.attempt
-
-    def watched(problem: DenseProblem, asked: DenseProblem, width: int) -> Any:
-        again.append(problem.n_queries)
-        return attempt(problem, asked, width)
-
-    monkeypatch.setattr(cuda_dense, "attempt", watched)
+    again = watched(monkeypatch, cuda_dense)
     check(rows(11, 6, 8), rows(12, 30, 8), 3, "cosine")
     assert again
 

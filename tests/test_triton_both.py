@@ -17,11 +17,10 @@ from pyengine.kernels import dense_both_plan
 from pyengine.kernels.chips import CHIPS
 from pyengine.kernels.dense_both_plan import DenseBoth, plan_dense_both, why_two
 from pyengine.kernels.dense_plan import Tile
-from pyengine.problems.problem import DenseProblem
 from pyengine.specification import reference
 from pyengine.types import F32
 from tests import both_cases
-from tests.both_cases import KINDS, Offered, check_offered, check_tensors, made, problems
+from tests.both_cases import KINDS, Offered, check_offered, check_tensors, made, problems, watched
 from tests.dense_cases import rows
 
 torch = pytest.importorskip("torch")
@@ -130,14 +129,7 @@ def test_each_pair_is_offered_once_to_both(
 def test_what_overflows_is_searched_for_again(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours in falling order fill the pools of a few, whose certificates fail."""
     monkeypatch.setattr(dense_both_plan, "pool_places", lambda k, n_others: 4)
-    again: list[int] = []
-    attempt = triton_dense.attempt
-
-    def watched(problem: DenseProblem, asked: DenseProblem, width: int) -> Any:
-        again.append(problem.n_queries)
-        return attempt(problem, asked, width)
-
-    monkeypatch.setattr(triton_dense, "attempt", watched)
+    again = watched(monkeypatch, triton_dense)
     check(rows(11, 6, 8), rows(12, 30, 8), 3, "cosine")
     assert again
 

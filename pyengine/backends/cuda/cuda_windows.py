@@ -111,7 +111,7 @@ class WindowSearch(Generic[P]):
         """Scan for what is asked, refine, filter and select on the GPU."""
         gpu = cuda_device.gpu_of(problem.docs)
         each = [self._attempt(part, problem.k, width, gpu) for part in parts(asked, width)]
-        return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
+        return row_pools.joined(each)
 
     def _attempt(self, problem: P, k: int, width: int, gpu: Gpu) -> Attempt:
         found = self.scan(problem, width, gpu)

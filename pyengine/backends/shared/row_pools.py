@@ -3,7 +3,7 @@ sizes of pools, bounds in the units of queries, and candidates from what pools h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,6 +52,11 @@ def candidates(found: Held, units: F64, dropped: F64) -> Candidates:
     estimates = reference.round_score(np.where(np.isfinite(middle), middle, 0.0))
     offsets = np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int64)
     return Candidates(found.rows[held].astype(np.int64), offsets, estimates, dropped)
+
+
+def joined(each: Sequence[Attempt]) -> Attempt:
+    """The attempts for some of the queries after another, as one."""
+    return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
 
 
 def together(each: list[Candidates]) -> Candidates:

@@ -171,7 +171,7 @@ def propose(problem: SlicedProblem, width: int) -> Candidates:
 def attempt(problem: SlicedProblem, asked: SlicedProblem, width: int) -> Attempt:
     """Scan for what is asked, refine, filter and select on the device."""
     each = [_attempt(part, problem.k, width) for part in row_pools.parts(asked, width)]
-    return Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
+    return row_pools.joined(each)
 
 
 def _attempt(problem: SlicedProblem, k: int, width: int) -> Attempt:

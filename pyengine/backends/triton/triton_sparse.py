@@ -94,7 +94,7 @@ def attempt(problem: SparseProblem, asked: SparseProblem, width: int) -> Attempt
     """Scan for what is asked, refine, filter and select on the device. Where documents of score 0 fill up the k best,
     the host lists them."""
     each = [_attempt(part, problem.k, width) for part in row_pools.parts(asked, width)]
-    found = Attempt(*(np.concatenate([getattr(own, name) for own in each]) for name in Attempt._fields))
+    found = row_pools.joined(each)
     row_pools.fill_zeros(asked, problem.k, found, lambda rest: propose(rest, width), refine)
     return found
 
